@@ -1,0 +1,2 @@
+//! kakoi.
+fn main() {}

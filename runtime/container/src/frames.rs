@@ -1,0 +1,165 @@
+//! The words between a daemon and a shim, on the shim's control socket.
+//!
+//! One connection carries one request: a line of JSON from the daemon, a line of JSON from the shim. After [`Reply::Stream`] the
+//! connection carries bytes: from the daemon standard input, closed by shutting down its direction; from the shim the terminal's
+//! bytes as they are, or, without a terminal, frames of a byte 1 (stdout) or 2 (stderr), three zero bytes, a big-endian 32-bit length and
+//! that many bytes. After [`Request::Watch`] the shim sends further [`Event`] lines until the container is gone.
+//!
+//! ```text
+//! → {"kill":{"signal":15,"all":false}}
+//! ← "done"
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{ProcessPlan, Resources, TerminalSize};
+
+/// The longest line either side accepts, in bytes: room for an environment at the kernel's limit.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// What a daemon asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Answers [`Reply::State`], then sends [`Event`]s.
+    Watch,
+    /// Answers [`Reply::Stream`] and joins the first process's streams.
+    Attach(Streams),
+    /// Starts another process under the container's stored confinement. Answers [`Reply::Stream`] when it runs and `attach` asks for
+    /// any stream, else [`Reply::Started`].
+    Exec {
+        /// Names the process in later requests and in events.
+        exec_id: String,
+        /// What is run.
+        process: ProcessPlan,
+        /// Another user than the container's (`--user`), as numbers.
+        user: Option<ExecUser>,
+        /// Which streams the connection carries.
+        attach: Streams,
+    },
+    /// Changes the size of a terminal, the first process's where `exec_id` is absent.
+    Resize {
+        /// Whose terminal.
+        exec_id: Option<String>,
+        /// The new size.
+        size: TerminalSize,
+    },
+    /// Sends a signal to the first process, or to every process.
+    Kill {
+        /// The signal's number.
+        signal: i32,
+        /// Whether every process of the container gets it.
+        all: bool,
+    },
+    /// Freezes every process.
+    Pause,
+    /// Thaws every process.
+    Unpause,
+    /// Changes limits; fields that are `None` stay as they are.
+    Update(Resources),
+    /// Tells the shim to answer with its state.
+    State,
+}
+
+/// Which streams a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streams {
+    /// The connection's bytes go to standard input.
+    pub stdin: bool,
+    /// Standard output comes back.
+    pub stdout: bool,
+    /// Standard error comes back.
+    pub stderr: bool,
+}
+
+/// The user of an added process, as numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecUser {
+    /// User id inside.
+    pub uid: u32,
+    /// Group id inside.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+/// What a shim answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// The state, for [`Request::State`] and [`Request::Watch`].
+    State(State),
+    /// The connection carries bytes from here on.
+    Stream,
+    /// A process without streams runs.
+    Started {
+        /// Its id on the host.
+        pid: i32,
+    },
+    /// It was refused or failed.
+    Failed {
+        /// Whose fault it is.
+        kind: FailureKind,
+        /// The chain of causes, outermost first.
+        message: String,
+    },
+}
+
+/// Whose fault a failure is; decides the exit code (126, 127) and the HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The program does not exist in the container (127).
+    CommandNotFound,
+    /// The program cannot be executed (126).
+    CommandNotExecutable,
+    /// The request does not fit the state (paused, stopped, unknown exec id).
+    Conflict,
+    /// A confinement rule cannot be enforced here.
+    Confinement,
+    /// The runtime or the host failed (125).
+    Runtime,
+}
+
+/// Where the container stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Its first process's id on the host.
+    pub pid: i32,
+    /// Whether it is frozen.
+    pub paused: bool,
+    /// When the first process was started, RFC 3339.
+    pub started_at: String,
+}
+
+/// What a shim reports by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A process added by [`Request::Exec`] ended.
+    ExecExited {
+        /// Which.
+        exec_id: String,
+        /// Its exit code, 128 + n after signal n.
+        exit_code: i32,
+    },
+    /// The kernel killed a process at the memory limit.
+    OomKilled,
+    /// The first process ended; `exit.json` holds the same. The last event.
+    Exited(Exit),
+}
+
+/// How a container ended; also the content of `exit.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code, 128 + n after signal n.
+    pub exit_code: i32,
+    /// When, RFC 3339.
+    pub finished_at: String,
+    /// Whether the kernel killed a process at the memory limit.
+    pub oom_killed: bool,
+    /// Why it never ran, where that is so: kind and chain of causes.
+    pub start_error: Option<(FailureKind, String)>,
+}

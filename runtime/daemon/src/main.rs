@@ -1,0 +1,2 @@
+//! kakoid.
+fn main() {}

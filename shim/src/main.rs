@@ -1,0 +1,2 @@
+//! kakoi-shim.
+fn main() {}
