@@ -5,6 +5,11 @@
 //! bytes as they are, or, without a terminal, frames of a byte 1 (stdout) or 2 (stderr), three zero bytes, a big-endian 32-bit length and
 //! that many bytes. After [`Request::Watch`] the shim sends further [`Event`] lines until the container is gone.
 //!
+//! The daemon makes and listens on `shim.sock` before it starts the shim, and hands the listening socket over as the shim's standard input.
+//! A shim whose standard input is not a listening socket (started by hand) makes the socket itself. Connections that wait when the shim
+//! comes up are accepted, and their `attach` requests are answered, before the first process executes its program: a client that attached
+//! before the start loses no byte, and the daemon's `watch` misses no exit.
+//!
 //! ```text
 //! → {"kill":{"signal":15,"all":false}}
 //! ← "done"
