@@ -1,1 +1,2 @@
 //! kakoi-integration.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Times Kakoi beside its peers.
+#![forbid(unsafe_code)]
+fn main() {}
