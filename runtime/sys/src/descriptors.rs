@@ -83,6 +83,27 @@ pub fn inheritance(fd: RawFd) -> Result<Inheritance> {
     }
 }
 
+/// What a standard stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandardStream {
+    /// Closed: the next file that the program opens would become its output.
+    Absent,
+    /// A directory, from which files can be opened.
+    Directory,
+    /// A file, pipe, socket, terminal or device.
+    Stream,
+}
+
+/// Tells what a descriptor number, usually 0, 1 or 2, is.
+pub fn standard_stream(fd: RawFd) -> Result<StandardStream> {
+    match nix::sys::stat::fstat(fd) {
+        Ok(status) if status.st_mode & libc::S_IFMT == libc::S_IFDIR => Ok(StandardStream::Directory),
+        Ok(_) => Ok(StandardStream::Stream),
+        Err(Errno::EBADF) => Ok(StandardStream::Absent),
+        Err(errno) => Err(CallError { call: "fstat", errno }),
+    }
+}
+
 /// Lets the next program inherit a descriptor, or not.
 pub fn set_close_on_exec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
     let flags = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };

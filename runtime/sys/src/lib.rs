@@ -4,6 +4,7 @@
 //! safely is wrapped. Owns descriptors as `OwnedFd`, close-on-exec from birth; every error carries the name of the call that failed.
 //! Takes no decisions and knows nothing of containers or policies.
 
+pub mod audit;
 pub mod capability;
 pub mod descriptors;
 mod error;

@@ -96,6 +96,29 @@ pub fn open_start(path: &Path) -> Result<OwnedFd> {
     checked_fd("open", libc::c_long::from(fd))
 }
 
+/// A file opened as a place (`O_PATH`), with what landlock needs to know about it.
+#[derive(Debug)]
+pub enum PathFile {
+    /// A directory.
+    Directory(OwnedFd),
+    /// Anything else.
+    Other(OwnedFd),
+}
+
+/// Opens a file as a place, close-on-exec, following links as a process of this root would.
+pub fn open_path_file(path: &Path) -> Result<PathFile> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).named("open")?;
+    let fd = checked_fd("open", libc::c_long::from(fd))?;
+    let status = nix::sys::stat::fstat(fd.as_raw_fd()).named("fstat")?;
+    let is_directory = status.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    Ok(if is_directory {
+        PathFile::Directory(fd)
+    } else {
+        PathFile::Other(fd)
+    })
+}
+
 /// The file systems whose identity security rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesystemKind {
