@@ -19,6 +19,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod system;
 pub mod terminal;
+pub mod xattr;
 
 pub use error::{CallError, Result};
 pub use nix::errno::Errno;
