@@ -1,6 +1,6 @@
 //! Attacks on privileges, neighbours and terminals, and on what a careless runtime lets a process inherit.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -201,7 +201,10 @@ fn terminal(request: usize) -> Outcome {
         let byte = if request == TIOCLINUX { 6_u8 } else { b'x' };
         call(libc::SYS_ioctl, &[terminal, request, address(&byte)])
     };
-    match attempt() {
+    let outcome = attempt();
+    // Closing this end hangs the session up, and its leader with it, before it could report.
+    let _stays_open = master.into_raw_fd();
+    match outcome {
         // A pseudo-terminal has no console behind it: the request itself got through.
         Err(Errno::ENOTTY) if request == TIOCLINUX => Outcome::Effective("reached the terminal".into()),
         result => result.into(),
