@@ -5,6 +5,7 @@
 //! Takes no decisions and knows nothing of containers or policies.
 
 pub mod audit;
+pub mod bpf;
 pub mod capability;
 pub mod descriptors;
 mod error;
