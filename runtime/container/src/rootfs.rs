@@ -1,0 +1,326 @@
+//! The root file system: layers become one tree in the shim's own mount namespace.
+//!
+//! Owns the overlay, the copy that replaces it on kernels without overlayfs, the filling of new volumes and the working directory. Refuses to
+//! know what is in a layer: everything below the root is hostile and is opened relative to it with links resolved inside it. Invariant: the
+//! tree is mounted only in the shim's mount namespace, so that it is gone when the shim is.
+
+mod copy;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use kakoi_sys::path::{open_in_root, open_start};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, mkdirat};
+use thiserror::Error;
+
+use crate::plan::{MountKind, RootfsDriver, RunPlan};
+
+pub use copy::CopyError;
+
+/// overlayfs stacks at most this many layers (OVL_MAX_STACK).
+pub const LAYERS_MAX: usize = 500;
+
+/// Why there is no root file system.
+#[derive(Debug, Error)]
+pub enum RootfsError {
+    /// The shim could not get a mount namespace.
+    #[error("make a mount namespace for the root file system")]
+    Namespace(#[source] Errno),
+    /// A folder could not be made.
+    #[error("make folder {path}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer is not there: the image was removed or its storage is damaged.
+    #[error("image layer {path} cannot be read; load the image again")]
+    Layer {
+        /// The layer's folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There are more layers than overlayfs stacks.
+    #[error("image has {count} layers, the kernel stacks {LAYERS_MAX}")]
+    TooManyLayers {
+        /// How many.
+        count: usize,
+    },
+    /// overlayfs refused.
+    #[error("mount overlay of {count} layers at {path}")]
+    Overlay {
+        /// How many layers.
+        count: usize,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// A bind mount was refused.
+    #[error("bind {path}")]
+    Bind {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// A layer could not be mapped for a user namespace.
+    #[error(
+        "map layer {path} for the user namespace; this needs a kernel with mapped mounts under overlayfs (5.19) on a file system that has them, or userns: host"
+    )]
+    IdMap {
+        /// The layer.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Files could not be copied.
+    #[error("copy {from} to {to}")]
+    Copy {
+        /// From where.
+        from: PathBuf,
+        /// To where.
+        to: PathBuf,
+        /// Why.
+        #[source]
+        source: CopyError,
+    },
+    /// The working directory could not be made.
+    #[error("make working directory {path} in the container")]
+    WorkingDirectory {
+        /// The directory inside.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Gives the shim a mount namespace in which its mounts stay its own while the host's unmounts still arrive: a container must not keep a disk
+/// busy that its owner removes.
+pub fn enter_private_namespace() -> Result<(), RootfsError> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(RootfsError::Namespace)?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(RootfsError::Namespace)
+}
+
+/// Mounts the plan's root file system and returns where.
+pub fn assemble(plan: &RunPlan) -> Result<PathBuf, RootfsError> {
+    let target = plan.run_dir.join("rootfs");
+    make_folder(&target, 0o700)?;
+    let count = plan.rootfs.layers.len();
+    if count > LAYERS_MAX {
+        return Err(RootfsError::TooManyLayers { count });
+    }
+    for layer in &plan.rootfs.layers {
+        let source = match fs::symlink_metadata(layer) {
+            Ok(meta) if meta.is_dir() => continue,
+            Ok(_) => io::Error::from(io::ErrorKind::NotADirectory),
+            Err(source) => source,
+        };
+        return Err(RootfsError::Layer { path: layer.clone(), source });
+    }
+    match plan.rootfs.driver {
+        RootfsDriver::Overlay => overlay(plan, &target)?,
+        RootfsDriver::Copy => copied(plan, &target)?,
+    }
+    Ok(target)
+}
+
+/// Unmounts what [`assemble`] mounted and the layers mapped for it.
+pub fn disassemble(run_dir: &Path) -> Result<(), RootfsError> {
+    let mut folders = vec![run_dir.join("rootfs")];
+    if let Ok(entries) = fs::read_dir(run_dir.join("mapped")) {
+        folders.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    let mut outcome = Ok(());
+    for path in folders {
+        match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Nothing is mounted or nothing is there.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(source) => outcome = Err(RootfsError::Bind { path, source }),
+        }
+    }
+    outcome
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), RootfsError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|source| RootfsError::Folder { path: path.to_path_buf(), source })
+}
+
+/// The folder as root inside sees it must belong to root inside and be passable for every user.
+fn make_root_folder(plan: &RunPlan, path: &Path) -> Result<(), RootfsError> {
+    let is_new = !path.exists();
+    make_folder(path, 0o755)?;
+    if is_new {
+        let (mode, uid, gid) = match plan.rootfs.layers.first().map(fs::metadata) {
+            Some(Ok(meta)) => (meta.mode() & 0o7777, meta.uid(), meta.gid()),
+            _ => (0o755, 0, 0),
+        };
+        let uid = outside(&plan.id_mappings.uids, uid);
+        let gid = outside(&plan.id_mappings.gids, gid);
+        let set = || -> io::Result<()> {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        };
+        set().map_err(|source| RootfsError::Folder { path: path.to_path_buf(), source })?;
+    }
+    Ok(())
+}
+
+fn outside(mappings: &[crate::plan::IdMapping], inside: u32) -> u32 {
+    let hit = mappings.iter().find(|m| inside >= m.inside && inside - m.inside < m.count);
+    hit.map_or(inside, |m| m.outside + (inside - m.inside))
+}
+
+/// mount(2) takes one page of options. Short links in a folder of their own, named by their number, hold as many layers as overlayfs stacks,
+/// and spare us the quoting of colons and commas in paths.
+fn overlay(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
+    let links = plan.run_dir.join("l");
+    make_folder(&links, 0o700)?;
+    let upper = plan.state_dir.join("upper");
+    let work = plan.state_dir.join("work");
+    make_root_folder(plan, &upper)?;
+    make_folder(&work, 0o700)?;
+    let layers = match plan.rootfs.layers.is_empty() {
+        true => {
+            let empty = plan.run_dir.join("empty");
+            make_folder(&empty, 0o755)?;
+            vec![empty]
+        }
+        false => plan.rootfs.layers.clone(),
+    };
+    let layers = crate::idmap::mapped_layers(plan, layers)?;
+    let link = |from: &Path, name: &str| -> Result<(), RootfsError> {
+        let path = links.join(name);
+        match symlink(from, &path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(source) => Err(RootfsError::Folder { path, source }),
+        }
+    };
+    link(&upper, "u")?;
+    link(&work, "w")?;
+    let mut lower = String::new();
+    for (number, layer) in layers.iter().enumerate() {
+        let name = number.to_string();
+        link(layer, &name)?;
+        if number > 0 {
+            lower.push(':');
+        }
+        lower.push_str(&name);
+    }
+    let options = format!("lowerdir={lower},upperdir=u,workdir=w");
+    in_folder(&links, || {
+        mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+    })
+    .map_err(|source| RootfsError::Overlay { count: layers.len(), path: target.to_path_buf(), source })
+}
+
+/// Runs `act` with `folder` as working directory. The process has one thread.
+fn in_folder<T>(folder: &Path, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    nix::unistd::chdir(folder)?;
+    let outcome = act();
+    nix::unistd::chdir("/")?;
+    outcome
+}
+
+fn copied(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
+    let upper = plan.state_dir.join("upper");
+    let done = plan.state_dir.join("copied");
+    if !done.exists() {
+        // A copy that was cut short is started over.
+        match fs::remove_dir_all(&upper) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(RootfsError::Folder { path: upper, source });
+            }
+            _ => {}
+        }
+        make_root_folder(plan, &upper)?;
+        for layer in plan.rootfs.layers.iter().rev() {
+            copy::copy_layer(layer, &upper, plan).map_err(|source| RootfsError::Copy {
+                from: layer.clone(),
+                to: upper.clone(),
+                source,
+            })?;
+        }
+        fs::write(&done, b"").map_err(|source| RootfsError::Folder { path: done, source })?;
+    }
+    mount(Some(&upper), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|source| RootfsError::Bind { path: upper, source })
+}
+
+/// Fills each empty volume that asks for it with what the image has at its target.
+pub fn fill_volumes(plan: &RunPlan, rootfs: &Path) -> Result<(), RootfsError> {
+    for mount in plan.mounts.iter().filter(|mount| mount.copy_up) {
+        let MountKind::Bind(volume) = &mount.kind else { continue };
+        copy::fill(rootfs, &mount.target, volume).map_err(|source| RootfsError::Copy {
+            from: PathBuf::from(&mount.target),
+            to: volume.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes the working directory where the image lacks it, owned by root inside. One below a mount is left to whoever fills the mount.
+pub fn make_working_directory(plan: &RunPlan, rootfs: &Path) -> Result<(), RootfsError> {
+    let cwd = plan.process.cwd.as_str();
+    let is_mounted = |mount: &crate::plan::MountPlan| Path::new(cwd).starts_with(&mount.target);
+    if plan.mounts.iter().any(is_mounted) {
+        return Ok(());
+    }
+    let fail = |source: io::Error| RootfsError::WorkingDirectory { path: cwd.into(), source };
+    let root = open_start(rootfs).map_err(|error| fail(error.errno.into()))?;
+    let parts: Vec<_> = Path::new(cwd)
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let mut path = PathBuf::from("/");
+    let mut parent: OwnedFd = reopen(root.as_fd()).map_err(fail)?;
+    for part in parts {
+        path.push(part);
+        parent = match open_in_root(root.as_fd(), &path, OFlag::O_PATH | OFlag::O_DIRECTORY, 0) {
+            Ok(folder) => folder,
+            Err(error) if error.errno == Errno::ENOENT => {
+                make_in(parent.as_fd(), Path::new(part), plan).map_err(fail)?
+            }
+            Err(error) => return Err(fail(error.errno.into())),
+        };
+    }
+    Ok(())
+}
+
+fn make_in(parent: BorrowedFd<'_>, name: &Path, plan: &RunPlan) -> io::Result<OwnedFd> {
+    mkdirat(Some(parent.as_raw_fd()), name, Mode::from_bits_truncate(0o755))?;
+    let made = open_in_root(parent, name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, 0)
+        .map_err(|error| io::Error::from(error.errno))?;
+    if crate::spec::has_user_namespace(plan) {
+        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+        let uid = outside(&plan.id_mappings.uids, 0);
+        std::os::unix::fs::chown(path, Some(uid), Some(outside(&plan.id_mappings.gids, 0)))?;
+    }
+    Ok(made)
+}
+
+fn reopen(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    folder.try_clone_to_owned()
+}
