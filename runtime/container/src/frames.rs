@@ -64,6 +64,10 @@ pub enum Request {
     Update(Resources),
     /// Tells the shim to answer with its state.
     State,
+    /// Answers [`Reply::Top`].
+    Top,
+    /// Answers [`Reply::Stats`].
+    Stats,
 }
 
 /// Which streams a connection carries.
@@ -98,6 +102,10 @@ pub enum Reply {
     State(State),
     /// The connection carries bytes from here on.
     Stream,
+    /// The container's processes, for [`Request::Top`].
+    Top(Vec<ProcessRow>),
+    /// What the container uses, for [`Request::Stats`].
+    Stats(Box<Stats>),
     /// A process without streams runs.
     Started {
         /// Its id on the host.
@@ -167,4 +175,83 @@ pub struct Exit {
     pub oom_killed: bool,
     /// Why it never ran, where that is so: kind and chain of causes.
     pub start_error: Option<(FailureKind, String)>,
+    /// Whether its shim ended before it: its processes were killed afterwards and the exit code is not theirs.
+    #[serde(default)]
+    pub lost: bool,
+}
+
+/// What the shim writes to its ready descriptor, once, as a line; then it closes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ready {
+    /// The first process executes its program. `receipt.json` in the container's folder holds what the kernel accepted.
+    Ready {
+        /// Its id on the host.
+        pid: i32,
+    },
+    /// It does not run; `exit.json` holds the same.
+    Failed {
+        /// Whose fault it is.
+        kind: FailureKind,
+        /// The chain of causes, outermost first.
+        message: String,
+    },
+}
+
+/// One process of a container, read from `/proc`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    /// Its id on the host.
+    pub pid: i32,
+    /// Its parent's id on the host.
+    pub parent_pid: i32,
+    /// Its effective user on the host.
+    pub uid: u32,
+    /// State letter (proc_pid_stat(5)).
+    pub state: char,
+    /// Seconds since the epoch when it started.
+    pub started_at_s: u64,
+    /// Processor time used, in milliseconds.
+    pub cpu_ms: u64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Controlling terminal, as its device number; 0 without one.
+    pub terminal: u64,
+    /// Arguments, or the name in brackets where it has none.
+    pub command: String,
+}
+
+/// What a container uses; a counter that the kernel does not keep is 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Processor time in nanoseconds.
+    pub cpu_total_ns: u64,
+    /// Of that, in user mode.
+    pub cpu_user_ns: u64,
+    /// Of that, in kernel mode.
+    pub cpu_system_ns: u64,
+    /// Scheduling periods that have passed under a quota.
+    pub cpu_periods: u64,
+    /// Of those, periods in which the container was held back.
+    pub cpu_throttled_periods: u64,
+    /// For how long it was held back, in nanoseconds.
+    pub cpu_throttled_ns: u64,
+    /// Memory in bytes, page cache included.
+    pub memory_bytes: u64,
+    /// The most there was.
+    pub memory_peak_bytes: u64,
+    /// Page cache that can be given back at once (`inactive_file`).
+    pub memory_inactive_file_bytes: u64,
+    /// The limit; `None` is unlimited.
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes killed at the limit.
+    pub oom_kills: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Their limit; `None` is unlimited.
+    pub pids_limit: Option<u64>,
+    /// Bytes read from block devices.
+    pub io_read_bytes: u64,
+    /// Bytes written to block devices.
+    pub io_write_bytes: u64,
 }
