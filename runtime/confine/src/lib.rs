@@ -8,6 +8,7 @@
 mod apply;
 mod capability;
 mod descriptors;
+mod devices;
 mod doctor;
 mod failure;
 mod filter;
@@ -19,6 +20,7 @@ mod seccomp;
 pub use apply::{ApplyError, Entry, apply};
 pub use capability::{CapabilityError, capabilities_before_apply, capabilities_for};
 pub use descriptors::DescriptorError;
+pub use devices::guard_devices;
 pub use doctor::{Finding, FindingState, doctor};
 pub use failure::{MESSAGE_BYTES_MAX, StartFailure};
 pub use identity::IdentityError;
