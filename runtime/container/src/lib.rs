@@ -3,5 +3,6 @@
 //! Keeps libcontainer out of every other crate. Contains no tokio and no HTTP.
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod frames;
 pub mod plan;
