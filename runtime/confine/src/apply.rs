@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!              first process   exec
+//! prepare      landlock rules are opened
 //! identity     libcontainer    keep capabilities, bounding, groups, ids, sets, ambient, mask
 //! verify       no_new_privs, secure bits, five capability sets, ids, groups, working directory, descriptors
 //! restrict     landlock, then the filters
@@ -71,6 +72,10 @@ pub fn apply(
     let held = capability::until_execve(confinement.no_new_privileges, wanted);
     let mut steps = Vec::with_capacity(8);
 
+    // The paths of rules are opened while a joining process is still root inside: a rule on a folder that only the container's own user
+    // may enter must not keep another one, whom `exec` named, from starting. Nothing is restricted yet.
+    let rules = landlock::prepare(&confinement.landlock).map_err(ApplyError::Landlock)?;
+
     if let Entry::Exec(identity) = entry {
         // First the bounding set: it needs CAP_SETPCAP, which the sets below take away.
         capability::drop_bounding(held.bounding).map_err(ApplyError::Capability)?;
@@ -99,7 +104,8 @@ pub fn apply(
 
     // Landlock before seccomp, whose filters may refuse landlock's calls and the opening of rule paths.
     steps.push(
-        landlock::restrict(&confinement.landlock, confinement.no_new_privileges)
+        rules
+            .enforce(confinement.no_new_privileges)
             .map_err(ApplyError::Landlock)?,
     );
 

@@ -94,15 +94,21 @@ impl LandlockError {
     }
 }
 
-/// Restricts the caller. Without no_new_privs needs CAP_SYS_ADMIN in the user namespace.
-pub(crate) fn restrict(landlock: &Landlock, no_new_privileges: bool) -> Result<ReceiptStep, LandlockError> {
-    match landlock {
-        Landlock::Unconfined => Ok(step("landlock", "unconfined")),
-        Landlock::Ruleset(ruleset) => restrict_by(ruleset, no_new_privileges),
-    }
+/// A ruleset whose paths are open, and which restricts no one yet.
+pub(crate) struct Prepared(Option<Rules>);
+
+struct Rules {
+    created: RulesetCreated,
+    abi: u32,
+    held: String,
 }
 
-fn restrict_by(ruleset: &LandlockRuleset, no_new_privileges: bool) -> Result<ReceiptStep, LandlockError> {
+/// Opens the paths of every rule. Paths that only a user with more rights can reach are reachable as long as the caller is that user.
+pub(crate) fn prepare(landlock: &Landlock) -> Result<Prepared, LandlockError> {
+    let ruleset = match landlock {
+        Landlock::Unconfined => return Ok(Prepared(None)),
+        Landlock::Ruleset(ruleset) => ruleset,
+    };
     let held = system::landlock_abi().map_err(LandlockError::Version)?;
     if held < ruleset.abi || ruleset.abi == 0 {
         return Err(LandlockError::Abi {
@@ -125,11 +131,19 @@ fn restrict_by(ruleset: &LandlockRuleset, no_new_privileges: bool) -> Result<Rec
     for rule in &ruleset.ports {
         created = add_port(created, rule)?;
     }
-    enforce(created, ruleset.abi, no_new_privileges)?;
+    let held = summary(ruleset, &skipped);
+    Ok(Prepared(Some(Rules {
+        created,
+        abi: ruleset.abi,
+        held,
+    })))
+}
+
+fn summary(ruleset: &LandlockRuleset, skipped: &[&str]) -> String {
+    let paths = ruleset.paths.len() - skipped.len();
     let mut text = format!(
-        "ABI {}, {} paths, {} ports",
+        "ABI {}, {paths} paths, {} ports",
         ruleset.abi,
-        ruleset.paths.len() - skipped.len(),
         ruleset.ports.len()
     );
     if ruleset.scoped != 0 {
@@ -138,7 +152,18 @@ fn restrict_by(ruleset: &LandlockRuleset, no_new_privileges: bool) -> Result<Rec
     if !skipped.is_empty() {
         text.push_str(&format!("; missing and optional: {}", skipped.join(" ")));
     }
-    Ok(step("landlock", text))
+    text
+}
+
+impl Prepared {
+    /// Restricts the caller. Without no_new_privs needs CAP_SYS_ADMIN in the user namespace.
+    pub(crate) fn enforce(self, no_new_privileges: bool) -> Result<ReceiptStep, LandlockError> {
+        let Some(rules) = self.0 else {
+            return Ok(step("landlock", "unconfined"));
+        };
+        enforce(rules.created, rules.abi, no_new_privileges)?;
+        Ok(step("landlock", rules.held))
+    }
 }
 
 fn first_rule(ruleset: &LandlockRuleset) -> Option<String> {

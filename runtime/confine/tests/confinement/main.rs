@@ -17,7 +17,7 @@ const SYS_ADMIN: u64 = 1 << 21;
 
 type Check = fn();
 
-const CHECKS: [(&str, Check); 18] = [
+const CHECKS: [(&str, Check); 19] = [
     ("exec_holds_what_the_confinement_says", exec_holds_what_it_says),
     ("exec_of_another_user_holds_no_more", exec_of_another_user),
     ("first_process_is_verified", first_process_is_verified),
@@ -43,6 +43,7 @@ const CHECKS: [(&str, Check); 18] = [
     ),
     ("landlock_grants_what_is_listed", landlock_grants),
     ("a_missing_path_stops_the_start_by_its_rule", missing_path),
+    ("a_folder_of_one_user_does_not_keep_out_another", private_folder),
     (
         "a_kernel_without_the_required_landlock_stops_the_start",
         landlock_missing,
@@ -365,6 +366,32 @@ fn missing_path() {
         given.exec().failure().message.contains("grants nothing"),
         "a rule that grants nothing is an error"
     );
+}
+
+fn private_folder() {
+    let folder = tempfile::tempdir().expect("tmp is writable");
+    let inner = folder.path().join("inner");
+    std::fs::create_dir(&inner).expect("the folder is ours");
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("it is ours");
+    let rules = ruleset(vec![
+        path("/proc", READ, false),
+        path(inner.to_str().expect("a plain name"), READ, false),
+    ]);
+    let mut given = Given::root();
+    given.confinement.landlock = rules.clone();
+    given.exec_as = Some(Identity {
+        uid: 1000,
+        gid: 100,
+        groups: vec![],
+        umask: 0o22,
+    });
+    assert_eq!(given.exec().status("CapEff"), "0000000000000000");
+    // The container's own user cannot use such a rule, which is a mistake in the policy and told as one.
+    let mut given = Given::user(1000, 100);
+    given.confinement.landlock = rules;
+    let failure = given.first_process("nothing").failure();
+    assert!(failure.message.contains("EACCES"), "{failure:?}");
 }
 
 fn landlock_missing() {
