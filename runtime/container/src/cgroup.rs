@@ -5,6 +5,7 @@
 //! path below each hierarchy's root. Invariant: no operation leaves the group's own folders.
 
 mod hierarchy;
+mod oci;
 mod oom;
 mod stats;
 mod update;
@@ -86,6 +87,12 @@ pub enum CgroupError {
         /// The group.
         path: PathBuf,
     },
+    /// A field of an OCI `resources` object makes no sense.
+    #[error("resource {field} is malformed")]
+    Value {
+        /// Its name.
+        field: String,
+    },
     /// A system call failed.
     #[error("watch {path}")]
     Watch {
@@ -151,6 +158,35 @@ impl Cgroup {
             write(&folder.path.join("cgroup.procs"), &pid.to_string())?;
         }
         Ok(())
+    }
+
+    /// Moves a process into a group `below` this one, which the container has made, in every hierarchy.
+    pub fn attach_below(&self, pid: Pid, below: &str) -> Result<(), CgroupError> {
+        let below = below.trim_matches('/');
+        if below.split('/').any(|part| part == "..") {
+            return Err(CgroupError::Path(below.to_owned()));
+        }
+        for folder in self.folders.iter().filter(|folder| folder.path.is_dir()) {
+            write(&folder.path.join(below).join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The group's folders on version 1 with the names that their hierarchies have inside a container.
+    pub(crate) fn views(&self) -> Vec<(String, PathBuf)> {
+        let named = self
+            .folders
+            .iter()
+            .filter(|folder| !folder.controllers.is_empty());
+        named
+            .flat_map(|folder| {
+                folder
+                    .controllers
+                    .iter()
+                    .map(|name| (name.clone(), folder.path.clone()))
+            })
+            .map(|(name, path)| (name.strip_prefix("name=").unwrap_or(&name).to_owned(), path))
+            .collect()
     }
 
     /// Lists every process of the group and of the groups below it.

@@ -3,6 +3,17 @@
 //! Keeps libcontainer out of every other crate. Contains no tokio and no HTTP.
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod cgroup;
+pub mod create;
+mod executor;
 pub mod frames;
+pub mod handle;
+pub mod hook;
+pub mod join;
+mod launch;
+pub mod outcome;
 pub mod plan;
+mod preflight;
+mod prepare;
+pub mod stage;

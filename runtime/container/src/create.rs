@@ -1,0 +1,395 @@
+//! Making a container: everything up to the moment when its first process waits for `start`.
+//!
+//! Owns the order: clean the caller, check the root, prepare the document, let libcontainer build, set on the child what only the parent may
+//! set. Called from a single-threaded process only; libcontainer forks with its allocator's locks as they are. Invariant: after an error
+//! nothing of the container is left.
+//!
+//! ```text
+//! <state_dir>/
+//!     bundle/config.json    the prepared document
+//!     status                FIFO: what the first process says before it becomes the app
+//!     stage.json            work for the hook process, where there is any
+//!     lc/<id>/              libcontainer's own state and its start socket
+//! ```
+
+mod attach;
+mod bundle;
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use kakoi_policy::confinement::{Confinement, Receipt};
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use serde_json::Value;
+
+use crate::cgroup::{Cgroup, CgroupError};
+use crate::executor::{FirstProcess, Parts, chain};
+use crate::frames::FailureKind;
+use crate::handle::{Handle, HandleError};
+use crate::hook::{HookError, HookState, Hooks};
+use crate::outcome::{self, Failure, OutcomeError};
+use crate::preflight::PreflightError;
+use crate::prepare::PrepareError;
+
+/// libcontainer's root below the state folder.
+const LIBCONTAINER: &str = "lc";
+
+/// What is to become a container.
+#[derive(Debug)]
+pub struct Bundle<'a> {
+    /// Its name: `[A-Za-z0-9_+.-]`, as libcontainer takes it.
+    pub id: &'a str,
+    /// A folder of its own, which exists, belongs to the caller alone (0700) and is empty but for the caller's own files.
+    pub state_dir: &'a Path,
+    /// The folder that hooks are told; a relative `root.path` counts from here.
+    pub bundle: &'a Path,
+    /// The OCI document.
+    pub spec: Value,
+    /// What confines every process.
+    pub confinement: &'a Confinement,
+    /// Where the first process reads and writes.
+    pub stdio: Stdio,
+    /// How many descriptors from 3 on the first process keeps.
+    pub preserve_fds: u32,
+    /// Annotations, control group and the like as hooks are told them.
+    pub options: Options,
+}
+
+/// Rarely used switches of the OCI command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Move the root instead of pivoting: for a runtime whose own root is a ramfs.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+}
+
+/// Where the first process reads and writes.
+#[derive(Debug)]
+pub enum Stdio {
+    /// The caller's own streams.
+    Inherit,
+    /// These.
+    Streams {
+        /// Standard input.
+        stdin: OwnedFd,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
+    /// A terminal, whose master is sent over this listening unix socket as `SCM_RIGHTS`. The caller listens before and accepts after.
+    Console(PathBuf),
+}
+
+/// Why there is no container.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The document.
+    #[error("prepare the configuration")]
+    Prepare(#[source] PrepareError),
+    /// The root file system.
+    #[error("check the root file system")]
+    Preflight(#[source] PreflightError),
+    /// A file of the state folder.
+    #[error("write {path}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The caller could not be cleaned.
+    #[error("{step}")]
+    Caller {
+        /// What was tried.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What the kernel can do could not be found out.
+    #[error("read the kernel's last capability")]
+    Kernel(#[source] kakoi_sys::CallError),
+    /// The control group.
+    #[error("control group")]
+    Cgroup(#[source] CgroupError),
+    /// libcontainer. Boxed: its error is large.
+    #[error("build the container")]
+    Build(#[source] Box<LibcontainerError>),
+    /// The first process said why it cannot run.
+    #[error("{}", .0.message)]
+    Refused(Failure),
+    /// A setting of the first process that its parent makes.
+    #[error("set {what} of the first process")]
+    Child {
+        /// What.
+        what: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The first process could not be pinned.
+    #[error("hold the first process")]
+    Handle(#[source] HandleError),
+    /// A hook.
+    #[error("hook")]
+    Hook(#[source] HookError),
+}
+
+impl CreateError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Refused(failure) => failure.kind,
+            _ => FailureKind::Runtime,
+        }
+    }
+}
+
+/// A container whose first process waits for [`start`].
+#[derive(Debug)]
+pub struct Created {
+    /// The first process.
+    pub process: Handle,
+    /// Its control group.
+    pub cgroup: Cgroup,
+    /// The hooks of the document; poststart and poststop are the caller's to run.
+    pub hooks: Hooks,
+    /// What hooks are told.
+    pub state: HookState,
+}
+
+/// Makes a container. The caller must have one thread.
+pub fn create(bundle: Bundle<'_>) -> Result<Created, CreateError> {
+    let state_dir = bundle.state_dir.to_owned();
+    let prepared = bundle::prepare(bundle)?;
+    let cgroup = prepared.cgroup.clone();
+    let built = build(prepared);
+    if built.is_err() {
+        undo(&state_dir, &cgroup);
+    }
+    built
+}
+
+fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
+    let bundle::Prepared {
+        id,
+        state_dir,
+        left,
+        state,
+        cgroup,
+        confinement,
+        stdio,
+        preserve_fds,
+        options,
+    } = prepared;
+    clean_caller()?;
+    let (reader, writer) = status_pipe(state_dir, preserve_fds)?;
+    let lc = |source: LibcontainerError| CreateError::Build(Box::new(source));
+    let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
+        .with_root_path(state_dir.join(LIBCONTAINER))
+        .and_then(ContainerBuilder::validate_id)
+        .map_err(lc)?
+        .with_preserved_fds(i32::try_from(preserve_fds).unwrap_or(i32::MAX))
+        .with_executor(FirstProcess::new(Parts {
+            confinement: confinement.clone(),
+            args: left.args,
+            env: left.env,
+            status: writer,
+            preserve_fds,
+            keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
+            start_container: left.hooks.start_container.clone(),
+            state: HookState {
+                status: "created".into(),
+                ..state.clone()
+            },
+        }));
+    let mut detached = true;
+    match stdio {
+        Stdio::Inherit => {}
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
+        }
+        Stdio::Console(socket) => {
+            detached = true;
+            builder = builder.with_console_socket(Some(socket));
+        }
+    }
+    let built = builder
+        .as_init(state_dir.join("bundle"))
+        .with_systemd(false)
+        .with_detach(detached)
+        .with_no_pivot(options.no_pivot)
+        .build();
+    let container = match built {
+        Ok(container) => container,
+        Err(error) => {
+            // The child may have said more than libcontainer's text carries.
+            return Err(match outcome::read_now(reader) {
+                Err(OutcomeError::Failed(failure)) => CreateError::Refused(failure),
+                _ => lc(error),
+            });
+        }
+    };
+    drop(reader);
+    let pid = container.pid().map_or(0, nix::unistd::Pid::as_raw);
+    let process = Handle::of_child(pid).map_err(CreateError::Handle)?;
+    let finished = attach::finish(pid, &left.rlimits, left.oom_score_adj, confinement, &cgroup);
+    if let Err(error) = finished {
+        if let Err(error) = process.signal(nix::libc::SIGKILL) {
+            tracing::warn!(error = %chain(&error), "cannot end the first process, ignoring");
+        }
+        return Err(error);
+    }
+    let state = HookState {
+        status: "created".into(),
+        pid: Some(pid),
+        ..state
+    };
+    Ok(Created {
+        process,
+        cgroup,
+        hooks: left.hooks,
+        state,
+    })
+}
+
+/// What the caller has and the container must not get. libcontainer lets supplementary groups through when the document names none, and
+/// keeps descriptors open for `LISTEN_FDS`.
+fn clean_caller() -> Result<(), CreateError> {
+    if nix::unistd::geteuid().is_root() {
+        kakoi_sys::identity::set_groups(&[]).map_err(|error| CreateError::Caller {
+            step: "give up supplementary groups",
+            source: std::io::Error::from_raw_os_error(error.errno as i32),
+        })?;
+    }
+    for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"] {
+        kakoi_sys::environment::remove(name).map_err(|source| CreateError::Caller {
+            step: "clear the environment",
+            source,
+        })?;
+    }
+    // Targets of mounts are made with the modes that are asked for, whatever the caller's mask.
+    kakoi_sys::identity::set_umask(0o022);
+    Ok(())
+}
+
+/// Makes the FIFO and opens both ends; the writing end above what the app keeps. It is opened for reading as well, so that neither open waits
+/// for the other and a write before `start` finds a reader.
+fn status_pipe(state_dir: &Path, preserve_fds: u32) -> Result<(OwnedFd, OwnedFd), CreateError> {
+    let path = state_dir.join("status");
+    let failed = |errno: nix::errno::Errno| CreateError::State {
+        path: path.clone(),
+        source: errno.into(),
+    };
+    nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
+    let open = |write: bool| {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(write)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(&path);
+        file.map(OwnedFd::from).map_err(|source| CreateError::State {
+            path: path.clone(),
+            source,
+        })
+    };
+    let reader = open(false)?;
+    let writer = open(true)?;
+    let lowest = 3 + i32::try_from(preserve_fds).unwrap_or(i32::MAX - 3);
+    if writer.as_raw_fd() >= lowest {
+        return Ok((reader, writer));
+    }
+    let moved = nix::fcntl::fcntl(writer.as_raw_fd(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(lowest))
+        .map_err(failed)?;
+    let moved = kakoi_sys::descriptors::take_inherited(moved).map_err(|error| CreateError::State {
+        path: path.clone(),
+        source: io(&error),
+    })?;
+    Ok((reader, moved))
+}
+
+/// The system error of a call.
+pub(crate) fn io(error: &kakoi_sys::CallError) -> std::io::Error {
+    std::io::Error::from_raw_os_error(error.errno as i32)
+}
+
+/// Why a container that was made does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The first process cannot be told to go on.
+    #[error("reach the first process")]
+    Notify(#[source] std::io::Error),
+    /// What it said.
+    #[error("start the first process")]
+    Outcome(#[source] OutcomeError),
+}
+
+impl StartError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Outcome(OutcomeError::Failed(failure)) => failure.kind,
+            _ => FailureKind::Runtime,
+        }
+    }
+}
+
+/// Lets the first process go on and waits until it is the app. `state_dir` is that of the [`Bundle`]; any process of the same user may call it.
+pub fn start(state_dir: &Path, id: &str) -> Result<Receipt, StartError> {
+    // Opened before the first process goes on: its writing end may be gone afterwards.
+    let status = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(state_dir.join("status"))
+        .map_err(StartError::Notify)?;
+    let flags = nix::fcntl::fcntl(status.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()));
+    flags.map_err(|errno| StartError::Notify(errno.into()))?;
+    // By descriptor: the path may be longer than a socket's address can be.
+    let folder = fs::File::open(state_dir.join(LIBCONTAINER).join(id)).map_err(StartError::Notify)?;
+    let socket = PathBuf::from(format!("/proc/self/fd/{}/notify.sock", folder.as_raw_fd()));
+    let mut notify = UnixStream::connect(socket).map_err(StartError::Notify)?;
+    notify.write_all(b"start container").map_err(StartError::Notify)?;
+    drop(notify);
+    outcome::read(OwnedFd::from(status)).map_err(StartError::Outcome)
+}
+
+/// Takes away what [`create`] made in a state folder; the folder itself and the caller's files stay.
+pub fn remove(state_dir: &Path) -> std::io::Result<()> {
+    for name in ["bundle", LIBCONTAINER] {
+        match fs::remove_dir_all(state_dir.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    for name in ["status", crate::stage::STAGE_FILE] {
+        match fs::remove_file(state_dir.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn undo(state_dir: &Path, cgroup: &Cgroup) {
+    if let Err(error) = cgroup.kill_all().and_then(|()| cgroup.delete()) {
+        tracing::warn!(error = %chain(&error), "cannot take the control group away, ignoring");
+    }
+    if let Err(error) = remove(state_dir) {
+        tracing::warn!(error = %error, "cannot take the state away, ignoring");
+    }
+}

@@ -1,0 +1,181 @@
+//! What is decided and written before libcontainer is called.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kakoi_policy::confinement::Confinement;
+use kakoi_policy::kernel::CgroupMode;
+use serde_json::{Value, json};
+
+use super::{Bundle, CreateError, Options, Stdio};
+use crate::cgroup::{Cgroup, Hierarchies};
+use crate::hook::HookState;
+use crate::preflight;
+use crate::prepare::{self, Circumstances, Leftover, PrepareError};
+use crate::stage::{STAGE_FILE, Stage};
+
+/// All that building needs.
+pub(super) struct Prepared<'a> {
+    pub id: &'a str,
+    pub state_dir: &'a Path,
+    pub left: Leftover,
+    pub state: HookState,
+    pub cgroup: Cgroup,
+    pub confinement: &'a Confinement,
+    pub stdio: Stdio,
+    pub preserve_fds: u32,
+    pub options: Options,
+}
+
+pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
+    let Bundle {
+        id,
+        state_dir,
+        bundle,
+        mut spec,
+        confinement,
+        stdio,
+        preserve_fds,
+        options,
+    } = bundle;
+    let state = state(id, bundle, &spec);
+    let given = Circumstances {
+        id,
+        cgroup_v1: Hierarchies::of_host().map_err(CreateError::Cgroup)?.mode != CgroupMode::V2,
+        confinement,
+        capabilities: kakoi_confine::capabilities_before_apply(confinement),
+        capability_last: kakoi_sys::capability::last().map_err(CreateError::Kernel)?,
+    };
+    let mut left = prepare::prepare(&mut spec, &given).map_err(CreateError::Prepare)?;
+    let rootfs = rootfs(bundle, &spec)?;
+    spec["root"]["path"] = json!(rootfs);
+    spec["process"]["terminal"] = json!(matches!(stdio, Stdio::Console(_)));
+    let cgroup_path = spec["linux"]["cgroupsPath"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let cgroup = Cgroup::at(&cgroup_path).map_err(CreateError::Cgroup)?;
+
+    let mut mounted = paths(spec.get("mounts"), "destination");
+    mounted.extend(left.mounts.iter().map(|mount| mount.destination.clone()));
+    let root = preflight::check(&rootfs, &mounted, &paths(spec["linux"].get("devices"), "path"))
+        .map_err(CreateError::Preflight)?;
+    let cwd = Path::new(&left.cwd);
+    let cwd_below_mount = mounted
+        .iter()
+        .any(|target| cwd.starts_with(target) && cwd != target);
+    if !cwd_below_mount {
+        preflight::make_cwd(&root, &left.cwd).map_err(CreateError::Preflight)?;
+    }
+
+    let stage = Stage {
+        rootfs,
+        cgroup: cgroup_path,
+        cgroup_namespace: has_namespace(&spec, "cgroup"),
+        mounts: std::mem::take(&mut left.mounts),
+        devices: std::mem::take(&mut left.devices),
+        bind_devices: has_namespace(&spec, "user"),
+        cwd: cwd_below_mount.then(|| left.cwd.clone()),
+        runtime_hooks: [left.hooks.prestart.as_slice(), &left.hooks.create_runtime].concat(),
+        container_hooks: left.hooks.create_container.clone(),
+        state: state.clone(),
+    };
+    write_stage(state_dir, &mut spec, stage)?;
+    write(&state_dir.join("bundle"), "config.json", &spec)?;
+    Ok(Prepared {
+        id,
+        state_dir,
+        left,
+        state,
+        cgroup,
+        confinement,
+        stdio,
+        preserve_fds,
+        options,
+    })
+}
+
+/// Has libcontainer run this program as a hook at the points where there is something to do.
+fn write_stage(state_dir: &Path, spec: &mut Value, mut stage: Stage) -> Result<(), CreateError> {
+    let ours =
+        |point: &str| json!([{"path": "/proc/self/exe", "args": ["kakoi-shim", "stage", point, state_dir]}]);
+    // Only what lies below a mount of ours can be missing without a mount of libcontainer's being at fault; the folder is made there at need.
+    let places = !stage.mounts.is_empty() || !stage.devices.is_empty() || stage.cwd.is_some();
+    let mut hooks = json!({});
+    if !stage.runtime_hooks.is_empty() {
+        hooks["createRuntime"] = ours("runtime");
+    }
+    if places || !stage.container_hooks.is_empty() {
+        hooks["createContainer"] = ours("container");
+    }
+    if hooks.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Ok(());
+    }
+    stage.state.status = "creating".into();
+    spec["hooks"] = hooks;
+    write(state_dir, STAGE_FILE, &stage)
+}
+
+fn write(folder: &Path, file: &str, content: &impl serde::Serialize) -> Result<(), CreateError> {
+    let path = folder.join(file);
+    let failed = |source| CreateError::State {
+        path: path.clone(),
+        source,
+    };
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let text = serde_json::to_vec(content).map_err(|error| failed(error.into()))?;
+    fs::write(&path, text).map_err(failed)
+}
+
+fn state(id: &str, bundle: &Path, spec: &Value) -> HookState {
+    let annotations = spec.get("annotations").and_then(Value::as_object);
+    let pairs = annotations.into_iter().flatten();
+    HookState {
+        oci_version: spec
+            .get("ociVersion")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+        id: id.to_owned(),
+        status: "creating".to_owned(),
+        pid: None,
+        bundle: bundle.to_owned(),
+        annotations: pairs
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect(),
+    }
+}
+
+fn rootfs(bundle: &Path, spec: &Value) -> Result<PathBuf, CreateError> {
+    let path = spec
+        .get("root")
+        .and_then(|root| root.get("path"))
+        .and_then(Value::as_str)
+        .filter(|path| !path.is_empty());
+    let path = bundle.join(path.ok_or(CreateError::Prepare(PrepareError::Field { field: "root.path" }))?);
+    fs::canonicalize(&path)
+        .map_err(|source| CreateError::Preflight(preflight::PreflightError::Root { path, source }))
+}
+
+fn paths(list: Option<&Value>, field: &str) -> Vec<PathBuf> {
+    let list = list
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    list.iter()
+        .filter_map(|entry| entry.get(field)?.as_str())
+        .map(PathBuf::from)
+        .collect()
+}
+
+pub(super) fn has_namespace(spec: &Value, kind: &str) -> bool {
+    let list = spec["linux"]["namespaces"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    list.iter()
+        .any(|entry| entry.get("type").and_then(Value::as_str) == Some(kind))
+}
