@@ -1,0 +1,575 @@
+//! A container's life through the real command line: how it starts, what it sees, how it is stopped, what stays.
+//!
+//! Runs under `docker-default`, whose meaning is Docker's, so that what fails here is the life and not the policy.
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::time::Duration;
+
+use kakoi_integration::command::{LIMIT, ended};
+use kakoi_integration::host::Host;
+use kakoi_integration::{needs_root, wait};
+use serde_json::json;
+
+/// One `kakoi run --rm`: flags, program, and what must come out.
+struct Case {
+    what: &'static str,
+    flags: &'static [&'static str],
+    program: &'static [&'static str],
+    code: i32,
+    stdout: &'static str,
+}
+
+const fn case(
+    what: &'static str,
+    flags: &'static [&'static str],
+    program: &'static [&'static str],
+    code: i32,
+    stdout: &'static str,
+) -> Case {
+    Case {
+        what,
+        flags,
+        program,
+        code,
+        stdout,
+    }
+}
+
+const RUN: [&str; 6] = ["run", "--rm", "--network", "none", "--policy", "docker-default"];
+
+fn check(cases: &[Case]) {
+    let host = Host::new();
+    let mut failures = Vec::new();
+    for case in cases {
+        let arguments = [&RUN[..], case.flags, &["busybox:test"], case.program].concat();
+        let ran = host.kakoi(&arguments);
+        if ran.code != case.code || ran.stdout.replace('\r', "").trim_end() != case.stdout {
+            failures.push(format!(
+                "{}: wanted {} and {:?}: {ran}",
+                case.what, case.code, case.stdout
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    host.is_clean();
+}
+
+#[test]
+fn output_and_exit_codes() {
+    needs_root!();
+    check(&[
+        case("success", &[], &["true"], 0, ""),
+        case("failure", &[], &["false"], 1, ""),
+        case("its own code", &[], &["sh", "-c", "exit 42"], 42, ""),
+        case("a signal", &[], &["sh", "-c", "kill -9 $$"], 137, ""),
+        case("standard output", &[], &["echo", "hello"], 0, "hello"),
+        case("no such program", &[], &["/no/such/program"], 127, ""),
+        case("not a program", &[], &["/etc/passwd"], 126, ""),
+        case("no such word", &[], &["no-such-word"], 127, ""),
+    ]);
+}
+
+#[test]
+fn what_a_process_sees() {
+    needs_root!();
+    check(&[
+        case("root by default", &[], &["id", "-u"], 0, "0"),
+        case("a user by name", &["--user", "app"], &["id", "-u"], 0, "1000"),
+        case(
+            "a user by number",
+            &["--user", "1234:77"],
+            &["sh", "-c", "id -u; id -g"],
+            0,
+            "1234\n77",
+        ),
+        case(
+            "the user's groups",
+            &["--user", "app"],
+            &["id", "-G"],
+            0,
+            "1000 20",
+        ),
+        case(
+            "the image's environment",
+            &[],
+            &["sh", "-c", "echo $FROM_IMAGE"],
+            0,
+            "yes",
+        ),
+        case(
+            "a variable",
+            &["-e", "A=b c"],
+            &["sh", "-c", "echo \"$A\""],
+            0,
+            "b c",
+        ),
+        case(
+            "a working directory",
+            &["-w", "/var/empty"],
+            &["pwd"],
+            0,
+            "/var/empty",
+        ),
+        case(
+            "a host name",
+            &["--hostname", "gateway"],
+            &["hostname"],
+            0,
+            "gateway",
+        ),
+        case(
+            "an extra host",
+            &["--add-host", "broker:10.9.8.7"],
+            &["grep", "-c", "10.9.8.7.*broker", "/etc/hosts"],
+            0,
+            "1",
+        ),
+        case("process 1", &[], &["sh", "-c", "echo $$"], 0, "1"),
+        case(
+            "an init before it",
+            &["--init"],
+            &["sh", "-c", "test $$ -ne 1 && echo yes"],
+            0,
+            "yes",
+        ),
+        case(
+            "loopback only",
+            &[],
+            &["sh", "-c", "grep -c : /proc/net/dev"],
+            0,
+            "1",
+        ),
+        case("an entry point", &["--entrypoint", "echo"], &["a", "b"], 0, "a b"),
+        case(
+            "shared memory",
+            &["--shm-size", "1m"],
+            &["sh", "-c", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2"],
+            0,
+            "1024",
+        ),
+    ]);
+}
+
+#[test]
+fn limits_and_mounts() {
+    needs_root!();
+    check(&[
+        case(
+            "files per process",
+            &["--ulimit", "nofile=99:100"],
+            &["sh", "-c", "ulimit -Sn; ulimit -Hn"],
+            0,
+            "99\n100",
+        ),
+        case(
+            "a temporary file system",
+            &["--tmpfs", "/data:size=1m"],
+            &["sh", "-c", "echo x > /data/f && cat /data/f"],
+            0,
+            "x",
+        ),
+        case(
+            "which is as small as asked",
+            &["--tmpfs", "/data:size=1m"],
+            &[
+                "sh",
+                "-c",
+                "dd if=/dev/zero of=/data/f bs=1k count=2000 2>/dev/null; test $? -ne 0 && echo full",
+            ],
+            0,
+            "full",
+        ),
+        case(
+            "a read-only root",
+            &["--read-only"],
+            &["sh", "-c", "touch /etc/x 2>/dev/null || echo refused"],
+            0,
+            "refused",
+        ),
+        case(
+            "a writable root else",
+            &[],
+            &["sh", "-c", "touch /etc/x && echo written"],
+            0,
+            "written",
+        ),
+        case(
+            "processes",
+            &["--pids-limit", "20"],
+            &["sh", "-c", "/attacker hold pids | cut -d' ' -f1"],
+            0,
+            "refused",
+        ),
+        case(
+            "files",
+            &["--ulimit", "nofile=64:64"],
+            &["sh", "-c", "/attacker hold files | cut -d' ' -f1"],
+            0,
+            "refused",
+        ),
+        case("the mask of files", &[], &["sh", "-c", "umask"], 0, "0022"),
+    ]);
+}
+
+#[test]
+fn memory_ends_at_its_limit_and_says_so() {
+    needs_root!();
+    let host = Host::new();
+    let ran = host.kakoi(&[
+        "run",
+        "--name",
+        "hog",
+        "--network",
+        "none",
+        "--memory",
+        "16m",
+        "--policy",
+        "docker-default",
+        "busybox:test",
+        "/attacker",
+        "hold",
+        "memory",
+    ]);
+    assert_eq!(ran.code, 137, "{ran}");
+    let state = host.inspect("hog")["State"].clone();
+    assert_eq!(state["OOMKilled"], true, "{state}");
+    // A neighbour that stays below its limit is not blamed.
+    host.ok(&[
+        "run",
+        "--name",
+        "fine",
+        "--network",
+        "none",
+        "--memory",
+        "64m",
+        "--policy",
+        "docker-default",
+        "busybox:test",
+        "true",
+    ]);
+    assert_eq!(host.inspect("fine")["State"]["OOMKilled"], false);
+}
+
+fn detached(host: &Host, name: &str, flags: &[&str], program: &[&str]) {
+    let arguments = [
+        &[
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "none",
+            "--policy",
+            "docker-default",
+        ],
+        flags,
+        &["busybox:test"],
+        program,
+    ];
+    host.ok(&arguments.concat());
+}
+
+#[test]
+fn a_container_lives_and_ends() {
+    needs_root!();
+    let host = Host::new();
+    let id = host.ok(&[
+        "create",
+        "--name",
+        "one",
+        "--network",
+        "none",
+        "--policy",
+        "docker-default",
+        "busybox:test",
+        "sh",
+        "-c",
+        "echo born; exec sleep 1000",
+    ]);
+    assert_eq!(id.len(), 64, "{id}");
+    host.until_state("one", "Status", &json!("created"));
+    host.ok(&["start", "one"]);
+    host.until_state("one", "Running", &json!(true));
+
+    host.ok(&["pause", "one"]);
+    host.until_state("one", "Paused", &json!(true));
+    host.kakoi(&["exec", "one", "true"]).is_one_clear_error();
+    host.ok(&["unpause", "one"]);
+    host.until_state("one", "Paused", &json!(false));
+
+    assert_eq!(host.ok(&["exec", "one", "echo", "inside"]), "inside");
+    assert_eq!(host.kakoi(&["exec", "one", "sh", "-c", "exit 7"]).code, 7);
+    assert_eq!(host.kakoi(&["exec", "one", "/none"]).code, 127);
+    assert_eq!(
+        host.ok(&[
+            "exec",
+            "--user",
+            "app",
+            "-e",
+            "B=1",
+            "-w",
+            "/tmp",
+            "one",
+            "sh",
+            "-c",
+            "id -u; echo $B; pwd"
+        ]),
+        "1000\n1\n/tmp"
+    );
+    assert_eq!(
+        host.kakoi_with(&["exec", "-i", "one", "cat"], b"through").ok(),
+        "through"
+    );
+
+    assert!(host.ok(&["top", "one"]).contains("sleep"));
+    assert!(host.ok(&["stats", "--no-stream", "one"]).contains("one"));
+    host.ok(&["rename", "one", "uno"]);
+    host.kakoi(&["inspect", "one"]).is_one_clear_error();
+
+    // The shell's sleep ignores nothing, so a grace of a minute is not used up.
+    host.ok(&["stop", "--time", "60", "uno"]);
+    host.until_state("uno", "Status", &json!("exited"));
+    assert_eq!(host.ok(&["logs", "uno"]), "born");
+    host.ok(&["restart", "uno"]);
+    host.until_state("uno", "Running", &json!(true));
+    host.kakoi(&["rm", "uno"]).is_one_clear_error();
+    host.ok(&["kill", "--signal", "USR1", "uno"]);
+    assert_eq!(host.ok(&["wait", "uno"]), "138");
+    host.ok(&["rm", "uno"]);
+    host.kakoi(&["start", "uno"]).is_one_clear_error();
+    host.is_clean();
+}
+
+#[test]
+fn stop_kills_what_does_not_listen() {
+    needs_root!();
+    let host = Host::new();
+    detached(
+        &host,
+        "deaf",
+        &[],
+        &["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"],
+    );
+    wait::until("the container says ready", || {
+        host.kakoi(&["logs", "deaf"]).stdout.contains("ready")
+    });
+    host.ok(&["stop", "--time", "1", "deaf"]);
+    assert_eq!(host.inspect("deaf")["State"]["ExitCode"], 137);
+}
+
+#[test]
+fn logs_follow_and_cut() {
+    needs_root!();
+    let host = Host::new();
+    detached(
+        &host,
+        "talker",
+        &["-i"],
+        &["sh", "-c", "echo one; echo two; echo three >&2; cat"],
+    );
+    wait::until("three lines", || {
+        let ran = host.kakoi(&["logs", "talker"]);
+        ran.stdout.lines().count() + ran.stderr.lines().count() == 3
+    });
+    let ran = host.kakoi(&["logs", "talker"]);
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("one\ntwo\n", "three\n"),
+        "{ran}"
+    );
+    let tail = host.kakoi(&["logs", "--tail", "1", "talker"]);
+    assert_eq!(tail.stdout + &tail.stderr, "three\n");
+    let stamped = host.kakoi(&["logs", "--timestamps", "talker"]);
+    assert!(
+        stamped
+            .stdout
+            .lines()
+            .all(|line| line.starts_with("20") && line.contains('T')),
+        "{stamped}"
+    );
+
+    let mut follower = host.spawn(&["logs", "--follow", "--tail", "0", "talker"]);
+    let mut writer = host.spawn(&["attach", "talker"]);
+    let mut input = writer.stdin.take().expect("stdin was piped");
+    input.write_all(b"four\n").expect("writing to attach");
+    drop(input);
+    let mut line = String::new();
+    BufReader::new(follower.stdout.as_mut().expect("stdout was piped"))
+        .read_line(&mut line)
+        .expect("reading the log");
+    assert_eq!(line, "four\n");
+    host.ok(&["kill", "talker"]);
+    assert!(
+        ended(&mut follower, LIMIT).is_some(),
+        "following ends with the container"
+    );
+    assert!(
+        ended(&mut writer, LIMIT).is_some(),
+        "attaching ends with the container"
+    );
+}
+
+#[test]
+fn restart_policies() {
+    needs_root!();
+    let host = Host::new();
+    detached(
+        &host,
+        "thrice",
+        &["--restart", "on-failure:2"],
+        &["sh", "-c", "echo run; exit 3"],
+    );
+    host.until_state("thrice", "Status", &json!("exited"));
+    wait::until("three runs", || {
+        host.kakoi(&["logs", "thrice"]).stdout.lines().count() == 3
+    });
+    assert_eq!(host.inspect("thrice")["RestartCount"], 2);
+
+    detached(&host, "never", &["--restart", "on-failure:5"], &["true"]);
+    host.until_state("never", "Status", &json!("exited"));
+    assert_eq!(host.inspect("never")["RestartCount"], 0);
+
+    detached(&host, "always", &["--restart", "always"], &["sleep", "1000"]);
+    let first = host.pid("always");
+    nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL)
+        .expect("killing the container's process");
+    wait::until("another process", || {
+        host.inspect("always")["State"]["Pid"]
+            .as_i64()
+            .is_some_and(|pid| pid > 1 && pid != i64::from(first.as_raw()))
+    });
+    host.ok(&["stop", "--time", "1", "always"]);
+    host.until_state("always", "Status", &json!("exited"));
+}
+
+#[test]
+fn health_is_asked_for() {
+    needs_root!();
+    let host = Host::new();
+    let flags = [
+        "--health-cmd",
+        "test -e /tmp/well",
+        "--health-interval",
+        "200ms",
+        "--health-retries",
+        "2",
+        "--health-timeout",
+        "5s",
+    ];
+    detached(
+        &host,
+        "patient",
+        &flags,
+        &["sh", "-c", "touch /tmp/well; sleep 1000"],
+    );
+    let health = |value: &str| host.inspect("patient")["State"]["Health"]["Status"] == value;
+    wait::until("healthy", || health("healthy"));
+    host.ok(&["exec", "patient", "rm", "/tmp/well"]);
+    wait::until("unhealthy", || health("unhealthy"));
+}
+
+#[test]
+fn volumes_keep_what_is_written() {
+    needs_root!();
+    let host = Host::new();
+    host.ok(&["volume", "create", "store"]);
+    host.ok(&[
+        &RUN[..],
+        &[
+            "-v",
+            "store:/data",
+            "busybox:test",
+            "sh",
+            "-c",
+            "echo kept > /data/f",
+        ],
+    ]
+    .concat());
+    assert_eq!(
+        host.ok(&[
+            &RUN[..],
+            &["-v", "store:/data:ro", "busybox:test", "cat", "/data/f"]
+        ]
+        .concat()),
+        "kept"
+    );
+    let refused = host.kakoi(
+        &[
+            &RUN[..],
+            &["-v", "store:/data:ro", "busybox:test", "touch", "/data/g"],
+        ]
+        .concat(),
+    );
+    assert_ne!(refused.code, 0, "{refused}");
+    assert!(host.ok(&["volume", "ls", "--quiet"]).contains("store"));
+
+    let shared = host.path("shared");
+    std::fs::create_dir(&shared).expect("making a folder");
+    let bind = format!("{}:/data", shared.display());
+    host.ok(&[
+        &RUN[..],
+        &["-v", &bind, "busybox:test", "sh", "-c", "echo out > /data/f"],
+    ]
+    .concat());
+    assert_eq!(
+        std::fs::read_to_string(shared.join("f")).expect("the file is on the host"),
+        "out\n"
+    );
+    host.ok(&["volume", "rm", "store"]);
+    host.is_clean();
+}
+
+#[test]
+fn limits_can_be_changed() {
+    needs_root!();
+    let host = Host::new();
+    detached(
+        &host,
+        "grown",
+        &["--memory", "32m", "--pids-limit", "50"],
+        &["sleep", "1000"],
+    );
+    assert_eq!(host.inspect("grown")["HostConfig"]["Memory"], 32 << 20);
+    host.ok(&["update", "--memory", "64m", "grown"]);
+    assert_eq!(host.inspect("grown")["HostConfig"]["Memory"], 64 << 20);
+    assert_eq!(
+        host.inspect("grown")["HostConfig"]["PidsLimit"],
+        50,
+        "what is not named stays"
+    );
+    host.kakoi(&["update", "--memory", "1", "grown"])
+        .is_one_clear_error();
+}
+
+#[test]
+fn an_init_reaps() {
+    needs_root!();
+    let host = Host::new();
+    detached(
+        &host,
+        "reaper",
+        &["--init"],
+        &[
+            "sh",
+            "-c",
+            "for i in 1 2 3; do (sh -c 'true' &) ; done; exec sleep 1000",
+        ],
+    );
+    wait::until("no zombies", || {
+        !host
+            .ok(&["exec", "reaper", "sh", "-c", "cat /proc/[0-9]*/stat"])
+            .contains(") Z ")
+    });
+}
+
+#[test]
+fn detaching_leaves_it_running() {
+    needs_root!();
+    let host = Host::new();
+    detached(&host, "stays", &["-i"], &["cat"]);
+    let mut client = host.spawn(&["attach", "--no-stdin", "stays"]);
+    client.kill().expect("killing a child of ours");
+    assert!(ended(&mut client, Duration::from_secs(10)).is_some());
+    host.until_state("stays", "Running", &json!(true));
+}
