@@ -1,1 +1,62 @@
-//! kakoi-image.
+//! The content store: images taken in, verified, unpacked, named, told about, given out and removed.
+//!
+//! A crate of its own for its **dependencies** (tar, zlib, zstd, SHA-256), which nothing else needs, and because all of its input is hostile.
+//! Owns `<root>/images`. Refuses to run anything, to know containers (a caller says who uses an image) and to speak to the network.
+//! Blocking throughout; [`ImageStore`] is `Send + Sync`, so an async caller shares it and gives each call a thread.
+//!
+//! | to | call |
+//! |---|---|
+//! | open (locks it, cleans up after an unclean stop) | [`ImageStore::open`] |
+//! | `load` an archive from any reader | [`ImageStore::load`] → `Vec<`[`Loaded`]`>` |
+//! | make a container | [`ImageStore::resolve`] → [`Image`]`{id, document.config, layers}`, **topmost layer first** |
+//! | `images`, `inspect`, `history`, `system df` | [`ImageStore::list`], [`inspect`](ImageStore::inspect), [`history`](ImageStore::history), [`disk_usage`](ImageStore::disk_usage) |
+//! | `tag`, `untag`, `rmi`, `image prune` | [`ImageStore::tag`], [`untag`](ImageStore::untag), [`remove`](ImageStore::remove), [`prune`](ImageStore::prune) |
+//! | after a container was removed | [`ImageStore::release`] |
+//!
+//! Layers are ready as overlayfs lowerdirs: a removed file is a character device 0:0, a folder that hides those below it has
+//! `trusted.overlay.opaque=y`. Whoever copies layers instead of mounting them must copy the lowest first, remove what a 0:0 device names, and
+//! empty a folder before copying an opaque one over it. A path of a layer has about 90 bytes: for more than 40 layers in one mount(2) call,
+//! open them and name them as `/proc/self/fd/N`.
+//!
+//! Invariants: nothing is visible before it is whole, verified against its digests and synced; no archive writes outside the store; memory does
+//! not grow with the archive. See `store` for the disk, `unpack` for what becomes of a tar's entries, `limits` for the bounds.
+#![forbid(unsafe_code)]
+
+mod archive;
+mod compression;
+mod config;
+mod digest;
+mod fault;
+mod guard;
+mod index;
+mod inspect;
+mod limits;
+mod load;
+mod reference;
+mod remove;
+mod sparse;
+mod spool;
+mod store;
+mod tarball;
+mod tree;
+mod unpack;
+
+#[cfg(test)]
+mod tests;
+
+pub use archive::{ArchiveError, architecture};
+pub use config::{ConfigDocument, ConfigError, Empty, Healthcheck, HistoryStep, ImageConfig, RootFs};
+pub use digest::{Digest, DigestError};
+pub use guard::StreamRefusal;
+pub use index::ResolveError;
+pub use inspect::{Details, DiskUsage, HistoryEntry, Summary};
+pub use limits::Limits;
+pub use load::{LoadError, Loaded, Progress};
+pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError};
+pub use remove::{Pruned, RemoveError, Removed, Use, Uses};
+pub use sparse::SparseError;
+pub use spool::SpoolError;
+pub use store::{Image, ImageStore, StoreError};
+pub use tarball::TarError;
+pub use tree::FileError;
+pub use unpack::{UnpackError, Unpacked};

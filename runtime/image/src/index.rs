@@ -1,0 +1,241 @@
+//! The store's one document of record: which images there are and what they are called.
+//!
+//! Owns [`Index`], its stored form and the decisions over it (resolving names, what is referenced). Pure. The store writes it as a whole
+//! after what it names is durable: that rename is the moment at which an image appears or goes.
+//!
+//! ```text
+//! {
+//!   "format": 1,
+//!   "images": {
+//!     "sha256:9f…": {
+//!       "manifest": "sha256:01…",
+//!       "layers": [ { "diff_id": "sha256:aa…", "blob": "sha256:bb…", "stored": "plain", "bytes": 10240 } ],
+//!       "repo_digests": [],
+//!       "loaded": "2026-11-24T17:00:00Z",
+//!       "hidden": false
+//!     }
+//!   },
+//!   "tags": { "docker.io/library/busybox:latest": "sha256:9f…" }
+//! }
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::reference::Reference;
+
+/// The version of the stored form.
+pub const INDEX_FORMAT: u32 = 1;
+/// Fewest hex digits taken for the beginning of an id; Docker takes one, and so do we, but a name wins.
+const ID_DIGITS_MIN: usize = 1;
+
+/// Images and tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Index {
+    pub(crate) format: u32,
+    pub(crate) images: BTreeMap<Digest, Record>,
+    pub(crate) tags: BTreeMap<Reference, Digest>,
+}
+
+/// One image. Its id is the digest of its configuration, which is also a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    /// The manifest: as it came, or made by us for an archive without one.
+    pub(crate) manifest: Digest,
+    /// The lowest first.
+    pub(crate) layers: Vec<LayerRecord>,
+    /// `repository@digest` under which a registry served it.
+    pub(crate) repo_digests: Vec<Reference>,
+    /// RFC 3339.
+    pub(crate) loaded: String,
+    /// Removed by force while a stopped container uses it: kept for that container, not shown.
+    pub(crate) hidden: bool,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LayerRecord {
+    /// Digest of the uncompressed tar: the unpacked folder's name.
+    pub(crate) diff_id: Digest,
+    /// Digest of the blob as the manifest names it.
+    pub(crate) blob: Digest,
+    /// How the blob's file holds it.
+    pub(crate) stored: Stored,
+    /// Bytes of files in the unpacked layer.
+    pub(crate) bytes: u64,
+}
+
+/// How a blob's file holds its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stored {
+    /// As they are.
+    Plain,
+    /// As a zstd frame that we made: an uncompressed layer takes a third of the flash so.
+    Zstd,
+}
+
+/// Why a name or id does not lead to one image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// There is none.
+    #[error("No such image: {name}")]
+    NotFound {
+        /// What was asked for, in its familiar form.
+        name: String,
+    },
+    /// An id's beginning that several share.
+    #[error("image id prefix {prefix} is ambiguous: it fits {count} images")]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// How many.
+        count: usize,
+    },
+    /// Neither a name nor an id.
+    #[error("invalid image name {name:?}")]
+    Invalid {
+        /// What was asked for, shortened.
+        name: String,
+    },
+}
+
+/// What a name led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// By one of its names.
+    Name(Reference, Digest),
+    /// By its id or the beginning of it.
+    Id(Digest),
+}
+
+impl Found {
+    pub(crate) fn id(&self) -> &Digest {
+        match self {
+            Self::Name(_, id) | Self::Id(id) => id,
+        }
+    }
+}
+
+impl Index {
+    pub(crate) fn new() -> Self {
+        Self {
+            format: INDEX_FORMAT,
+            images: BTreeMap::new(),
+            tags: BTreeMap::new(),
+        }
+    }
+
+    /// Finds an image as Docker does: a whole id first, then a name, then an id's beginning, `sha256:` before it or not.
+    pub(crate) fn find(&self, name: &str) -> Result<Found, ResolveError> {
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        if let Some(id) = Digest::from_hex(hex)
+            && self.shown(&id)
+        {
+            return Ok(Found::Id(id));
+        }
+        let parsed = Reference::parse(name);
+        if let Ok(reference) = &parsed
+            && let Some(id) = self.named(reference)
+        {
+            return Ok(Found::Name(reference.clone(), id));
+        }
+        let is_prefix = (ID_DIGITS_MIN..64).contains(&hex.len())
+            && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if is_prefix {
+            let mut fits = self
+                .images
+                .keys()
+                .filter(|id| id.hex().starts_with(hex) && self.shown(id));
+            if let Some(first) = fits.next() {
+                return match fits.count() {
+                    0 => Ok(Found::Id(first.clone())),
+                    others => Err(ResolveError::Ambiguous {
+                        prefix: hex.to_owned(),
+                        count: others + 1,
+                    }),
+                };
+            }
+        }
+        match parsed {
+            Ok(reference) => Err(ResolveError::NotFound {
+                name: reference.familiar(),
+            }),
+            Err(_) if Digest::from_hex(hex).is_some() || is_prefix => Err(ResolveError::NotFound {
+                name: name.to_owned(),
+            }),
+            Err(_) => Err(ResolveError::Invalid {
+                name: name.chars().take(200).collect(),
+            }),
+        }
+    }
+
+    fn named(&self, reference: &Reference) -> Option<Digest> {
+        let Some(digest) = reference.digest() else {
+            return self.tags.get(reference).cloned();
+        };
+        let same_repository = |other: &Reference| {
+            other.registry() == reference.registry() && other.repository() == reference.repository()
+        };
+        let served = |(_, record): &(&Digest, &Record)| {
+            !record.hidden
+                && record
+                    .repo_digests
+                    .iter()
+                    .any(|known| same_repository(known) && known.digest() == Some(digest))
+        };
+        self.images.iter().find(served).map(|(id, _)| id.clone())
+    }
+
+    /// Whether an image is there for people.
+    pub(crate) fn shown(&self, id: &Digest) -> bool {
+        self.images.get(id).is_some_and(|record| !record.hidden)
+    }
+
+    /// The tags of an image, in order.
+    pub(crate) fn tags_of(&self, id: &Digest) -> Vec<Reference> {
+        self.tags
+            .iter()
+            .filter(|(_, of)| *of == id)
+            .map(|(tag, _)| tag.clone())
+            .collect()
+    }
+
+    /// Every blob that some image needs: configurations, manifests and layers.
+    pub(crate) fn blobs(&self) -> BTreeSet<Digest> {
+        let mut blobs = BTreeSet::new();
+        for (id, record) in &self.images {
+            blobs.insert(id.clone());
+            blobs.insert(record.manifest.clone());
+            blobs.extend(record.layers.iter().map(|layer| layer.blob.clone()));
+        }
+        blobs
+    }
+
+    /// Every unpacked layer that some image needs.
+    pub(crate) fn layers(&self) -> BTreeSet<Digest> {
+        self.images
+            .values()
+            .flat_map(|record| &record.layers)
+            .map(|layer| layer.diff_id.clone())
+            .collect()
+    }
+}
+
+/// Digests of the chains that end at each layer (image-spec, config.md), the lowest first: what Docker prints when it deletes layers.
+pub(crate) fn chain_ids(layers: &[LayerRecord]) -> Vec<Digest> {
+    let mut chains: Vec<Digest> = Vec::new();
+    for layer in layers {
+        let chain = match chains.last() {
+            None => layer.diff_id.clone(),
+            Some(below) => Digest::of(format!("{below} {}", layer.diff_id).as_bytes()),
+        };
+        chains.push(chain);
+    }
+    chains
+}

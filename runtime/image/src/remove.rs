@@ -1,0 +1,307 @@
+//! Names given and taken away, images removed: Docker's rules.
+//!
+//! Owns what may go. Refuses to know containers: the caller says who uses an image. Invariant: an image that a running container uses is
+//! never removed, and one that a stopped container uses stays on the disk until that container is gone, even where it was removed by force.
+
+use std::collections::BTreeSet;
+
+use crate::digest::Digest;
+use crate::index::{Found, Index, chain_ids};
+use crate::reference::{Reference, ReferenceError};
+use crate::store::{ImageStore, StoreError};
+
+/// Digits of an id in messages, as Docker shortens them.
+const SHORT_DIGITS: usize = 12;
+
+/// A container that uses an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The container's id.
+    pub container: String,
+    /// Whether it runs (or is paused).
+    pub running: bool,
+}
+
+/// Who uses an image, by the image's id.
+pub type Uses<'a> = &'a dyn Fn(&Digest) -> Vec<Use>;
+
+/// One line of an answer to a removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A name was taken away; in the familiar form.
+    Untagged(String),
+    /// An image, or a layer (by its chain id), was deleted.
+    Deleted(Digest),
+}
+
+/// What a prune did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Line by line, as removals.
+    pub removed: Vec<Removed>,
+    /// Bytes of unpacked layers that are free now.
+    pub reclaimed_bytes: u64,
+}
+
+/// Why nothing was removed or named.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The last name of an image that a container uses.
+    #[error(
+        "conflict: unable to remove repository reference \"{reference}\" (must force) - container {container} is using its referenced image {id}"
+    )]
+    NameInUse {
+        /// As it was asked for.
+        reference: String,
+        /// Short id.
+        container: String,
+        /// Short id.
+        id: String,
+    },
+    /// An image with names in several repositories, by id.
+    #[error(
+        "conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories"
+    )]
+    SeveralNames {
+        /// Short id.
+        id: String,
+    },
+    /// A running container; force does not help.
+    #[error(
+        "conflict: unable to delete {id} (cannot be forced) - image is being used by running container {container}"
+    )]
+    Running {
+        /// Short id.
+        id: String,
+        /// Short id.
+        container: String,
+    },
+    /// A stopped container.
+    #[error(
+        "conflict: unable to delete {id} (must be forced) - image is being used by stopped container {container}"
+    )]
+    Stopped {
+        /// Short id.
+        id: String,
+        /// Short id.
+        container: String,
+    },
+    /// A name that is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The store, or no such image.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RemoveError {
+    /// Whether it is a conflict (HTTP 409) rather than a bad name or a failure.
+    pub fn is_conflict(&self) -> bool {
+        matches!(
+            self,
+            Self::NameInUse { .. } | Self::SeveralNames { .. } | Self::Running { .. } | Self::Stopped { .. }
+        )
+    }
+}
+
+impl ImageStore {
+    /// Gives an image a further name; one that another image has moves.
+    pub fn tag(&self, source: &str, target: &str) -> Result<Reference, RemoveError> {
+        let target = Reference::parse_tag(target)?;
+        let mut state = self.state();
+        let id = state.index.find(source).map_err(StoreError::from)?.id().clone();
+        if state.index.tags.get(&target) != Some(&id) {
+            let mut index = state.index.clone();
+            index.tags.insert(target.clone(), id);
+            self.commit(&mut state, index)?;
+        }
+        Ok(target)
+    }
+
+    /// Takes a name away and leaves the image, with or without other names (`podman untag`).
+    pub fn untag(&self, name: &str) -> Result<Vec<Removed>, RemoveError> {
+        let mut state = self.state();
+        let mut index = state.index.clone();
+        let names = match index.find(name).map_err(StoreError::from)? {
+            Found::Name(reference, _) => vec![reference],
+            Found::Id(id) => index.tags_of(&id),
+        };
+        let mut removed = Vec::new();
+        take_names(&mut index, &names, &mut removed);
+        self.commit(&mut state, index)?;
+        Ok(removed)
+    }
+
+    /// Removes a name, and the image with its last one; or an image by id.
+    ///
+    /// `force` takes an image with several names by id, and one that stopped containers use: those keep its files until they are removed
+    /// ([`ImageStore::release`]).
+    pub fn remove(&self, name: &str, force: bool, uses: Uses<'_>) -> Result<Vec<Removed>, RemoveError> {
+        let mut state = self.state();
+        let mut index = state.index.clone();
+        let mut removed = Vec::new();
+        decide(&mut index, name, force, uses, &mut removed)?;
+        self.commit(&mut state, index)?;
+        self.collect(&mut state).map_err(StoreError::from)?;
+        Ok(removed)
+    }
+
+    /// Removes images without a name, or with `all` every image that no container uses.
+    pub fn prune(&self, all: bool, uses: Uses<'_>) -> Result<Pruned, RemoveError> {
+        self.prune_where(all, &|_| true, uses)
+    }
+
+    /// The same for images that `wanted` takes, by id (filters of the API: labels, age).
+    pub fn prune_where(
+        &self,
+        all: bool,
+        wanted: &dyn Fn(&Digest) -> bool,
+        uses: Uses<'_>,
+    ) -> Result<Pruned, RemoveError> {
+        let mut state = self.state();
+        let mut index = state.index.clone();
+        let before = unpacked_bytes(&index);
+        let mut pruned = Pruned::default();
+        let candidates: Vec<Digest> = index
+            .images
+            .keys()
+            .filter(|id| index.shown(id))
+            .cloned()
+            .collect();
+        for id in candidates {
+            let names = index.tags_of(&id);
+            if (all || names.is_empty()) && uses(&id).is_empty() && wanted(&id) {
+                take_names(&mut index, &names, &mut pruned.removed);
+                delete(&mut index, &id, false, &mut pruned.removed);
+            }
+        }
+        pruned.reclaimed_bytes = before - unpacked_bytes(&index);
+        self.commit(&mut state, index)?;
+        self.collect(&mut state).map_err(StoreError::from)?;
+        Ok(pruned)
+    }
+
+    /// Removes what was kept only for containers that are gone now. The caller calls it after removing a container.
+    pub fn release(&self, uses: Uses<'_>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let mut index = state.index.clone();
+        index
+            .images
+            .retain(|id, record| !record.hidden || !uses(id).is_empty());
+        if index != state.index {
+            self.commit(&mut state, index)?;
+            self.collect(&mut state)?;
+        }
+        Ok(())
+    }
+}
+
+/// Docker's order of questions: a name goes first; the image follows if that was the last and nothing speaks against it.
+fn decide(
+    index: &mut Index,
+    name: &str,
+    force: bool,
+    uses: Uses<'_>,
+    removed: &mut Vec<Removed>,
+) -> Result<(), RemoveError> {
+    let found = index.find(name).map_err(StoreError::from)?;
+    let id = found.id().clone();
+    let users = uses(&id);
+    let names = index.tags_of(&id);
+    let is_name = matches!(found, Found::Name(..));
+    if let Found::Name(reference, _) = found {
+        let is_tag = reference.digest().is_none();
+        if !force
+            && names.len() <= 1
+            && let Some(user) = users.first()
+        {
+            return Err(RemoveError::NameInUse {
+                reference: reference.familiar(),
+                container: short(&user.container),
+                id: short(id.hex()),
+            });
+        }
+        if is_tag {
+            take_names(index, std::slice::from_ref(&reference), removed);
+        }
+        // By digest: the image has no further name only if it has no tag.
+        if !index.tags_of(&id).is_empty() {
+            return Ok(());
+        }
+    } else {
+        if !force && !one_repository(&names) {
+            return Err(RemoveError::SeveralNames { id: short(id.hex()) });
+        }
+    }
+    let running = users.iter().find(|user| user.running);
+    let stopped = users.iter().find(|user| !user.running);
+    match (running, stopped) {
+        // The name is gone, the image stays: that is what forcing a name in use means.
+        (Some(_), _) if is_name => return Ok(()),
+        (Some(user), _) => {
+            return Err(RemoveError::Running {
+                id: short(id.hex()),
+                container: short(&user.container),
+            });
+        }
+        (None, Some(user)) if !force => {
+            return Err(RemoveError::Stopped {
+                id: short(id.hex()),
+                container: short(&user.container),
+            });
+        }
+        _ => {}
+    }
+    let names = index.tags_of(&id);
+    take_names(index, &names, removed);
+    delete(index, &id, stopped.is_some(), removed);
+    Ok(())
+}
+
+fn take_names(index: &mut Index, names: &[Reference], removed: &mut Vec<Removed>) {
+    for name in names {
+        if index.tags.remove(name).is_some() {
+            removed.push(Removed::Untagged(name.familiar()));
+        }
+    }
+}
+
+/// Removes an image's record, or hides it for the containers that use it, and names the layer chains that nobody else has.
+fn delete(index: &mut Index, id: &Digest, keep_files: bool, removed: &mut Vec<Removed>) {
+    removed.push(Removed::Deleted(id.clone()));
+    if keep_files {
+        if let Some(record) = index.images.get_mut(id) {
+            record.hidden = true;
+        }
+        return;
+    }
+    let Some(record) = index.images.remove(id) else {
+        return;
+    };
+    let others: BTreeSet<Digest> = index
+        .images
+        .values()
+        .flat_map(|other| chain_ids(&other.layers))
+        .collect();
+    let gone = chain_ids(&record.layers)
+        .into_iter()
+        .rev()
+        .filter(|chain| !others.contains(chain));
+    removed.extend(gone.map(Removed::Deleted));
+}
+
+fn one_repository(names: &[Reference]) -> bool {
+    // Docker counts one tag, with any digests beside it, as one name.
+    names.len() <= 1
+}
+
+fn unpacked_bytes(index: &Index) -> u64 {
+    let layers = index.images.values().flat_map(|record| &record.layers);
+    let unique: std::collections::BTreeMap<&Digest, u64> =
+        layers.map(|layer| (&layer.diff_id, layer.bytes)).collect();
+    unique.values().sum()
+}
+
+fn short(id: &str) -> String {
+    id.chars().take(SHORT_DIGITS).collect()
+}

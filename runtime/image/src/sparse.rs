@@ -1,0 +1,161 @@
+//! Maps of sparse files in tar archives, in GNU's four spellings.
+//!
+//! Owns [`SparseMap`]. Refuses maps that overlap, go backwards or reach beyond the file. Invariant: the fragments of a map are in order,
+//! disjoint and within `size`, so a writer that seeks to each in turn writes every byte once.
+
+use std::io::{self, Read};
+
+use tar::Header;
+
+use crate::tarball::number;
+
+/// Most fragments of one file: GNU tar makes one per hole; this many need a map of a megabyte.
+pub const FRAGMENTS_MAX: usize = 1 << 15;
+
+/// Where the data of a sparse file lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SparseMap {
+    /// Offset and length.
+    fragments: Vec<(u64, u64)>,
+    size: u64,
+}
+
+/// Why a sparse map is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SparseError {
+    /// Fragments overlap, go backwards, reach beyond the file, or do not match the stored data.
+    #[error("sparse map does not fit its file")]
+    Map,
+    /// Too many fragments.
+    #[error("sparse map has more than {FRAGMENTS_MAX} fragments")]
+    Fragments,
+    /// The map could not be read.
+    #[error("cannot read the sparse map")]
+    Read(#[source] io::Error),
+}
+
+impl SparseMap {
+    /// The old GNU type `S`: four fragments in the header, more in blocks that follow it.
+    pub(crate) fn old_gnu(header: &Header, blocks: &mut impl Read) -> Result<Self, SparseError> {
+        let gnu = header.as_gnu().ok_or(SparseError::Map)?;
+        let size = gnu.real_size().map_err(|_| SparseError::Map)?;
+        let mut fragments = Vec::new();
+        let mut take = |entries: &[tar::GnuSparseHeader]| {
+            for entry in entries.iter().filter(|entry| !entry.is_empty()) {
+                let offset = entry.offset().map_err(|_| SparseError::Map)?;
+                let length = entry.length().map_err(|_| SparseError::Map)?;
+                push(&mut fragments, offset, length)?;
+            }
+            Ok(())
+        };
+        take(&gnu.sparse)?;
+        let mut more = gnu.is_extended();
+        while more {
+            let mut extended = tar::GnuExtSparseHeader::new();
+            blocks
+                .read_exact(extended.as_mut_bytes())
+                .map_err(SparseError::Read)?;
+            take(&extended.sparse)?;
+            more = extended.is_extended();
+        }
+        Self::checked(fragments, size)
+    }
+
+    /// PAX formats 0.0 and 0.1: `offset,length,offset,length,…`.
+    pub(crate) fn pax_0(map: &[u8], size: u64) -> Result<Self, SparseError> {
+        let mut fragments = Vec::new();
+        let mut numbers = map
+            .split(|b| *b == b',')
+            .map(|text| number(text).ok_or(SparseError::Map));
+        while let Some(offset) = numbers.next() {
+            let length = numbers.next().ok_or(SparseError::Map)??;
+            push(&mut fragments, offset?, length)?;
+        }
+        Self::checked(fragments, size)
+    }
+
+    /// PAX format 1.0: numbers on lines of their own at the start of the body, padded to a block.
+    pub(crate) fn pax_1_0(body: &mut impl Read, size: u64, body_bytes: u64) -> Result<Self, SparseError> {
+        let mut lines = Lines {
+            body,
+            block: [0; 512],
+            at: 512,
+            left: body_bytes,
+        };
+        let count = usize::try_from(lines.number()?).map_err(|_| SparseError::Fragments)?;
+        let mut fragments = Vec::new();
+        for _ in 0..count {
+            let offset = lines.number()?;
+            let length = lines.number()?;
+            push(&mut fragments, offset, length)?;
+        }
+        Self::checked(fragments, size)
+    }
+
+    /// The file's size, holes included.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes of data that the archive stores.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.fragments.iter().map(|(_, length)| length).sum()
+    }
+
+    /// Offset and length of each fragment, in order.
+    pub(crate) fn fragments(&self) -> &[(u64, u64)] {
+        &self.fragments
+    }
+
+    fn checked(fragments: Vec<(u64, u64)>, size: u64) -> Result<Self, SparseError> {
+        let mut end = 0u64;
+        for (offset, length) in &fragments {
+            if *offset < end {
+                return Err(SparseError::Map);
+            }
+            end = offset.checked_add(*length).ok_or(SparseError::Map)?;
+        }
+        if end > size {
+            Err(SparseError::Map)
+        } else {
+            Ok(Self { fragments, size })
+        }
+    }
+}
+
+fn push(fragments: &mut Vec<(u64, u64)>, offset: u64, length: u64) -> Result<(), SparseError> {
+    if fragments.len() >= FRAGMENTS_MAX {
+        return Err(SparseError::Fragments);
+    }
+    fragments.push((offset, length));
+    Ok(())
+}
+
+/// Numbers on lines, taken from the body in whole blocks.
+struct Lines<'a, R> {
+    body: &'a mut R,
+    block: [u8; 512],
+    at: usize,
+    left: u64,
+}
+
+impl<R: Read> Lines<'_, R> {
+    fn number(&mut self) -> Result<u64, SparseError> {
+        let mut digits = Vec::new();
+        loop {
+            if self.at == self.block.len() {
+                self.left = self.left.checked_sub(512).ok_or(SparseError::Map)?;
+                self.body.read_exact(&mut self.block).map_err(SparseError::Read)?;
+                self.at = 0;
+            }
+            let byte = self.block[self.at];
+            self.at += 1;
+            match byte {
+                b'\n' => return number(&digits).ok_or(SparseError::Map),
+                // No number of 64 bits has more than twenty digits.
+                byte if digits.len() < 20 => digits.push(byte),
+                _ => return Err(SparseError::Map),
+            }
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The store on disk: its folders, its lock, its one index, and what may be collected.
+//!
+//! Owns every path below `<root>/images`. Refuses to know archive formats. Invariants: only one process has a store open; nothing is named by
+//! the index before it is whole, verified and synced; what no image names is removed when the store is opened or an image goes.
+//!
+//! ```text
+//! <root>/images/              0700, as everything below
+//!     lock                    locked (flock) for as long as the store is open
+//!     index.json              images and tags; replaced as a whole
+//!     blobs/sha256/<hex>      configurations, manifests and compressed layers, byte for byte as they came
+//!     blobs/sha256/<hex>.zst  a layer that came uncompressed, in a zstd frame of ours; <hex> is the digest of what is inside
+//!     layers/<hex>/           an unpacked layer by its diff id, ready as an overlayfs lowerdir
+//!     staging/                work in progress; emptied at open
+//! ```
+//!
+//! A layer is kept twice, packed and unpacked, so that `save` and `push` give back the very bytes: that costs about a third of the unpacked
+//! size. Making the tar anew from the folder would save it, and would change digests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::compression::Decoder;
+use crate::config::{ConfigDocument, ConfigError};
+use crate::digest::Digest;
+use crate::fault;
+use crate::index::{INDEX_FORMAT, Index, LayerRecord, ResolveError, Stored};
+use crate::limits::Limits;
+use crate::tree::{At, FileError, make_private_dir, remove_tree, rename, replace_file, sync_dir};
+
+/// Largest index read: some ten thousand images, far beyond any device, and a bound for a damaged file.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+
+/// Why the store cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("image store {} is in use by another process", root.display())]
+    Locked {
+        /// The store.
+        root: PathBuf,
+    },
+    /// A file of the store.
+    #[error("image store failed")]
+    File(#[from] FileError),
+    /// The index is damaged.
+    #[error("image index {} is damaged", path.display())]
+    IndexDamaged {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The index was written by a newer Kakoi.
+    #[error("image index has format {format}; this version reads format {INDEX_FORMAT}")]
+    IndexFormat {
+        /// What it says.
+        format: u32,
+    },
+    /// Serialising failed: our own types, so only memory can be the reason.
+    #[error("cannot write the image index")]
+    IndexWrite(#[source] serde_json::Error),
+    /// A name that does not lead to one image.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A configuration in the store that does not read as one.
+    #[error("configuration of image {id} is damaged")]
+    ConfigDamaged {
+        /// The image.
+        id: Digest,
+        /// What is wrong.
+        #[source]
+        source: ConfigError,
+    },
+    /// A layer that the index names is not there.
+    #[error("layer {diff_id} of image {id} is missing: load the image again")]
+    LayerMissing {
+        /// The image.
+        id: Digest,
+        /// The layer.
+        diff_id: Digest,
+    },
+}
+
+impl StoreError {
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::File(error) if error.is_disk_full())
+    }
+}
+
+/// An image, ready to make a container from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Its id: the digest of its configuration.
+    pub id: Digest,
+    /// What it was asked for by, where that was a name, in the familiar form.
+    pub name: Option<String>,
+    /// Its configuration.
+    pub document: ConfigDocument,
+    /// Unpacked layers, **the topmost first**: overlayfs' `lowerdir` order. A layer that occurs twice is named once, at its topmost place, as
+    /// overlayfs refuses a folder given twice; what is seen is the same.
+    pub layers: Vec<PathBuf>,
+}
+
+/// The images of one root. All methods block; an async caller gives them a thread.
+pub struct ImageStore {
+    pub(crate) root: PathBuf,
+    pub(crate) limits: Limits,
+    state: Mutex<State>,
+    _lock: Flock<File>,
+}
+
+/// What changes while the store is open.
+pub(crate) struct State {
+    pub(crate) index: Index,
+    /// Layers and blobs that work in progress counts on, with the number of its workers.
+    pins: BTreeMap<Digest, usize>,
+    next_staging: u64,
+}
+
+impl ImageStore {
+    /// Opens the store under `root` (the daemon's root, `/var/lib/kakoi`), making it where there is none.
+    ///
+    /// Locks it against other processes, removes what an unclean stop left, and reads the index.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_limited(root, Limits::DEVICE)
+    }
+
+    /// The same with other limits.
+    pub fn open_limited(root: &Path, limits: Limits) -> Result<Self, StoreError> {
+        let root = root.join("images");
+        for folder in ["blobs/sha256", "layers", "staging"] {
+            make_private_dir(&root.join(folder))?;
+        }
+        let lock = lock(&root)?;
+        let index = read_index(&root.join("index.json"))?;
+        let store = Self {
+            root,
+            limits,
+            state: Mutex::new(State {
+                index,
+                pins: BTreeMap::new(),
+                next_staging: 0,
+            }),
+            _lock: lock,
+        };
+        let staging = store.root.join("staging");
+        for left in fs::read_dir(&staging).at("list", &staging)? {
+            remove_tree(&left.at("list", &staging)?.path())?;
+        }
+        let mut state = store.state();
+        store.collect(&mut state)?;
+        drop(state);
+        Ok(store)
+    }
+
+    /// Finds an image by name (`busybox`, `ghcr.io/x/y:1`, `x@sha256:…`), id or the beginning of an id.
+    pub fn resolve(&self, name: &str) -> Result<Image, StoreError> {
+        let state = self.state();
+        let found = state.index.find(name)?;
+        let id = found.id().clone();
+        let layers = state.index.images[&id].layers.clone();
+        drop(state);
+        let document = self.document(&id)?;
+        let mut seen = BTreeSet::new();
+        let mut paths = Vec::new();
+        for layer in layers.iter().rev() {
+            let path = self.layer_path(&layer.diff_id);
+            if !path.is_dir() {
+                return Err(StoreError::LayerMissing {
+                    id,
+                    diff_id: layer.diff_id.clone(),
+                });
+            }
+            if seen.insert(layer.diff_id.clone()) {
+                paths.push(path);
+            }
+        }
+        let name = match &found {
+            crate::index::Found::Name(reference, _) => Some(reference.familiar()),
+            crate::index::Found::Id(_) => None,
+        };
+        Ok(Image {
+            id,
+            name,
+            document,
+            layers: paths,
+        })
+    }
+
+    /// The folder of the store.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // The state changes only after what it says is on disk, so a panic elsewhere leaves it true.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex())
+    }
+
+    pub(crate) fn blob_path(&self, blob: &Digest, stored: Stored) -> PathBuf {
+        let name = match stored {
+            Stored::Plain => blob.hex().to_owned(),
+            Stored::Zstd => format!("{}.zst", blob.hex()),
+        };
+        self.root.join("blobs/sha256").join(name)
+    }
+
+    /// Reads a small blob (a configuration, a manifest) whole.
+    pub(crate) fn read_blob(&self, blob: &Digest, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob_path(blob, Stored::Plain);
+        let file = File::open(&path).at("open", &path)?;
+        let mut bytes = Vec::new();
+        file.take(bytes_max).read_to_end(&mut bytes).at("read", &path)?;
+        Ok(bytes)
+    }
+
+    /// Opens a layer's blob as the bytes that its digest is of.
+    pub(crate) fn open_layer_blob(&self, layer: &LayerRecord) -> Result<Box<dyn Read>, FileError> {
+        let path = self.blob_path(&layer.blob, layer.stored);
+        let file = BufReader::new(File::open(&path).at("open", &path)?);
+        Ok(match layer.stored {
+            Stored::Plain => Box::new(file),
+            Stored::Zstd => Box::new(Decoder::new(file).at("read", &path)?),
+        })
+    }
+
+    pub(crate) fn document(&self, id: &Digest) -> Result<ConfigDocument, StoreError> {
+        let bytes = self.read_blob(id, self.limits.config_bytes_max)?;
+        ConfigDocument::parse(&bytes).map_err(|source| StoreError::ConfigDamaged {
+            id: id.clone(),
+            source,
+        })
+    }
+
+    /// Makes the index durable and then true.
+    pub(crate) fn commit(&self, state: &mut State, index: Index) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(&index).map_err(StoreError::IndexWrite)?;
+        let aside = self.root.join("index.json.new");
+        replace_file(&self.root.join("index.json"), &aside, &bytes)?;
+        state.index = index;
+        Ok(())
+    }
+
+    /// Removes blobs and unpacked layers that neither an image nor work in progress needs.
+    pub(crate) fn collect(&self, state: &mut State) -> Result<(), FileError> {
+        let blobs = state.index.blobs();
+        let layers = state.index.layers();
+        let needed = |state: &State, set: &BTreeSet<Digest>, name: &str| {
+            let digest = Digest::from_hex(name.strip_suffix(".zst").unwrap_or(name));
+            digest.is_some_and(|digest| set.contains(&digest) || state.pins.contains_key(&digest))
+        };
+        let folder = self.root.join("blobs/sha256");
+        for entry in fs::read_dir(&folder).at("list", &folder)? {
+            let entry = entry.at("list", &folder)?;
+            if !needed(state, &blobs, &entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path()).at("remove", &entry.path())?;
+                fault::point("blob-removed");
+            }
+        }
+        let folder = self.root.join("layers");
+        for entry in fs::read_dir(&folder).at("list", &folder)? {
+            let entry = entry.at("list", &folder)?;
+            if !needed(state, &layers, &entry.file_name().to_string_lossy()) {
+                // Half a layer must never stand under a layer's name.
+                let trash = self.root.join(format!("staging/trash-{}", state.number()));
+                rename(&entry.path(), &trash)?;
+                fault::point("layer-moved-out");
+                remove_tree(&trash)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a folder for work in progress; it goes when the handle does.
+    pub(crate) fn stage(&self) -> Result<Staging<'_>, FileError> {
+        let path = self.root.join(format!("staging/work-{}", self.state().number()));
+        make_private_dir(&path)?;
+        Ok(Staging {
+            store: self,
+            path,
+            pins: Vec::new(),
+        })
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next_staging += 1;
+        self.next_staging
+    }
+}
+
+/// Work in progress: a folder, and what it counts on staying.
+pub(crate) struct Staging<'a> {
+    store: &'a ImageStore,
+    pub(crate) path: PathBuf,
+    pins: Vec<Digest>,
+}
+
+impl Staging<'_> {
+    /// Keeps a blob or layer from being collected until this work is over.
+    pub(crate) fn pin(&mut self, state: &mut State, digest: &Digest) {
+        *state.pins.entry(digest.clone()).or_default() += 1;
+        self.pins.push(digest.clone());
+    }
+
+    /// Moves finished blobs and layers to their places and syncs the folders. Everything in the staging folder was synced before.
+    pub(crate) fn publish(
+        &self,
+        blobs: &[(PathBuf, Digest, Stored)],
+        layers: &[(PathBuf, Digest)],
+    ) -> Result<(), FileError> {
+        for (from, digest, stored) in blobs {
+            rename(from, &self.store.blob_path(digest, *stored))?;
+            fault::point("blob-published");
+        }
+        for (from, diff_id) in layers {
+            let to = self.store.layer_path(diff_id);
+            // Two loads can have unpacked the same layer; both were verified against its diff id, the first one stays.
+            if !to.exists() {
+                rename(from, &to)?;
+            }
+            fault::point("layer-published");
+        }
+        sync_dir(&self.store.root.join("blobs/sha256"))?;
+        sync_dir(&self.store.root.join("layers"))?;
+        fault::point("folders-synced");
+        Ok(())
+    }
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        let mut state = self.store.state();
+        for digest in &self.pins {
+            if let Some(count) = state.pins.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pins.remove(digest);
+                }
+            }
+        }
+        drop(state);
+        if let Err(error) = remove_tree(&self.path) {
+            // The next open removes it.
+            tracing::warn!(%error, path = %self.path.display(), "ignoring staging folder that cannot be removed");
+        }
+    }
+}
+
+fn lock(root: &Path) -> Result<Flock<File>, StoreError> {
+    let path = root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .at("open", &path)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => StoreError::Locked {
+            root: root.to_owned(),
+        },
+        errno => StoreError::File(FileError {
+            action: "lock",
+            path,
+            source: errno.into(),
+        }),
+    })
+}
+
+fn read_index(path: &Path) -> Result<Index, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Index::new()),
+        Err(error) => return Err(error).at("open", path).map_err(StoreError::from),
+    };
+    let mut bytes = Vec::new();
+    file.take(INDEX_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .at("read", path)?;
+    let damaged = |source| StoreError::IndexDamaged {
+        path: path.to_owned(),
+        source,
+    };
+    /// Read before the rest, since another format may have other fields.
+    #[derive(serde::Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if head.format != INDEX_FORMAT {
+        return Err(StoreError::IndexFormat { format: head.format });
+    }
+    serde_json::from_slice(&bytes).map_err(damaged)
+}

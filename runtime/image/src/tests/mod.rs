@@ -1,0 +1,17 @@
+//! Tests of the store as a whole. Archives are built here, byte by byte where they have to be hostile.
+
+mod build;
+mod store;
+
+/// Whether the tests that need root can run; says so where not, and fails where CI demands them.
+pub(crate) fn root(test: &str) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    assert!(
+        std::env::var("KAKOI_TEST_REQUIRE").as_deref() != Ok("root"),
+        "{test} needs root"
+    );
+    println!("SKIP {test}: needs root");
+    false
+}
