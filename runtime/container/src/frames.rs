@@ -17,6 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::cgroup::Stats;
 use crate::plan::{ProcessPlan, Resources, TerminalSize};
 
 /// The longest line either side accepts, in bytes: room for an environment at the kernel's limit.
@@ -219,39 +220,4 @@ pub struct ProcessRow {
     pub terminal: u64,
     /// Arguments, or the name in brackets where it has none.
     pub command: String,
-}
-
-/// What a container uses; a counter that the kernel does not keep is 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stats {
-    /// Processor time in nanoseconds.
-    pub cpu_total_ns: u64,
-    /// Of that, in user mode.
-    pub cpu_user_ns: u64,
-    /// Of that, in kernel mode.
-    pub cpu_system_ns: u64,
-    /// Scheduling periods that have passed under a quota.
-    pub cpu_periods: u64,
-    /// Of those, periods in which the container was held back.
-    pub cpu_throttled_periods: u64,
-    /// For how long it was held back, in nanoseconds.
-    pub cpu_throttled_ns: u64,
-    /// Memory in bytes, page cache included.
-    pub memory_bytes: u64,
-    /// The most there was.
-    pub memory_peak_bytes: u64,
-    /// Page cache that can be given back at once (`inactive_file`).
-    pub memory_inactive_file_bytes: u64,
-    /// The limit; `None` is unlimited.
-    pub memory_limit_bytes: Option<u64>,
-    /// Processes killed at the limit.
-    pub oom_kills: u64,
-    /// Processes and threads.
-    pub pids: u64,
-    /// Their limit; `None` is unlimited.
-    pub pids_limit: Option<u64>,
-    /// Bytes read from block devices.
-    pub io_read_bytes: u64,
-    /// Bytes written to block devices.
-    pub io_write_bytes: u64,
 }

@@ -5,15 +5,20 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod client;
 pub mod create;
 mod executor;
 pub mod frames;
 pub mod handle;
 pub mod hook;
+mod idmap;
 pub mod join;
 mod launch;
 pub mod outcome;
 pub mod plan;
 mod preflight;
 mod prepare;
+pub mod rootfs;
+pub mod spec;
 pub mod stage;
+pub mod supervise;

@@ -132,7 +132,10 @@ pub fn assemble(plan: &RunPlan) -> Result<PathBuf, RootfsError> {
             Ok(_) => io::Error::from(io::ErrorKind::NotADirectory),
             Err(source) => source,
         };
-        return Err(RootfsError::Layer { path: layer.clone(), source });
+        return Err(RootfsError::Layer {
+            path: layer.clone(),
+            source,
+        });
     }
     match plan.rootfs.driver {
         RootfsDriver::Overlay => overlay(plan, &target)?,
@@ -160,7 +163,10 @@ pub fn disassemble(run_dir: &Path) -> Result<(), RootfsError> {
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), RootfsError> {
     let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| RootfsError::Folder { path: path.to_path_buf(), source })
+    made.map_err(|source| RootfsError::Folder {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 /// The folder as root inside sees it must belong to root inside and be passable for every user.
@@ -178,13 +184,18 @@ fn make_root_folder(plan: &RunPlan, path: &Path) -> Result<(), RootfsError> {
             std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
             fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
         };
-        set().map_err(|source| RootfsError::Folder { path: path.to_path_buf(), source })?;
+        set().map_err(|source| RootfsError::Folder {
+            path: path.to_path_buf(),
+            source,
+        })?;
     }
     Ok(())
 }
 
 fn outside(mappings: &[crate::plan::IdMapping], inside: u32) -> u32 {
-    let hit = mappings.iter().find(|m| inside >= m.inside && inside - m.inside < m.count);
+    let hit = mappings
+        .iter()
+        .find(|m| inside >= m.inside && inside - m.inside < m.count);
     hit.map_or(inside, |m| m.outside + (inside - m.inside))
 }
 
@@ -227,9 +238,19 @@ fn overlay(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
     }
     let options = format!("lowerdir={lower},upperdir=u,workdir=w");
     in_folder(&links, || {
-        mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        mount(
+            Some("overlay"),
+            target,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
     })
-    .map_err(|source| RootfsError::Overlay { count: layers.len(), path: target.to_path_buf(), source })
+    .map_err(|source| RootfsError::Overlay {
+        count: layers.len(),
+        path: target.to_path_buf(),
+        source,
+    })
 }
 
 /// Runs `act` with `folder` as working directory. The process has one thread.
@@ -268,7 +289,9 @@ fn copied(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
 /// Fills each empty volume that asks for it with what the image has at its target.
 pub fn fill_volumes(plan: &RunPlan, rootfs: &Path) -> Result<(), RootfsError> {
     for mount in plan.mounts.iter().filter(|mount| mount.copy_up) {
-        let MountKind::Bind(volume) = &mount.kind else { continue };
+        let MountKind::Bind(volume) = &mount.kind else {
+            continue;
+        };
         copy::fill(rootfs, &mount.target, volume).map_err(|source| RootfsError::Copy {
             from: PathBuf::from(&mount.target),
             to: volume.clone(),
@@ -285,7 +308,10 @@ pub fn make_working_directory(plan: &RunPlan, rootfs: &Path) -> Result<(), Rootf
     if plan.mounts.iter().any(is_mounted) {
         return Ok(());
     }
-    let fail = |source: io::Error| RootfsError::WorkingDirectory { path: cwd.into(), source };
+    let fail = |source: io::Error| RootfsError::WorkingDirectory {
+        path: cwd.into(),
+        source,
+    };
     let root = open_start(rootfs).map_err(|error| fail(error.errno.into()))?;
     let parts: Vec<_> = Path::new(cwd)
         .components()
@@ -311,8 +337,13 @@ pub fn make_working_directory(plan: &RunPlan, rootfs: &Path) -> Result<(), Rootf
 
 fn make_in(parent: BorrowedFd<'_>, name: &Path, plan: &RunPlan) -> io::Result<OwnedFd> {
     mkdirat(Some(parent.as_raw_fd()), name, Mode::from_bits_truncate(0o755))?;
-    let made = open_in_root(parent, name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, 0)
-        .map_err(|error| io::Error::from(error.errno))?;
+    let made = open_in_root(
+        parent,
+        name,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW,
+        0,
+    )
+    .map_err(|error| io::Error::from(error.errno))?;
     if crate::spec::has_user_namespace(plan) {
         let path = format!("/proc/self/fd/{}", made.as_raw_fd());
         let uid = outside(&plan.id_mappings.uids, 0);

@@ -10,7 +10,6 @@ mod sysctl;
 
 use kakoi_policy::confinement::CapabilitySets;
 use kakoi_policy::kernel::CgroupMode;
-use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -66,17 +65,10 @@ pub enum SpecError {
     /// There is nothing to run.
     #[error("no program to run")]
     NoProgram,
-    /// libcontainer's types refuse the document.
-    #[error("make the runtime document")]
-    Document(#[source] serde_json::Error),
 }
 
 /// Makes the document of the container's first process. `rootfs` is the folder that holds the assembled root file system.
-pub fn spec(plan: &RunPlan, host: &HostView, rootfs: &str) -> Result<Spec, SpecError> {
-    serde_json::from_value(document(plan, host, rootfs)?).map_err(SpecError::Document)
-}
-
-fn document(plan: &RunPlan, host: &HostView, rootfs: &str) -> Result<Value, SpecError> {
+pub fn document(plan: &RunPlan, host: &HostView, rootfs: &str) -> Result<Value, SpecError> {
     if plan.process.args.is_empty() {
         return Err(SpecError::NoProgram);
     }
@@ -207,17 +199,24 @@ pub const ULIMITS: [&str; 16] = [
 
 fn rlimits(plan: &RunPlan, host: &HostView) -> Result<Vec<Value>, SpecError> {
     let hard_limit = |name: &str| {
-        host.hard_limits.iter().find(|(known, _)| known == name).map_or(u64::MAX, |(_, limit)| *limit)
+        host.hard_limits
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or(u64::MAX, |(_, limit)| *limit)
     };
-    let entry = |name: &str, soft: u64, hard: u64| {
-        json!({"type": format!("RLIMIT_{}", name.to_uppercase()), "soft": soft, "hard": hard})
-    };
+    let entry = |name: &str, soft: u64, hard: u64| json!({"type": format!("RLIMIT_{}", name.to_uppercase()), "soft": soft, "hard": hard});
     let mut rlimits = Vec::new();
     for ulimit in &plan.process.ulimits {
         if !ULIMITS.contains(&ulimit.name.as_str()) {
-            return Err(SpecError::UnknownUlimit { name: ulimit.name.clone() });
+            return Err(SpecError::UnknownUlimit {
+                name: ulimit.name.clone(),
+            });
         }
-        let ceiling = if ulimit.asked { u64::MAX } else { hard_limit(&ulimit.name) };
+        let ceiling = if ulimit.asked {
+            u64::MAX
+        } else {
+            hard_limit(&ulimit.name)
+        };
         let hard = ulimit.hard.min(ceiling);
         rlimits.push(entry(&ulimit.name, ulimit.soft.min(hard), hard));
     }
@@ -291,10 +290,19 @@ fn mappings(mappings: &[IdMapping]) -> Value {
 pub(crate) fn resources(resources: &Resources, host: &HostView) -> Value {
     let bytes = |value: u64| i64::try_from(value).unwrap_or(-1);
     let mut memory = Map::new();
-    let mut set = |name: &str, value: Option<Value>| value.and_then(|value| memory.insert(name.into(), value));
+    let mut set =
+        |name: &str, value: Option<Value>| value.and_then(|value| memory.insert(name.into(), value));
     set("limit", resources.memory_bytes.map(|value| json!(bytes(value))));
-    set("reservation", resources.memory_reservation_bytes.map(|value| json!(bytes(value))));
-    set("swap", resources.memory_and_swap_bytes.map(|value| json!(bytes(value))));
+    set(
+        "reservation",
+        resources
+            .memory_reservation_bytes
+            .map(|value| json!(bytes(value))),
+    );
+    set(
+        "swap",
+        resources.memory_and_swap_bytes.map(|value| json!(bytes(value))),
+    );
     set("disableOOMKiller", resources.oom_kill.map(|kill| json!(!kill)));
     let mut cpu = Map::new();
     let mut set = |name: &str, value: Option<Value>| value.and_then(|value| cpu.insert(name.into(), value));
@@ -309,7 +317,9 @@ pub(crate) fn resources(resources: &Resources, host: &HostView) -> Value {
     }
     let throttle = |rate: u64| -> Value {
         let devices = host.block_devices.iter();
-        devices.map(|(major, minor)| json!({"major": major, "minor": minor, "rate": rate})).collect()
+        devices
+            .map(|(major, minor)| json!({"major": major, "minor": minor, "rate": rate}))
+            .collect()
     };
     if let Some(rate) = resources.io_read_bytes_per_second {
         block_io.insert("throttleReadBpsDevice".into(), throttle(rate));

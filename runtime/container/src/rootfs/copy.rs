@@ -56,7 +56,10 @@ pub(super) fn copy_layer(layer: &Path, upper: &Path, plan: &RunPlan) -> Result<(
     let from = start(layer)?;
     let to = start(upper)?;
     let shift = |uid, gid| {
-        (super::outside(&plan.id_mappings.uids, uid), super::outside(&plan.id_mappings.gids, gid))
+        (
+            super::outside(&plan.id_mappings.uids, uid),
+            super::outside(&plan.id_mappings.gids, gid),
+        )
     };
     copy_folder(from.as_fd(), to.as_fd(), &shift, 0)
 }
@@ -64,12 +67,25 @@ pub(super) fn copy_layer(layer: &Path, upper: &Path, plan: &RunPlan) -> Result<(
 /// Copies what the image has at `target` into `volume`, with the folder's own owner and mode, where the volume is empty.
 pub(super) fn fill(rootfs: &Path, target: &str, volume: &Path) -> Result<(), CopyError> {
     let root = start(rootfs)?;
-    let from = match open_in_root(root.as_fd(), Path::new(target), OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0) {
+    let from = match open_in_root(
+        root.as_fd(),
+        Path::new(target),
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY,
+        0,
+    ) {
         Ok(from) => from,
         Err(error) if matches!(error.errno, Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-        Err(error) => return Err(CopyError::Open { path: target.into(), source: error.errno.into() }),
+        Err(error) => {
+            return Err(CopyError::Open {
+                path: target.into(),
+                source: error.errno.into(),
+            });
+        }
     };
-    let fail = |source| CopyError::Open { path: volume.to_path_buf(), source };
+    let fail = |source| CopyError::Open {
+        path: volume.to_path_buf(),
+        source,
+    };
     if !fs::symlink_metadata(volume).map_err(fail)?.is_dir() {
         return Ok(());
     }
@@ -83,7 +99,10 @@ pub(super) fn fill(rootfs: &Path, target: &str, volume: &Path) -> Result<(), Cop
 }
 
 fn start(path: &Path) -> Result<OwnedFd, CopyError> {
-    open_start(path).map_err(|error| CopyError::Open { path: path.to_path_buf(), source: error.errno.into() })
+    open_start(path).map_err(|error| CopyError::Open {
+        path: path.to_path_buf(),
+        source: error.errno.into(),
+    })
 }
 
 /// A path that reaches `name` through its folder's descriptor.
@@ -93,11 +112,19 @@ fn at(folder: BorrowedFd<'_>, name: impl AsRef<Path>) -> PathBuf {
     path
 }
 
-fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Shift<'_>, depth: usize) -> Result<(), CopyError> {
+fn copy_folder(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    shift: Shift<'_>,
+    depth: usize,
+) -> Result<(), CopyError> {
     if depth > DEPTH_MAX {
         return Err(CopyError::TooDeep);
     }
-    let fail = |name: &OsStr, source: io::Error| CopyError::Entry { name: name.into(), source };
+    let fail = |name: &OsStr, source: io::Error| CopyError::Entry {
+        name: name.into(),
+        source,
+    };
     let entries = fs::read_dir(at(from, "")).map_err(|source| fail(OsStr::new("."), source))?;
     for entry in entries {
         let name = entry.map_err(|source| fail(OsStr::new("."), source))?.file_name();
@@ -123,7 +150,10 @@ fn copy_subfolder(
     shift: Shift<'_>,
     depth: usize,
 ) -> Result<(), CopyError> {
-    let fail = |source: io::Error| CopyError::Entry { name: name.into(), source };
+    let fail = |source: io::Error| CopyError::Entry {
+        name: name.into(),
+        source,
+    };
     let target = at(to, name);
     let is_there = matches!(fs::symlink_metadata(&target), Ok(existing) if existing.is_dir());
     if !is_there {
@@ -131,7 +161,8 @@ fn copy_subfolder(
         fs::create_dir(&target).map_err(fail)?;
     }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    let open = |folder| open_beneath(folder, Path::new(name), flags, 0).map_err(|error| fail(error.errno.into()));
+    let open =
+        |folder| open_beneath(folder, Path::new(name), flags, 0).map_err(|error| fail(error.errno.into()));
     copy_folder(open(from)?.as_fd(), open(to)?.as_fd(), shift, depth + 1)?;
     finish(&target, meta, shift).map_err(fail)
 }
@@ -168,7 +199,8 @@ fn copy_leaf(
     }
     if kind.is_file() {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
-        let source = open_beneath(from, Path::new(name), flags, 0).map_err(|error| io::Error::from(error.errno))?;
+        let source =
+            open_beneath(from, Path::new(name), flags, 0).map_err(|error| io::Error::from(error.errno))?;
         let mut options = fs::OpenOptions::new();
         let mut copy = options.write(true).create_new(true).open(target)?;
         io::copy(&mut fs::File::from(source), &mut copy)?;
@@ -202,7 +234,11 @@ mod tests {
     #[test]
     fn a_volume_takes_over_the_image_once_and_links_stay_inside() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let (rootfs, volume, outside) = (dir.path().join("root"), dir.path().join("vol"), dir.path().join("host"));
+        let (rootfs, volume, outside) = (
+            dir.path().join("root"),
+            dir.path().join("vol"),
+            dir.path().join("host"),
+        );
         for folder in [&rootfs.join("data/sub"), &volume, &outside] {
             fs::create_dir_all(folder).expect("folder");
         }
@@ -212,8 +248,15 @@ mod tests {
         symlink(&outside, rootfs.join("escape")).expect("link");
 
         fill(&rootfs, "/data", &volume).expect("fill");
-        assert_eq!(fs::read_to_string(volume.join("sub/file")).expect("copied"), "image");
-        assert!(fs::symlink_metadata(volume.join("link")).expect("copied").is_symlink());
+        assert_eq!(
+            fs::read_to_string(volume.join("sub/file")).expect("copied"),
+            "image"
+        );
+        assert!(
+            fs::symlink_metadata(volume.join("link"))
+                .expect("copied")
+                .is_symlink()
+        );
 
         fs::write(volume.join("sub/file"), "kept").expect("write");
         fill(&rootfs, "/data", &volume).expect("fill again");

@@ -16,7 +16,14 @@ use thiserror::Error;
 const NODES_MAX: usize = 1024;
 
 /// Nodes that every container has; libcontainer makes them.
-const STANDARD: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const STANDARD: [&str; 6] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+];
 
 /// A device node of the host that a rule names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,17 +85,28 @@ pub enum DeviceError {
 pub fn find_devices(rules: &[DeviceRule]) -> Result<Vec<HostDevice>, DeviceError> {
     let mut found: Vec<HostDevice> = Vec::new();
     for rule in rules {
-        let Some(pattern) = rule.path.as_deref() else { continue };
+        let Some(pattern) = rule.path.as_deref() else {
+            continue;
+        };
         if STANDARD.contains(&pattern) {
             continue;
         }
         if !pattern.starts_with("/dev/") || pattern.split('/').any(|part| part == "..") {
-            return Err(DeviceError::Outside { path: pattern.into(), rule: rule.rule.clone() });
+            return Err(DeviceError::Outside {
+                path: pattern.into(),
+                rule: rule.rule.clone(),
+            });
         }
         let is_glob = has_wildcard(pattern);
-        let paths = if is_glob { expand(pattern) } else { vec![PathBuf::from(pattern)] };
+        let paths = if is_glob {
+            expand(pattern)
+        } else {
+            vec![PathBuf::from(pattern)]
+        };
         for path in paths {
-            let Some(device) = node(&path, rule, is_glob)? else { continue };
+            let Some(device) = node(&path, rule, is_glob)? else {
+                continue;
+            };
             if !found.iter().any(|other| other.path == device.path) {
                 found.push(device);
             }
@@ -106,13 +124,24 @@ fn node(path: &Path, rule: &DeviceRule, is_glob: bool) -> Result<Option<HostDevi
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(_) if is_glob => return Ok(None),
-        Err(source) => return Err(DeviceError::Missing { path: text, rule: rule.rule.clone(), source }),
+        Err(source) => {
+            return Err(DeviceError::Missing {
+                path: text,
+                rule: rule.rule.clone(),
+                source,
+            });
+        }
     };
     let kind = match meta.file_type() {
         kind if kind.is_char_device() => DeviceKind::Char,
         kind if kind.is_block_device() => DeviceKind::Block,
         _ if is_glob => return Ok(None),
-        _ => return Err(DeviceError::NotADevice { path: text, rule: rule.rule.clone() }),
+        _ => {
+            return Err(DeviceError::NotADevice {
+                path: text,
+                rule: rule.rule.clone(),
+            });
+        }
     };
     if rule.kind != DeviceKind::All && rule.kind != kind {
         return Ok(None);
@@ -143,7 +172,9 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
                 next.push(path.join(part));
                 continue;
             }
-            let Ok(entries) = fs::read_dir(&path) else { continue };
+            let Ok(entries) = fs::read_dir(&path) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 if matches(part.as_bytes(), entry.file_name().as_encoded_bytes()) {
                     next.push(entry.path());
@@ -289,7 +320,11 @@ mod tests {
             ("", "x", false),
         ];
         for (pattern, name, expected) in rows {
-            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} against {name}");
+            assert_eq!(
+                matches(pattern.as_bytes(), name.as_bytes()),
+                expected,
+                "{pattern} against {name}"
+            );
         }
     }
 
@@ -299,18 +334,37 @@ mod tests {
             kind: DeviceKind::All,
             major: None,
             minor: None,
-            access: DeviceAccess { read: true, write: false, mknod: false },
+            access: DeviceAccess {
+                read: true,
+                write: false,
+                mknod: false,
+            },
             path: Some(path.into()),
             rule: "test".into(),
         };
         let found = find_devices(&[rule("/dev/ptmx"), rule("/dev/nothing*")]).expect("ptmx exists");
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].major, found[0].minor, found[0].kind), (5, 2, DeviceKind::Char));
+        assert_eq!(
+            (found[0].major, found[0].minor, found[0].kind),
+            (5, 2, DeviceKind::Char)
+        );
         let list = cgroup_rules(&[rule("/dev/ptmx")], &found);
         assert_eq!(list[0], json!({"allow": false, "access": "rwm"}));
-        assert_eq!(list[1..], [json!({"allow": true, "type": "c", "access": "r", "major": 5, "minor": 2})]);
-        assert!(matches!(find_devices(&[rule("/dev/nothing")]), Err(DeviceError::Missing { .. })));
-        assert!(matches!(find_devices(&[rule("/dev/../etc/passwd")]), Err(DeviceError::Outside { .. })));
-        assert!(matches!(find_devices(&[rule("/etc/passwd")]), Err(DeviceError::Outside { .. })));
+        assert_eq!(
+            list[1..],
+            [json!({"allow": true, "type": "c", "access": "r", "major": 5, "minor": 2})]
+        );
+        assert!(matches!(
+            find_devices(&[rule("/dev/nothing")]),
+            Err(DeviceError::Missing { .. })
+        ));
+        assert!(matches!(
+            find_devices(&[rule("/dev/../etc/passwd")]),
+            Err(DeviceError::Outside { .. })
+        ));
+        assert!(matches!(
+            find_devices(&[rule("/etc/passwd")]),
+            Err(DeviceError::Outside { .. })
+        ));
     }
 }

@@ -30,7 +30,10 @@ pub(super) fn mounts(plan: &RunPlan, host: &HostView) -> Result<Vec<Value>, Spec
             MountSource::Bind(path) => MountKind::Bind(path.into()),
             MountSource::Tmpfs(_) => MountKind::Tmpfs,
             MountSource::Volume(volume) => {
-                return Err(SpecError::VolumeMissing { rule: mount.rule.clone(), volume: volume.clone() });
+                return Err(SpecError::VolumeMissing {
+                    rule: mount.rule.clone(),
+                    volume: volume.clone(),
+                });
             }
         };
         let options = match mount.source {
@@ -39,16 +42,37 @@ pub(super) fn mounts(plan: &RunPlan, host: &HostView) -> Result<Vec<Value>, Spec
         };
         let read_only = mount.read_only;
         let target = mount.target.clone();
-        asked.push(planned(plan, &MountPlan { target, kind, read_only, options, copy_up: false })?);
+        asked.push(planned(
+            plan,
+            &MountPlan {
+                target,
+                kind,
+                read_only,
+                options,
+                copy_up: false,
+            },
+        )?);
     }
     let mut all = standard(plan, host);
     for name in &host.identity_files {
         let source = plan.state_dir.join(name);
-        all.push(bind(&source.to_string_lossy(), &format!("/etc/{name}"), &["rbind", "rprivate"]));
+        all.push(bind(
+            &source.to_string_lossy(),
+            &format!("/etc/{name}"),
+            &["rbind", "rprivate"],
+        ));
     }
-    all.retain(|mount| !asked.iter().any(|other| other["destination"] == mount["destination"]));
+    all.retain(|mount| {
+        !asked
+            .iter()
+            .any(|other| other["destination"] == mount["destination"])
+    });
     // Mounting a parent after its child would hide the child.
-    asked.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| path.matches('/').count()));
+    asked.sort_by_key(|mount| {
+        mount["destination"]
+            .as_str()
+            .map_or(0, |path| path.matches('/').count())
+    });
     all.extend(asked);
     Ok(all)
 }
@@ -73,9 +97,17 @@ fn standard(plan: &RunPlan, host: &HostView) -> Vec<Value> {
         true => bind("/proc", "/proc", &["rbind", "nosuid", "noexec", "nodev"]),
         false => special("proc", "/proc", &["nosuid", "noexec", "nodev"]),
     });
-    all.push(special("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]));
+    all.push(special(
+        "tmpfs",
+        "/dev",
+        &["nosuid", "strictatime", "mode=755", "size=65536k"],
+    ));
     let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    let has_tty_group = plan.id_mappings.gids.iter().any(|m| m.inside <= TTY_GROUP && TTY_GROUP - m.inside < m.count);
+    let has_tty_group = plan
+        .id_mappings
+        .gids
+        .iter()
+        .any(|m| m.inside <= TTY_GROUP && TTY_GROUP - m.inside < m.count);
     if !in_userns || has_tty_group {
         pts.push("gid=5");
     }
@@ -91,15 +123,27 @@ fn standard(plan: &RunPlan, host: &HostView) -> Vec<Value> {
         all.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}));
     }
     if foreign(&namespaces.ipc) {
-        all.push(bind("/dev/mqueue", "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
+        all.push(bind(
+            "/dev/mqueue",
+            "/dev/mqueue",
+            &["rbind", "nosuid", "noexec", "nodev"],
+        ));
     } else {
         all.push(special("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
     }
     if namespaces.ipc == NamespaceSource::Host {
-        all.push(bind("/dev/shm", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
+        all.push(bind(
+            "/dev/shm",
+            "/dev/shm",
+            &["rbind", "nosuid", "noexec", "nodev"],
+        ));
     } else {
         let size = format!("size={}", plan.shm_bytes);
-        all.push(special("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+        all.push(special(
+            "tmpfs",
+            "/dev/shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", &size],
+        ));
     }
     all
 }
@@ -118,9 +162,16 @@ fn planned(plan: &RunPlan, mount: &MountPlan) -> Result<Value, SpecError> {
         && !mount.target.contains('\0')
         && mount.target.split('/').all(|part| part != "..");
     if !is_plain {
-        return Err(SpecError::Target { target: mount.target.clone() });
+        return Err(SpecError::Target {
+            target: mount.target.clone(),
+        });
     }
-    let has = |words: &[&str]| mount.options.iter().any(|option| words.contains(&option.as_str()));
+    let has = |words: &[&str]| {
+        mount
+            .options
+            .iter()
+            .any(|option| words.contains(&option.as_str()))
+    };
     let mut options: Vec<String> = Vec::new();
     let (kind, source) = match &mount.kind {
         MountKind::Bind(path) => {

@@ -23,7 +23,9 @@ const NAME_BYTES_MAX: usize = 128;
 pub fn is_namespaced(name: &str, namespaces: &NamespacePlan) -> bool {
     let plain = name.len() <= NAME_BYTES_MAX
         && name.split('.').all(|part| !part.is_empty())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     let own = |source: &NamespaceSource| *source != NamespaceSource::Host;
     plain
         && ((own(&namespaces.ipc) && (IPC.contains(&name) || name.starts_with("fs.mqueue.")))
@@ -61,8 +63,16 @@ mod tests {
             ("", false, false),
         ];
         for (name, in_own, in_host) in rows {
-            assert_eq!(is_namespaced(name, &own), in_own, "{name} in namespaces of its own");
-            assert_eq!(is_namespaced(name, &host), in_host, "{name} in the host's namespaces");
+            assert_eq!(
+                is_namespaced(name, &own),
+                in_own,
+                "{name} in namespaces of its own"
+            );
+            assert_eq!(
+                is_namespaced(name, &host),
+                in_host,
+                "{name} in the host's namespaces"
+            );
         }
     }
 }

@@ -49,7 +49,9 @@ pub(crate) struct Connection {
     stalled_since: Option<Instant>,
     /// Whether the client has closed its direction.
     pub(crate) is_input_closed: bool,
-    /// Whether nothing can be written any more.
+    /// Whether the client has closed both; what it sent before may still be to read.
+    pub(crate) is_hung_up: bool,
+    /// Whether it is to be removed.
     pub(crate) is_broken: bool,
 }
 
@@ -77,6 +79,7 @@ impl Connection {
             sent: 0,
             stalled_since: None,
             is_input_closed: false,
+            is_hung_up: false,
             is_broken: false,
         })
     }
@@ -118,7 +121,14 @@ impl Connection {
                 None
             }
             Ok(count) => Some(buffer[..count].to_vec()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                None
+            }
             Err(_) => {
                 self.is_broken = true;
                 None
@@ -208,7 +218,10 @@ mod tests {
         client.write_all(b"hello wor").expect("write");
         assert_eq!(connection.read_line(&mut buffer), Input::Nothing);
         client.write_all(b"ld\nstdin").expect("write");
-        assert_eq!(connection.read_line(&mut buffer), Input::Line(b"hello world".to_vec()));
+        assert_eq!(
+            connection.read_line(&mut buffer),
+            Input::Line(b"hello world".to_vec())
+        );
         let mut rest = Vec::new();
         while let Some(bytes) = connection.read_stream(&mut buffer) {
             rest.extend(bytes);

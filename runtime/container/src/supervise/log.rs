@@ -74,12 +74,23 @@ impl Log {
             LogDriver::None => (None, 0),
             LogDriver::JsonFile => {
                 let opened = open_log(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-                let (size, file) = opened.map_err(|source| LogError::Open { path: path.clone(), source })?;
+                let (size, file) = opened.map_err(|source| LogError::Open {
+                    path: path.clone(),
+                    source,
+                })?;
                 (Some(file), size)
             }
         };
         let partial = [Vec::new(), Vec::new()];
-        Ok(Self { path, plan: plan.clone(), file, size, partial, lost_bytes: 0, has_warned: false })
+        Ok(Self {
+            path,
+            plan: plan.clone(),
+            file,
+            size,
+            partial,
+            lost_bytes: 0,
+            has_warned: false,
+        })
     }
 
     /// Takes output as it was read; whole lines are written at once, the rest waits for its line end.
@@ -109,7 +120,11 @@ impl Log {
                 partial
             };
             // A character cut by the limit goes with the next piece.
-            let cut = if text.ends_with(b"\n") { text.len() } else { whole_characters(text) };
+            let cut = if text.ends_with(b"\n") {
+                text.len()
+            } else {
+                whole_characters(text)
+            };
             batched += cut as u64;
             entry(&mut batch, &text[..cut], stream, now);
             let rest = text[cut..].to_vec();
@@ -138,7 +153,8 @@ impl Log {
     }
 
     /// How many bytes of output a full disk has cost so far and that no line in the log tells yet.
-    pub fn lost_bytes(&self) -> u64 {
+    #[cfg(test)]
+    fn lost_bytes(&self) -> u64 {
         self.lost_bytes
     }
 
@@ -239,7 +255,11 @@ fn whole_characters(text: &[u8]) -> usize {
             0x80..=0xBF => continue,
             _ => return text.len(),
         };
-        return if start + width > text.len() { start } else { text.len() };
+        return if start + width > text.len() {
+            start
+        } else {
+            text.len()
+        };
     }
     text.len()
 }
@@ -291,7 +311,11 @@ mod tests {
     const NOW: &str = "2026-11-24T17:00:00.123456789Z";
 
     fn plan(size_bytes_max: u64, files_max: u32) -> LogPlan {
-        LogPlan { driver: LogDriver::JsonFile, size_bytes_max, files_max }
+        LogPlan {
+            driver: LogDriver::JsonFile,
+            size_bytes_max,
+            files_max,
+        }
     }
 
     fn lines(path: &Path) -> Vec<(String, String)> {
@@ -322,14 +346,29 @@ mod tests {
             (vec![b"a\nb\n"], vec!["a\n".into(), "b\n".into()]),
             (vec![b"a", b"b\nc"], vec!["ab\n".into(), "c".into()]),
             (vec![b"\n\n"], vec!["\n".into(), "\n".into()]),
-            (vec![b"tab\t\"q\" \\ \x01\x1b[0m\r\n"], vec!["tab\t\"q\" \\ \u{1}\u{1b}[0m\r\n".into()]),
-            (vec![b"bad \xff\xfe end\n"], vec!["bad \u{FFFD}\u{FFFD} end\n".into()]),
-            (vec![long.as_bytes(), b"\n"], vec!["x".repeat(LINE_BYTES_MAX), "xxxxx\n".into()]),
-            (vec![wide.as_bytes()], vec!["y".repeat(LINE_BYTES_MAX - 1), "é\n".into()]),
-            (vec![&wide.as_bytes()[..LINE_BYTES_MAX], &wide.as_bytes()[LINE_BYTES_MAX..]], vec![
-                "y".repeat(LINE_BYTES_MAX - 1),
-                "é\n".into(),
-            ]),
+            (
+                vec![b"tab\t\"q\" \\ \x01\x1b[0m\r\n"],
+                vec!["tab\t\"q\" \\ \u{1}\u{1b}[0m\r\n".into()],
+            ),
+            (
+                vec![b"bad \xff\xfe end\n"],
+                vec!["bad \u{FFFD}\u{FFFD} end\n".into()],
+            ),
+            (
+                vec![long.as_bytes(), b"\n"],
+                vec!["x".repeat(LINE_BYTES_MAX), "xxxxx\n".into()],
+            ),
+            (
+                vec![wide.as_bytes()],
+                vec!["y".repeat(LINE_BYTES_MAX - 1), "é\n".into()],
+            ),
+            (
+                vec![
+                    &wide.as_bytes()[..LINE_BYTES_MAX],
+                    &wide.as_bytes()[LINE_BYTES_MAX..],
+                ],
+                vec!["y".repeat(LINE_BYTES_MAX - 1), "é\n".into()],
+            ),
         ];
         for (reads, expected) in rows {
             let dir = tempfile::tempdir().expect("temporary folder");
@@ -338,7 +377,10 @@ mod tests {
                 log.take(Stream::Stdout, read, NOW);
             }
             log.flush(NOW);
-            let got: Vec<String> = lines(&dir.path().join("log")).into_iter().map(|(_, text)| text).collect();
+            let got: Vec<String> = lines(&dir.path().join("log"))
+                .into_iter()
+                .map(|(_, text)| text)
+                .collect();
             assert_eq!(got, expected);
         }
     }
@@ -351,7 +393,13 @@ mod tests {
         log.take(Stream::Stderr, b"err\n", NOW);
         log.take(Stream::Stdout, b" end\n", NOW);
         let got = lines(&dir.path().join("log"));
-        assert_eq!(got, [("stderr".into(), "err\n".into()), ("stdout".into(), "out end\n".into())]);
+        assert_eq!(
+            got,
+            [
+                ("stderr".into(), "err\n".into()),
+                ("stdout".into(), "out end\n".into())
+            ]
+        );
     }
 
     #[test]
@@ -364,11 +412,19 @@ mod tests {
         let mut all = Vec::new();
         for name in ["log.2", "log.1", "log"] {
             let path = dir.path().join(name);
-            assert!(fs::metadata(&path).expect("kept").len() < 200 + 100, "{name} is bounded");
+            assert!(
+                fs::metadata(&path).expect("kept").len() < 200 + 100,
+                "{name} is bounded"
+            );
             all.extend(lines(&path).into_iter().map(|(_, text)| text));
         }
-        assert!(!dir.path().join("log.3").exists(), "three files are kept, the current one included");
-        let last: Vec<String> = (20 - all.len()..20).map(|number| format!("line {number:02}\n")).collect();
+        assert!(
+            !dir.path().join("log.3").exists(),
+            "three files are kept, the current one included"
+        );
+        let last: Vec<String> = (20 - all.len()..20)
+            .map(|number| format!("line {number:02}\n"))
+            .collect();
         assert_eq!(all, last, "what is kept is the newest and without a hole");
     }
 
@@ -388,7 +444,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let mut log = Log::open(dir.path(), &plan(0, 1)).expect("open");
         log.take(Stream::Stdout, b"before\n", NOW);
-        let real = log.file.replace(OpenOptions::new().write(true).open("/dev/full").expect("/dev/full"));
+        let real = log.file.replace(
+            OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .expect("/dev/full"),
+        );
         log.take(Stream::Stdout, b"lost 1\n", NOW);
         log.take(Stream::Stdout, b"lost 2\n", NOW);
         assert_eq!(log.lost_bytes(), 14);
@@ -396,8 +457,9 @@ mod tests {
         log.take(Stream::Stdout, b"after\n", NOW);
         assert_eq!(log.lost_bytes(), 0);
         let text = fs::read_to_string(dir.path().join("log")).expect("log");
-        let words: Vec<bool> =
-            ["before", "14 bytes of output were lost", "after"].map(|word| text.contains(word)).to_vec();
+        let words: Vec<bool> = ["before", "14 bytes of output were lost", "after"]
+            .map(|word| text.contains(word))
+            .to_vec();
         assert_eq!(words, [true; 3], "{text}");
         assert!(!text.contains("lost 1"));
     }
@@ -405,7 +467,10 @@ mod tests {
     #[test]
     fn without_a_driver_nothing_is_written() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let none = LogPlan { driver: LogDriver::None, ..plan(0, 1) };
+        let none = LogPlan {
+            driver: LogDriver::None,
+            ..plan(0, 1)
+        };
         let mut log = Log::open(dir.path(), &none).expect("open");
         log.take(Stream::Stdout, b"secret\n", NOW);
         log.flush(NOW);

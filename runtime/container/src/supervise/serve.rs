@@ -122,7 +122,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// The container's own side of things.
+    /// What the loop asks things of.
     pub(crate) fn control(&mut self) -> &mut Control<'a> {
         &mut self.control
     }
@@ -173,7 +173,11 @@ impl<'a> Supervisor<'a> {
             Err(errno) => return Err(errno.into()),
         }
         let ready: Vec<(Source, PollFlags)> = std::iter::zip(sources, &set)
-            .filter_map(|(source, fd)| fd.revents().filter(|flags| !flags.is_empty()).map(|flags| (source, flags)))
+            .filter_map(|(source, fd)| {
+                fd.revents()
+                    .filter(|flags| !flags.is_empty())
+                    .map(|flags| (source, flags))
+            })
             .collect();
         drop(set);
         let happened = !ready.is_empty();
@@ -204,6 +208,10 @@ impl<'a> Supervisor<'a> {
             }
             if connection.pending() > 0 {
                 flags |= PollFlags::POLLOUT;
+            }
+            // poll(2) reports a hang-up that nobody can act on again and again.
+            if connection.is_hung_up && flags.is_empty() {
+                continue;
             }
             add(connection.as_fd(), flags, Source::Client(index));
         }
@@ -347,7 +355,11 @@ impl<'a> Supervisor<'a> {
         }
         let connection = &mut self.connections[index];
         if flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
-            connection.is_broken = true;
+            connection.is_hung_up = true;
+            // Input that was sent before the client left still goes to the process.
+            let may_have_input = matches!(connection.role, Role::Streaming { streams, .. } if streams.stdin)
+                && !connection.is_input_closed;
+            connection.is_broken |= !may_have_input;
         }
     }
 
@@ -407,7 +419,14 @@ impl<'a> Supervisor<'a> {
             self.log.take(stream, bytes, &super::clock::now());
         }
         for connection in &mut self.connections {
-            let Role::Streaming { process: number, streams, framed } = connection.role else { continue };
+            let Role::Streaming {
+                process: number,
+                streams,
+                framed,
+            } = connection.role
+            else {
+                continue;
+            };
             let is_wanted = match stream {
                 Stream::Stdout => streams.stdout,
                 Stream::Stderr => streams.stderr,
@@ -445,7 +464,11 @@ impl<'a> Supervisor<'a> {
             };
             let Some(pid) = status.pid() else { continue };
             let exit_code = kakoi_sys::process::exit_code(status);
-            match self.processes.iter().position(|process| process.pid == pid.as_raw()) {
+            match self
+                .processes
+                .iter()
+                .position(|process| process.pid == pid.as_raw())
+            {
                 Some(index) if self.processes[index].number == FIRST => first = Some(exit_code),
                 Some(index) => self.end_exec(index, exit_code),
                 // A zombie that was inherited as subreaper: reaping it is all it needs.
@@ -460,7 +483,8 @@ impl<'a> Supervisor<'a> {
         let exec_id = process.exec_id.unwrap_or_default();
         self.broadcast(&Event::ExecExited { exec_id, exit_code });
         for connection in &mut self.connections {
-            if matches!(connection.role, Role::Streaming { process: number, .. } if number == process.number) {
+            if matches!(connection.role, Role::Streaming { process: number, .. } if number == process.number)
+            {
                 connection.role = Role::Leaving;
             }
         }
@@ -497,7 +521,10 @@ impl<'a> Supervisor<'a> {
         if self.control.has_oom_kill() {
             self.note_oom();
         }
-        Ended { exit_code, is_oom_killed: self.is_oom_killed }
+        Ended {
+            exit_code,
+            is_oom_killed: self.is_oom_killed,
+        }
     }
 
     fn refuse(&mut self, index: usize, kind: FailureKind, message: String) {
@@ -516,7 +543,11 @@ impl<'a> Supervisor<'a> {
         let request = match serde_json::from_slice::<Request>(line) {
             Ok(request) => request,
             Err(error) => {
-                return self.refuse(index, FailureKind::Runtime, format!("the request cannot be read: {error}"));
+                return self.refuse(
+                    index,
+                    FailureKind::Runtime,
+                    format!("the request cannot be read: {error}"),
+                );
             }
         };
         match request {
@@ -529,7 +560,12 @@ impl<'a> Supervisor<'a> {
                 self.reply(index, Role::Leaving, &state);
             }
             Request::Attach(streams) => self.attach(index, FIRST, streams),
-            Request::Exec { exec_id, process, user, attach } => {
+            Request::Exec {
+                exec_id,
+                process,
+                user,
+                attach,
+            } => {
                 if let Err(refusal) = self.exec(index, exec_id, &process, user, attach) {
                     self.refuse(index, refusal.kind, refusal.message);
                 }
@@ -545,13 +581,21 @@ impl<'a> Supervisor<'a> {
     }
 
     fn state(&self) -> State {
-        State { pid: self.control.pid(), paused: self.is_paused, started_at: self.started_at.clone() }
+        State {
+            pid: self.control.pid(),
+            paused: self.is_paused,
+            started_at: self.started_at.clone(),
+        }
     }
 
     fn attach(&mut self, index: usize, number: u64, streams: Streams) {
         let process = self.processes.iter().find(|process| process.number == number);
         let framed = process.is_some_and(|process| !process.is_tty);
-        let role = Role::Streaming { process: number, streams, framed };
+        let role = Role::Streaming {
+            process: number,
+            streams,
+            framed,
+        };
         self.reply(index, role, &Reply::Stream);
         if self.connections[index].has_input() {
             self.take_input(index, number, streams);
@@ -575,11 +619,16 @@ impl<'a> Supervisor<'a> {
         if self.processes.len() > EXECS_MAX {
             return Err(Refusal::conflict("too many exec sessions run in this container"));
         }
-        if self.processes.iter().any(|process| process.exec_id.as_deref() == Some(exec_id.as_str())) {
+        if self
+            .processes
+            .iter()
+            .any(|process| process.exec_id.as_deref() == Some(exec_id.as_str()))
+        {
             return Err(Refusal::conflict("an exec session of this id runs already"));
         }
         let (pid, ends) = self.control.exec(plan, user, attach)?;
-        let streams = ProcessStreams::new(ends).map_err(|error| Refusal::runtime("set up streams", &error))?;
+        let streams =
+            ProcessStreams::new(ends).map_err(|error| Refusal::runtime("set up streams", &error))?;
         let number = self.next_number;
         self.next_number += 1;
         let exec_id = Some(exec_id);

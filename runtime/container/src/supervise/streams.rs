@@ -4,7 +4,7 @@
 //! a limit and then no longer taken from the client.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::log::Stream;
@@ -40,7 +40,11 @@ pub(crate) struct Pipes {
 pub(crate) fn pipes(stdin: bool, output: bool) -> io::Result<(Ends, Pipes)> {
     let pipe = || kakoi_sys::descriptors::pipe().map_err(|error| io::Error::from(error.errno));
     let null = |write: bool| -> io::Result<OwnedFd> {
-        Ok(File::options().read(!write).write(write).open("/dev/null")?.into())
+        Ok(File::options()
+            .read(!write)
+            .write(write)
+            .open("/dev/null")?
+            .into())
     };
     let mut ends = Ends::default();
     let theirs_stdin = if stdin {
@@ -59,7 +63,14 @@ pub(crate) fn pipes(stdin: bool, output: bool) -> io::Result<(Ends, Pipes)> {
     } else {
         (null(true)?, null(true)?)
     };
-    Ok((ends, Pipes { stdin: theirs_stdin, stdout, stderr }))
+    Ok((
+        ends,
+        Pipes {
+            stdin: theirs_stdin,
+            stdout,
+            stderr,
+        },
+    ))
 }
 
 /// One process's streams as the loop serves them.
@@ -83,10 +94,18 @@ pub(crate) enum Output {
 
 impl ProcessStreams {
     pub(crate) fn new(ends: Ends) -> io::Result<Self> {
-        for end in [&ends.terminal, &ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
-            kakoi_sys::descriptors::set_nonblocking(end.as_fd()).map_err(|error| io::Error::from(error.errno))?;
+        for end in [&ends.terminal, &ends.stdin, &ends.stdout, &ends.stderr]
+            .into_iter()
+            .flatten()
+        {
+            kakoi_sys::descriptors::set_nonblocking(end.as_fd())
+                .map_err(|error| io::Error::from(error.errno))?;
         }
-        Ok(Self { ends, input: Vec::new(), is_input_ending: false })
+        Ok(Self {
+            ends,
+            input: Vec::new(),
+            is_input_ending: false,
+        })
     }
 
     /// The terminal, where there is one.
@@ -126,7 +145,9 @@ impl ProcessStreams {
             Stream::Stdout => &mut self.ends.stdout,
             Stream::Stderr => &mut self.ends.stderr,
         };
-        let Some(fd) = end.as_ref() else { return Output::End };
+        let Some(fd) = end.as_ref() else {
+            return Output::End;
+        };
         loop {
             match nix::unistd::read(std::os::fd::AsRawFd::as_raw_fd(fd), buffer) {
                 // A terminal whose other end is closed answers EIO.
@@ -198,12 +219,16 @@ pub(crate) fn frame_header(stream: Stream, length: usize) -> [u8; 8] {
         Stream::Stdout => 1,
         Stream::Stderr => 2,
     };
-    let [a, b, c, d] = u32::try_from(length).expect("a read fits its buffer").to_be_bytes();
+    let [a, b, c, d] = u32::try_from(length)
+        .expect("a read fits its buffer")
+        .to_be_bytes();
     [kind, 0, 0, 0, a, b, c, d]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -214,7 +239,9 @@ mod tests {
         streams.end_input();
         assert!(streams.refuses_input());
         let mut text = String::new();
-        File::from(theirs.stdin).read_to_string(&mut text).expect("read to the end");
+        File::from(theirs.stdin)
+            .read_to_string(&mut text)
+            .expect("read to the end");
         assert_eq!(text, "hello");
 
         let mut buffer = [0; 16];

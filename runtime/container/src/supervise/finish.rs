@@ -1,0 +1,80 @@
+//! The end of a container: what is written down and what is removed.
+//!
+//! Owns `exit.json` and the way back to nothing, for a shim that ends as it should and, in [`clean`], for one that was killed. Invariant: an
+//! `exit.json` that is there is never replaced by a less true one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::{SuperviseError, clock, lock, read_plan};
+use crate::frames::Exit;
+use crate::plan::RunPlan;
+use crate::rootfs;
+
+/// The exit code of a container whose shim was lost: its processes were ended by SIGKILL.
+const EXIT_CODE_LOST: i32 = 137;
+
+/// Writes `exit.json`: aside, synced, renamed, its folder synced.
+pub(super) fn record(plan: &RunPlan, exit: &Exit) -> Result<(), SuperviseError> {
+    let path = plan.state_dir.join("exit.json");
+    let aside = plan.state_dir.join("exit.json.new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(&serde_json::to_vec(exit).expect("an exit is plain data"))?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)?;
+        File::open(&plan.state_dir)?.sync_all()
+    };
+    write().map_err(|source| SuperviseError::File {
+        act: "write",
+        path: path.clone(),
+        source,
+    })
+}
+
+/// Removes everything of the container that lives in the kernel and in its run-time folder. Goes on after a failure and reports the first one.
+pub(super) fn remove(plan: &RunPlan) -> Result<(), SuperviseError> {
+    let killed = super::control::remove(plan);
+    let unmounted = rootfs::disassemble(&plan.run_dir).map_err(|error| SuperviseError::Cgroup {
+        message: crate::executor::chain(&error),
+    });
+    let removed = remove_folder(&plan.run_dir);
+    killed.and(unmounted).and(removed)
+}
+
+fn remove_folder(path: &Path) -> Result<(), SuperviseError> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SuperviseError::File {
+            act: "remove folder",
+            path: path.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Ends what a killed shim left behind. Refuses while the shim lives.
+pub fn clean(plan_path: &Path) -> Result<(), SuperviseError> {
+    let plan = read_plan(plan_path)?;
+    // A run-time folder that is gone says that nothing runs, or that the host was started anew: there is nobody to lock out.
+    let held = if plan.run_dir.exists() {
+        Some(lock(&plan.run_dir)?)
+    } else {
+        None
+    };
+    let killed = super::control::remove(&plan);
+    if !plan.state_dir.join("exit.json").exists() {
+        let exit = Exit {
+            exit_code: EXIT_CODE_LOST,
+            finished_at: clock::now(),
+            oom_killed: false,
+            start_error: None,
+            lost: true,
+        };
+        record(&plan, &exit)?;
+    }
+    let removed = remove_folder(&plan.run_dir);
+    drop(held);
+    killed.and(removed)
+}

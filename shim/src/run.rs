@@ -1,0 +1,70 @@
+//! The words that the daemon starts the shim with.
+//!
+//! Owns their parsing, by hand: they come from the daemon only, and a start must not pay for a parser with help texts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kakoi_container::supervise;
+
+use crate::report;
+
+/// `run --plan PLAN --ready-fd N`
+pub(crate) fn run(args: &[OsString]) -> ExitCode {
+    report::begin();
+    let [plan_word, plan, fd_word, fd] = args else {
+        return usage("run --plan PLAN --ready-fd N");
+    };
+    let fd = fd
+        .to_str()
+        .and_then(|text| text.parse::<i32>().ok())
+        .filter(|fd| *fd > 2);
+    let Some(fd) = fd.filter(|_| plan_word == "--plan" && fd_word == "--ready-fd") else {
+        return usage("run --plan PLAN --ready-fd N");
+    };
+    if let Err(error) = kakoi_sys::sealed::ensure() {
+        return failed("seal the runtime", &error);
+    }
+    match supervise::run(&PathBuf::from(plan), fd) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed("run", &error),
+    }
+}
+
+/// `clean --plan PLAN`
+pub(crate) fn clean(args: &[OsString]) -> ExitCode {
+    report::begin();
+    let [word, plan] = args else {
+        return usage("clean --plan PLAN");
+    };
+    if word != "--plan" {
+        return usage("clean --plan PLAN");
+    }
+    match supervise::clean(&PathBuf::from(plan)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed("clean", &error),
+    }
+}
+
+/// `stage POINT FOLDER`
+pub(crate) fn stage(args: &[OsString]) -> ExitCode {
+    report::begin();
+    let [point, folder] = args else {
+        return usage("stage POINT FOLDER");
+    };
+    match kakoi_container::stage::run(&PathBuf::from(folder), &point.to_string_lossy()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed("stage", &error),
+    }
+}
+
+fn usage(words: &str) -> ExitCode {
+    eprintln!("usage: kakoi-shim {words}");
+    ExitCode::from(2)
+}
+
+fn failed(act: &str, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("kakoi-shim: {act}: {}", report::chain(error));
+    ExitCode::FAILURE
+}
