@@ -87,6 +87,7 @@ fn main() -> ExitCode {
             println!("{} {}", nix::unistd::getuid(), nix::unistd::geteuid());
             ExitCode::SUCCESS
         }
+        ["time"] => process::time_calls(),
         ["exec", rest @ ..] if !rest.is_empty() => process::execute(rest),
         ["hold", what] => process::hold(what),
         ["connect", address] => network::connect(address),
