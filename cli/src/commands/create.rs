@@ -1,0 +1,114 @@
+//! `kakoi create`: make a container without starting it.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use kakoi_api::container::CreateAnswer;
+
+use crate::client::{Client, ClientError, Target};
+use crate::create::{Attached, ContainerFlags, ImageAndCommand, create_body};
+use crate::failure::Failure;
+use crate::output;
+
+/// The arguments of `kakoi create`.
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    flags: ContainerFlags,
+    #[command(flatten)]
+    what: ImageAndCommand,
+}
+
+/// What is wrong with `--cidfile`.
+#[derive(Debug, thiserror::Error)]
+pub enum CidfileError {
+    /// It is there already: an id that something may rely on is never overwritten.
+    #[error("--cidfile {} exists: remove it, or name another file", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be written.
+    #[error("writing --cidfile {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// Makes a container and prints its id.
+pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
+    let streams = Attached {
+        stdin: arguments.flags.interactive,
+        stdout: true,
+        stderr: true,
+    };
+    let made = make(&arguments.flags, &arguments.what, streams, client).await?;
+    announce(&made.id)?;
+    Ok(0)
+}
+
+/// Prints a new container's id.
+pub fn announce(id: &str) -> Result<(), Failure> {
+    output::line(id)
+}
+
+/// Makes a container, writes its id where `--cidfile` says, and passes the daemon's warnings on.
+pub async fn make(
+    flags: &ContainerFlags,
+    what: &ImageAndCommand,
+    attached: Attached,
+    client: &Client,
+) -> Result<CreateAnswer, Failure> {
+    let body = create_body(flags, what, attached)?;
+    let body = serde_json::to_value(&body).map_err(ClientError::Encode)?;
+    // The file is made first: a container whose id nobody learns would be left behind.
+    let cidfile = flags.cidfile.as_deref().map(open_cidfile).transpose()?;
+    let target = Target::new("/containers/create").maybe("name", flags.name.as_deref());
+    let answer = match client.post(target, Some(&body)).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if let Some(path) = &flags.cidfile {
+                std::fs::remove_file(path).ok();
+            }
+            return Err(error.into());
+        }
+    };
+    let answer: CreateAnswer = serde_json::from_value(answer).map_err(|cause| ClientError::Json {
+        request: "POST /containers/create".to_owned(),
+        cause,
+    })?;
+    if let (Some(mut file), Some(path)) = (cidfile, &flags.cidfile) {
+        file.write_all(answer.id.as_bytes())
+            .map_err(|cause| CidfileError::Write {
+                path: path.clone(),
+                cause,
+            })?;
+    }
+    if !flags.quiet {
+        for warning in &answer.warnings {
+            output::complain(&format!("Warning: {}", crate::text::printable(warning)));
+        }
+    }
+    Ok(answer)
+}
+
+fn open_cidfile(path: &Path) -> Result<std::fs::File, CidfileError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|cause| match cause.kind() {
+            io::ErrorKind::AlreadyExists => CidfileError::Exists {
+                path: path.to_owned(),
+            },
+            _ => CidfileError::Write {
+                path: path.to_owned(),
+                cause,
+            },
+        })
+}

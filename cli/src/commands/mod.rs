@@ -1,0 +1,354 @@
+//! The commands, one file each.
+//!
+//! Owns the tree of words. Refuses to know what any command does.
+
+pub mod attach;
+pub mod completion;
+pub mod create;
+pub mod df;
+pub mod doctor;
+pub mod events;
+pub mod exec;
+pub mod exists;
+pub mod history;
+pub mod images;
+pub mod import;
+pub mod info;
+pub mod inspect;
+pub mod kill;
+pub mod later;
+pub mod load;
+pub mod logs;
+pub mod man;
+pub mod pause;
+pub mod policy;
+pub mod prune;
+pub mod ps;
+pub mod rename;
+pub mod restart;
+pub mod rm;
+pub mod rmi;
+pub mod run;
+pub mod save;
+pub mod start;
+pub mod stats;
+pub mod stop;
+pub mod tag;
+pub mod top;
+pub mod update;
+pub mod version;
+pub mod volume;
+pub mod wait;
+
+use clap::Subcommand;
+
+use crate::client::Client;
+use crate::failure::Failure;
+
+/// Every command.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    // Containers.
+    /// Make a container and run it
+    #[command(
+        disable_help_flag = true,
+        override_usage = "kakoi run [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Run(Box<run::Arguments>),
+    /// Make a container without starting it
+    #[command(
+        disable_help_flag = true,
+        override_usage = "kakoi create [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Create(Box<create::Arguments>),
+    /// Start containers
+    Start(start::Arguments),
+    /// Stop containers: ask, wait, then kill
+    Stop(stop::Arguments),
+    /// Stop and start containers
+    Restart(restart::Arguments),
+    /// Send a signal to containers
+    Kill(kill::Arguments),
+    /// Freeze containers
+    Pause(pause::Arguments),
+    /// Thaw containers
+    Unpause(pause::UnpauseArguments),
+    /// Wait for containers to end and print their exit codes
+    Wait(wait::Arguments),
+    /// Remove containers
+    Rm(rm::Arguments),
+    /// Give a container another name
+    Rename(rename::Arguments),
+    /// Change the limits of containers
+    Update(update::Arguments),
+    /// List containers
+    #[command(visible_alias = "ls")]
+    Ps(ps::Arguments),
+    /// Show what containers printed
+    Logs(logs::Arguments),
+    /// Run a program in a running container
+    #[command(override_usage = "kakoi exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
+    Exec(exec::Arguments),
+    /// Attach to a running container
+    Attach(attach::Arguments),
+    /// Show everything about containers, images or volumes
+    Inspect(inspect::Arguments),
+    /// Show what containers use
+    Stats(stats::Arguments),
+    /// Show a container's processes
+    Top(top::Arguments),
+
+    // Images.
+    /// List images
+    Images(images::Arguments),
+    /// Load images from an archive
+    Load(load::Arguments),
+    /// Save images to an archive
+    Save(save::Arguments),
+    /// Make an image from the archive of a file tree
+    Import(import::Arguments),
+    /// Give an image another name
+    Tag(tag::Arguments),
+    /// Remove images
+    Rmi(rmi::Arguments),
+    /// Show how an image was made
+    History(history::Arguments),
+    /// Fetch images (a later release)
+    #[command(hide = true)]
+    Pull(later::Arguments),
+    /// Send images (a later release)
+    #[command(hide = true)]
+    Push(later::Arguments),
+    /// Log in to a registry (a later release)
+    #[command(hide = true)]
+    Login(later::Arguments),
+    /// Log out of a registry (a later release)
+    #[command(hide = true)]
+    Logout(later::Arguments),
+    /// List published ports (a later release)
+    #[command(hide = true)]
+    Port(later::Arguments),
+
+    // Nouns.
+    /// Commands about containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Commands about images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Commands about volumes
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// Commands about the whole engine
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Check, show and explain policies
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+
+    // The engine.
+    /// Show what happens, as it happens
+    Events(events::Arguments),
+    /// Show the engine's state
+    Info(info::Arguments),
+    /// Show the versions of client and daemon
+    Version(version::Arguments),
+    /// Show what this device can enforce, what is missing and what that costs
+    Doctor(doctor::Arguments),
+    /// Print a shell's completion script
+    Completion(completion::Arguments),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
+}
+
+/// Commands about containers.
+#[derive(Subcommand, Debug)]
+pub enum ContainerCommand {
+    /// Attach to a running container
+    Attach(attach::Arguments),
+    /// Make a container without starting it
+    #[command(
+        disable_help_flag = true,
+        override_usage = "kakoi container create [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Create(Box<create::Arguments>),
+    /// Run a program in a running container
+    #[command(override_usage = "kakoi container exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
+    Exec(exec::Arguments),
+    /// Tell by the exit code whether a container exists
+    Exists(exists::Arguments),
+    /// Show everything about containers
+    Inspect(inspect::KindArguments),
+    /// Send a signal to containers
+    Kill(kill::Arguments),
+    /// Show what containers printed
+    Logs(logs::Arguments),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(ps::Arguments),
+    /// Freeze containers
+    Pause(pause::Arguments),
+    /// Remove every container that does not run
+    Prune(prune::Arguments),
+    /// Give a container another name
+    Rename(rename::Arguments),
+    /// Stop and start containers
+    Restart(restart::Arguments),
+    /// Remove containers
+    Rm(rm::Arguments),
+    /// Make a container and run it
+    #[command(
+        disable_help_flag = true,
+        override_usage = "kakoi container run [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Run(Box<run::Arguments>),
+    /// Start containers
+    Start(start::Arguments),
+    /// Show what containers use
+    Stats(stats::Arguments),
+    /// Stop containers: ask, wait, then kill
+    Stop(stop::Arguments),
+    /// Show a container's processes
+    Top(top::Arguments),
+    /// Thaw containers
+    Unpause(pause::UnpauseArguments),
+    /// Change the limits of containers
+    Update(update::Arguments),
+    /// Wait for containers to end and print their exit codes
+    Wait(wait::Arguments),
+}
+
+/// Commands about images.
+#[derive(Subcommand, Debug)]
+pub enum ImageCommand {
+    /// Tell by the exit code whether an image exists
+    Exists(exists::Arguments),
+    /// Show how an image was made
+    History(history::Arguments),
+    /// Make an image from the archive of a file tree
+    Import(import::Arguments),
+    /// Show everything about images
+    Inspect(inspect::KindArguments),
+    /// Load images from an archive
+    Load(load::Arguments),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(images::Arguments),
+    /// Remove images that nothing uses
+    Prune(prune::ImageArguments),
+    /// Remove images
+    Rm(rmi::Arguments),
+    /// Save images to an archive
+    Save(save::Arguments),
+    /// Give an image another name
+    Tag(tag::Arguments),
+}
+
+/// Commands about the whole engine.
+#[derive(Subcommand, Debug)]
+pub enum SystemCommand {
+    /// Show what images, containers and volumes take
+    Df(df::Arguments),
+    /// Show what happens, as it happens
+    Events(events::Arguments),
+    /// Show the engine's state
+    Info(info::Arguments),
+    /// Remove everything that nothing uses
+    Prune(prune::SystemArguments),
+}
+
+/// Runs a command against a daemon; its exit status comes back.
+pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
+    match command {
+        Command::Run(arguments) => run::run(*arguments, client).await,
+        Command::Create(arguments) => create::run(*arguments, client).await,
+        Command::Start(arguments) => start::run(arguments, client).await,
+        Command::Stop(arguments) => stop::run(arguments, client).await,
+        Command::Restart(arguments) => restart::run(arguments, client).await,
+        Command::Kill(arguments) => kill::run(arguments, client).await,
+        Command::Pause(arguments) => pause::run(arguments, client).await,
+        Command::Unpause(arguments) => pause::run_unpause(arguments, client).await,
+        Command::Wait(arguments) => wait::run(arguments, client).await,
+        Command::Rm(arguments) => rm::run(arguments, client).await,
+        Command::Rename(arguments) => rename::run(arguments, client).await,
+        Command::Update(arguments) => update::run(arguments, client).await,
+        Command::Ps(arguments) => ps::run(arguments, client).await,
+        Command::Logs(arguments) => logs::run(arguments, client).await,
+        Command::Exec(arguments) => exec::run(arguments, client).await,
+        Command::Attach(arguments) => attach::run(arguments, client).await,
+        Command::Inspect(arguments) => inspect::run(arguments, client).await,
+        Command::Stats(arguments) => stats::run(arguments, client).await,
+        Command::Top(arguments) => top::run(arguments, client).await,
+        Command::Images(arguments) => images::run(arguments, client).await,
+        Command::Load(arguments) => load::run(arguments, client).await,
+        Command::Save(arguments) => save::run(arguments, client).await,
+        Command::Import(arguments) => import::run(arguments, client).await,
+        Command::Tag(arguments) => tag::run(arguments, client).await,
+        Command::Rmi(arguments) => rmi::run(arguments, client).await,
+        Command::History(arguments) => history::run(arguments, client).await,
+        Command::Pull(_) | Command::Push(_) | Command::Login(_) | Command::Logout(_) => later::registries(),
+        Command::Port(_) => later::ports(),
+        Command::Container(command) => run_container(command, client).await,
+        Command::Image(command) => run_image(command, client).await,
+        Command::Volume(command) => volume::run(command, client).await,
+        Command::System(command) => run_system(command, client).await,
+        Command::Policy(command) => policy::run(command, client).await,
+        Command::Events(arguments) => events::run(arguments, client).await,
+        Command::Info(arguments) => info::run(arguments, client).await,
+        Command::Version(arguments) => version::run(arguments, client).await,
+        Command::Doctor(arguments) => doctor::run(arguments, client).await,
+        Command::Completion(arguments) => completion::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
+    }
+}
+
+async fn run_container(command: ContainerCommand, client: &Client) -> Result<u8, Failure> {
+    match command {
+        ContainerCommand::Attach(arguments) => attach::run(arguments, client).await,
+        ContainerCommand::Create(arguments) => create::run(*arguments, client).await,
+        ContainerCommand::Exec(arguments) => exec::run(arguments, client).await,
+        ContainerCommand::Exists(arguments) => exists::run(arguments, "/containers", client).await,
+        ContainerCommand::Inspect(arguments) => inspect::run_container(arguments, client).await,
+        ContainerCommand::Kill(arguments) => kill::run(arguments, client).await,
+        ContainerCommand::Logs(arguments) => logs::run(arguments, client).await,
+        ContainerCommand::Ls(arguments) => ps::run(arguments, client).await,
+        ContainerCommand::Pause(arguments) => pause::run(arguments, client).await,
+        ContainerCommand::Prune(arguments) => prune::run_containers(arguments, client).await,
+        ContainerCommand::Rename(arguments) => rename::run(arguments, client).await,
+        ContainerCommand::Restart(arguments) => restart::run(arguments, client).await,
+        ContainerCommand::Rm(arguments) => rm::run(arguments, client).await,
+        ContainerCommand::Run(arguments) => run::run(*arguments, client).await,
+        ContainerCommand::Start(arguments) => start::run(arguments, client).await,
+        ContainerCommand::Stats(arguments) => stats::run(arguments, client).await,
+        ContainerCommand::Stop(arguments) => stop::run(arguments, client).await,
+        ContainerCommand::Top(arguments) => top::run(arguments, client).await,
+        ContainerCommand::Unpause(arguments) => pause::run_unpause(arguments, client).await,
+        ContainerCommand::Update(arguments) => update::run(arguments, client).await,
+        ContainerCommand::Wait(arguments) => wait::run(arguments, client).await,
+    }
+}
+
+async fn run_image(command: ImageCommand, client: &Client) -> Result<u8, Failure> {
+    match command {
+        ImageCommand::Exists(arguments) => exists::run(arguments, "/images", client).await,
+        ImageCommand::History(arguments) => history::run(arguments, client).await,
+        ImageCommand::Import(arguments) => import::run(arguments, client).await,
+        ImageCommand::Inspect(arguments) => inspect::run_image(arguments, client).await,
+        ImageCommand::Load(arguments) => load::run(arguments, client).await,
+        ImageCommand::Ls(arguments) => images::run(arguments, client).await,
+        ImageCommand::Prune(arguments) => prune::run_images(arguments, client).await,
+        ImageCommand::Rm(arguments) => rmi::run(arguments, client).await,
+        ImageCommand::Save(arguments) => save::run(arguments, client).await,
+        ImageCommand::Tag(arguments) => tag::run(arguments, client).await,
+    }
+}
+
+async fn run_system(command: SystemCommand, client: &Client) -> Result<u8, Failure> {
+    match command {
+        SystemCommand::Df(arguments) => df::run(arguments, client).await,
+        SystemCommand::Events(arguments) => events::run(arguments, client).await,
+        SystemCommand::Info(arguments) => info::run(arguments, client).await,
+        SystemCommand::Prune(arguments) => prune::run_system(arguments, client).await,
+    }
+}

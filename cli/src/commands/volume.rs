@@ -1,0 +1,169 @@
+//! `kakoi volume`: named volumes.
+
+use clap::Subcommand;
+use kakoi_api::volume::VolumeBody;
+use serde_json::{Value, json};
+
+use super::{exists, inspect, prune};
+use crate::client::{Client, ClientError, Target};
+use crate::create::read_labels;
+use crate::each::{self, Told};
+use crate::failure::{ENGINE, Failure};
+use crate::listing::{Column, Format, Listing, filters, items};
+use crate::output;
+
+const COLUMNS: [Column; 2] = [("Driver", "DRIVER"), ("Name", "VOLUME NAME")];
+
+/// Commands about volumes.
+#[derive(Subcommand, Debug)]
+pub enum VolumeCommand {
+    /// Make a volume
+    Create(CreateArguments),
+    /// Tell by the exit code whether a volume exists
+    Exists(exists::Arguments),
+    /// Show everything about volumes
+    Inspect(inspect::KindArguments),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(ListArguments),
+    /// Remove volumes that no container uses
+    Prune(prune::VolumeArguments),
+    /// Remove volumes
+    Rm(RemoveArguments),
+}
+
+/// The arguments of `kakoi volume create`.
+#[derive(clap::Args, Debug)]
+pub struct CreateArguments {
+    /// Label
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    label: Vec<String>,
+    /// Driver: local
+    #[arg(short, long, value_name = "DRIVER", default_value = "local")]
+    driver: String,
+    /// Option of the driver
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    opt: Vec<String>,
+    /// Its name; one is made up where it is absent
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// The arguments of `kakoi volume ls`.
+#[derive(clap::Args, Debug)]
+pub struct ListArguments {
+    /// Only the names
+    #[arg(short, long)]
+    quiet: bool,
+    /// Leave out the titles
+    #[arg(short = 'n', long)]
+    noheading: bool,
+    /// Only those that fit, as in name=data or dangling=true
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+    /// table, json, a template, or table and a template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// The arguments of `kakoi volume rm`.
+#[derive(clap::Args, Debug)]
+pub struct RemoveArguments {
+    /// Say nothing about volumes that do not exist
+    #[arg(short, long)]
+    force: bool,
+    /// Names of volumes
+    #[arg(value_name = "VOLUME", required = true)]
+    names: Vec<String>,
+}
+
+/// Runs a command about volumes.
+pub async fn run(command: VolumeCommand, client: &Client) -> Result<u8, Failure> {
+    match command {
+        VolumeCommand::Create(arguments) => create(arguments, client).await,
+        VolumeCommand::Exists(arguments) => exists::run(arguments, "/volumes", client).await,
+        VolumeCommand::Inspect(arguments) => inspect::run_volume(arguments, client).await,
+        VolumeCommand::Ls(arguments) => list(arguments, client).await,
+        VolumeCommand::Prune(arguments) => prune::run_volumes(arguments, client).await,
+        VolumeCommand::Rm(arguments) => remove(arguments, client).await,
+    }
+}
+
+async fn create(arguments: CreateArguments, client: &Client) -> Result<u8, Failure> {
+    let body = VolumeBody {
+        name: arguments.name.unwrap_or_default(),
+        driver: arguments.driver,
+        driver_opts: read_labels(&arguments.opt, &[])?,
+        labels: read_labels(&arguments.label, &[])?,
+    };
+    let body = serde_json::to_value(&body).map_err(ClientError::Encode)?;
+    let answer = client.post(Target::new("/volumes/create"), Some(&body)).await?;
+    output::line(answer["Name"].as_str().unwrap_or_default())?;
+    Ok(0)
+}
+
+async fn list(arguments: ListArguments, client: &Client) -> Result<u8, Failure> {
+    let format = Format::parse(arguments.format.as_deref())?;
+    let target = Target::new("/volumes").maybe("filters", filters(&arguments.filter)?.as_deref());
+    let answer = client.get(target).await?;
+    let raw = match &answer["Volumes"] {
+        Value::Null => json!([]),
+        list => list.clone(),
+    };
+    let rows: Vec<Value> = items(&raw)
+        .iter()
+        .map(|item| {
+            let labels = item["Labels"].as_object().into_iter().flatten();
+            let labels: Vec<String> = labels
+                .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+                .collect();
+            json!({
+                "Name": item["Name"],
+                "Driver": item["Driver"],
+                "Mountpoint": item["Mountpoint"],
+                "Scope": item["Scope"],
+                "CreatedAt": item["CreatedAt"],
+                "Labels": labels.join(","),
+            })
+        })
+        .collect();
+    if arguments.quiet {
+        let names: Vec<String> = rows
+            .iter()
+            .map(|row| format!("{}\n", row["Name"].as_str().unwrap_or_default()))
+            .collect();
+        output::print(&names.concat())?;
+        return Ok(0);
+    }
+    let listing = Listing {
+        columns: &COLUMNS,
+        raw: &raw,
+        rows: &rows,
+        has_no_titles: arguments.noheading,
+    };
+    listing.show(&format)?;
+    Ok(0)
+}
+
+/// Podman's: 1 where it does not exist, 2 where it is in use.
+fn status_of(error: &ClientError) -> u8 {
+    match error.status() {
+        Some(404) => 1,
+        Some(409) => 2,
+        _ => ENGINE,
+    }
+}
+
+async fn remove(arguments: RemoveArguments, client: &Client) -> Result<u8, Failure> {
+    let request = async |name: String| {
+        let target = Target::new("/volumes")
+            .segment(&name)
+            .flag("force", arguments.force);
+        match client.delete(target).await {
+            Ok(_) => Ok(Told::Line(name)),
+            Err(error) if arguments.force && error.is_not_found() => Ok(Told::Nothing),
+            Err(error) => Err(error),
+        }
+    };
+    each::run(&arguments.names, request, status_of).await
+}

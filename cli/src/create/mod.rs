@@ -1,0 +1,295 @@
+//! From the flags of `run` and `create` to the body of `POST /containers/create`.
+//!
+//! Owns the flags and their translation. Refuses to decide what is permitted: that is the daemon's. Invariants: what is not asked for stays absent;
+//! a wrong flag is refused before anything is made.
+
+mod environment;
+mod flags;
+mod mounts;
+mod policy;
+mod values;
+
+use std::collections::BTreeMap;
+
+use kakoi_api::container::{CreateBody, HealthConfig, HostConfig, LogConfig, RestartPolicy};
+use kakoi_api::{Empty, Words};
+
+pub use environment::{EnvironmentError, read_environment, read_labels};
+pub use flags::{ContainerFlags, ImageAndCommand};
+pub use mounts::MountError;
+pub use policy::{PolicyError, choose_policy, read_policy};
+pub use values::{ValueError, health_test, parse_cpus, parse_limit, parse_restart};
+
+use crate::text::{TextError, parse_duration, parse_size};
+
+/// Why flags cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FlagError {
+    /// A value of a flag.
+    #[error("{flag}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// Why.
+        #[source]
+        cause: ValueError,
+    },
+    /// A size or a duration.
+    #[error("{flag}")]
+    Text {
+        /// The flag.
+        flag: &'static str,
+        /// Why.
+        #[source]
+        cause: TextError,
+    },
+    /// The environment.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// Mounts.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Two flags that contradict each other.
+    #[error("{one} and {other} cannot be used together")]
+    Contradiction {
+        /// One.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+    /// A flag that later releases bring.
+    #[error("{flag} {words}")]
+    Later {
+        /// The flag.
+        flag: &'static str,
+        /// Why not, and what to do.
+        words: &'static str,
+    },
+}
+
+/// Which streams the caller holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+}
+
+/// Translates flags.
+pub fn create_body(
+    flags: &ContainerFlags,
+    what: &ImageAndCommand,
+    attached: Attached,
+) -> Result<CreateBody, FlagError> {
+    refuse_later(flags)?;
+    let (image, command) = what.parts();
+    let mut body = CreateBody::default();
+    let config = &mut body.config;
+    config.image = image.to_owned();
+    if !command.is_empty() {
+        config.cmd = Some(Words(command.to_vec()));
+    }
+    config.entrypoint = flags.entrypoint.as_deref().map(values::entrypoint);
+    config.hostname = flags.hostname.clone().unwrap_or_default();
+    config.domainname = flags.domainname.clone().unwrap_or_default();
+    config.user = flags.user.clone().unwrap_or_default();
+    config.working_dir = flags.workdir.clone().unwrap_or_default();
+    config.tty = flags.tty;
+    config.open_stdin = flags.interactive;
+    config.stdin_once = flags.interactive && attached.stdin;
+    config.attach_stdin = attached.stdin;
+    config.attach_stdout = attached.stdout;
+    config.attach_stderr = attached.stderr;
+    config.env = read_environment(&flags.env, &flags.env_file)?;
+    config.labels = environment::read_labels(&flags.label, &flags.label_file)?;
+    config.stop_signal = flags.stop_signal.clone().unwrap_or_default();
+    config.stop_timeout = flags.stop_timeout;
+    config.healthcheck = health(flags)?;
+    let (binds, anonymous) = mounts::binds(&flags.volume)?;
+    config.volumes = anonymous.into_iter().map(|place| (place, Empty)).collect();
+    body.host_config = host_config(flags, binds)?;
+    body.policy = flags.policy.as_deref().map(choose_policy).transpose()?;
+    Ok(body)
+}
+
+/// Flags that people know from elsewhere and that later releases bring, each with what to do now.
+fn refuse_later(flags: &ContainerFlags) -> Result<(), FlagError> {
+    const PORTS: &str = "needs a bridge network, which a later release brings: use --network host, and let the policy name the ports that may be bound";
+    const NAMES: &str = "needs a bridge network, which a later release brings: --network host uses the host's, --add-host adds single names";
+    let later = |flag, words| Err(FlagError::Later { flag, words });
+    if !flags.publish.is_empty() {
+        return later("--publish", PORTS);
+    }
+    if flags.publish_all {
+        return later("--publish-all", PORTS);
+    }
+    if !flags.dns.is_empty() {
+        return later("--dns", NAMES);
+    }
+    if let Some(network) = &flags.network
+        && !matches!(network.as_str(), "none" | "host" | "default" | "private")
+        && !network.starts_with("container:")
+        && !network.starts_with("ns:")
+    {
+        return later(
+            "--network",
+            "takes none, host or container:NAME; bridge networks come with a later release",
+        );
+    }
+    match flags.pull.as_deref() {
+        None | Some("never" | "missing") => Ok(()),
+        Some(_) => later(
+            "--pull",
+            "takes never: registries come with a later release, bring images with 'kakoi load'",
+        ),
+    }
+}
+
+fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig, FlagError> {
+    let value = |flag| move |cause| FlagError::Value { flag, cause };
+    let text = |flag| move |cause| FlagError::Text { flag, cause };
+    let size =
+        |flag, written: &Option<String>| written.as_deref().map_or(Ok(0), parse_size).map_err(text(flag));
+    let mut config = HostConfig {
+        binds,
+        container_id_file: flags
+            .cidfile
+            .as_ref()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+        network_mode: flags.network.clone().unwrap_or_default(),
+        auto_remove: flags.rm,
+        cap_add: flags.cap_add.clone(),
+        cap_drop: flags.cap_drop.clone(),
+        group_add: flags.group_add.clone(),
+        privileged: flags.privileged,
+        readonly_rootfs: flags.read_only,
+        ipc_mode: flags.ipc.clone().unwrap_or_default(),
+        pid_mode: flags.pid.clone().unwrap_or_default(),
+        uts_mode: flags.uts.clone().unwrap_or_default(),
+        userns_mode: flags.userns.clone().unwrap_or_default(),
+        cpu_shares: flags.cpu_shares.unwrap_or(0),
+        cpu_period: flags.cpu_period.unwrap_or(0),
+        cpu_quota: flags.cpu_quota.unwrap_or(0),
+        cpuset_cpus: flags.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: flags.cpuset_mems.clone().unwrap_or_default(),
+        blkio_weight: flags.blkio_weight.unwrap_or(0),
+        device_cgroup_rules: flags.device_cgroup_rule.clone(),
+        pids_limit: flags.pids_limit,
+        oom_score_adj: flags.oom_score_adj.unwrap_or(0),
+        oom_kill_disable: flags.oom_kill_disable.then_some(true),
+        init: flags.init.then_some(true),
+        ..HostConfig::default()
+    };
+    config.memory = size("--memory", &flags.memory)?;
+    config.memory_reservation = size("--memory-reservation", &flags.memory_reservation)?;
+    config.shm_size = size("--shm-size", &flags.shm_size)?;
+    config.memory_swap = flags
+        .memory_swap
+        .as_deref()
+        .map_or(Ok(0), parse_limit)
+        .map_err(text("--memory-swap"))?;
+    config.nano_cpus = flags
+        .cpus
+        .as_deref()
+        .map_or(Ok(0), parse_cpus)
+        .map_err(value("--cpus"))?;
+    if config.nano_cpus != 0 && (config.cpu_quota != 0 || config.cpu_period != 0) {
+        return Err(FlagError::Contradiction {
+            one: "--cpus",
+            other: "--cpu-quota or --cpu-period",
+        });
+    }
+    config.restart_policy = flags
+        .restart
+        .as_deref()
+        .map_or(Ok(RestartPolicy::default()), parse_restart)
+        .map_err(value("--restart"))?;
+    if config.auto_remove && !matches!(config.restart_policy.name.as_str(), "" | "no") {
+        return Err(FlagError::Contradiction {
+            one: "--rm",
+            other: "--restart",
+        });
+    }
+    config.extra_hosts = values::each(&flags.add_host, values::extra_host).map_err(value("--add-host"))?;
+    config.devices = values::each(&flags.device, values::device).map_err(value("--device"))?;
+    config.ulimits = values::each(&flags.ulimit, values::ulimit).map_err(value("--ulimit"))?;
+    config.sysctls = values::pairs(&flags.sysctl).map_err(value("--sysctl"))?;
+    config.annotations = values::pairs(&flags.annotation).map_err(value("--annotation"))?;
+    config.log_config = LogConfig {
+        kind: flags.log_driver.clone().unwrap_or_default(),
+        config: values::pairs(&flags.log_opt).map_err(value("--log-opt"))?,
+    };
+    security(flags, &mut config)?;
+    config.tmpfs = mounts::tmpfs(&flags.tmpfs)?;
+    config.mounts = mounts::long(&flags.mount)?;
+    if flags.tty {
+        config.console_size = crate::terminal::console_size();
+    }
+    Ok(config)
+}
+
+fn security(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagError> {
+    for option in &flags.security_opt {
+        if option == "systempaths=unconfined" || option == "unmask=all" || option == "unmask=ALL" {
+            config.masked_paths = Some(Vec::new());
+            config.readonly_paths = Some(Vec::new());
+            continue;
+        }
+        let option = values::security_option(option).map_err(|cause| FlagError::Value {
+            flag: "--security-opt",
+            cause,
+        })?;
+        config.security_opt.push(option);
+    }
+    Ok(())
+}
+
+fn health(flags: &ContainerFlags) -> Result<Option<HealthConfig>, FlagError> {
+    let time = |flag, written: &Option<String>| {
+        written
+            .as_deref()
+            .map_or(Ok(0), parse_duration)
+            .map_err(|cause| FlagError::Text { flag, cause })
+    };
+    let asks = flags.health_cmd.is_some()
+        || flags.health_interval.is_some()
+        || flags.health_timeout.is_some()
+        || flags.health_start_period.is_some()
+        || flags.health_retries.is_some();
+    if flags.no_healthcheck {
+        if asks {
+            return Err(FlagError::Contradiction {
+                one: "--no-healthcheck",
+                other: "--health-*",
+            });
+        }
+        return Ok(Some(HealthConfig {
+            test: vec!["NONE".to_owned()],
+            ..HealthConfig::default()
+        }));
+    }
+    if !asks {
+        return Ok(None);
+    }
+    Ok(Some(HealthConfig {
+        test: flags.health_cmd.as_deref().map(health_test).unwrap_or_default(),
+        interval: time("--health-interval", &flags.health_interval)?,
+        timeout: time("--health-timeout", &flags.health_timeout)?,
+        start_period: time("--health-start-period", &flags.health_start_period)?,
+        retries: flags.health_retries.unwrap_or(0),
+        ..HealthConfig::default()
+    }))
+}
+
+/// Pairs as a map.
+type Pairs = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests;

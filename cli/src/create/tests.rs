@@ -1,0 +1,166 @@
+//! Flags against the bodies that Docker's own client would send, and against what is refused.
+
+use clap::Parser;
+use kakoi_api::container::CreateBody;
+
+use super::{Attached, ContainerFlags, ImageAndCommand, create_body};
+
+#[derive(Parser)]
+#[command(disable_help_flag = true)]
+struct Line {
+    #[command(flatten)]
+    flags: ContainerFlags,
+    #[command(flatten)]
+    what: ImageAndCommand,
+}
+
+fn translate(words: &str) -> Result<CreateBody, String> {
+    let words = std::iter::once("run").chain(words.split(' '));
+    let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+    let attached = Attached {
+        stdin: line.flags.interactive,
+        stdout: true,
+        stderr: true,
+    };
+    create_body(&line.flags, &line.what, attached).map_err(|error| crate::failure::describe(&error))
+}
+
+fn body(words: &str) -> CreateBody {
+    translate(words).unwrap_or_else(|error| panic!("{words}: {error}"))
+}
+
+fn refuse(words: &str, reason: &str) {
+    let error = translate(words).expect_err(words);
+    assert!(error.contains(reason), "{words}: {error}");
+}
+
+#[test]
+fn everything_after_the_image_is_the_apps() {
+    let body = body("-i --rm alpine sh -c --rm -d x");
+    assert_eq!(body.config.image, "alpine");
+    assert_eq!(
+        body.config.cmd.expect("a command").0,
+        ["sh", "-c", "--rm", "-d", "x"]
+    );
+    assert!(body.host_config.auto_remove && body.config.stdin_once);
+    let bare = self::body("alpine");
+    assert!(bare.config.cmd.is_none() && bare.config.entrypoint.is_none() && bare.policy.is_none());
+    assert_eq!(bare.host_config.network_mode, "");
+}
+
+#[test]
+fn values_become_docker_s() {
+    let body = body(
+        "-m 64m --memory-swap -1 --cpus 1.5 --pids-limit 10 --ulimit nofile=10:20 --device /dev/null:/dev/x:rw \
+         --restart on-failure:3 --add-host a:10.0.0.1 --sysctl net.a=1 --log-opt max-size=1m --shm-size 1m \
+         --tmpfs /run:size=1m --security-opt no-new-privileges:true -h web -u 1:2 -w /x -e A=1 -l a=b \
+         --health-cmd true --health-interval 5s --network none --stop-timeout 3 --userns auto img",
+    );
+    let host = &body.host_config;
+    assert_eq!(
+        (host.memory, host.memory_swap, host.nano_cpus),
+        (64 << 20, -1, 1_500_000_000)
+    );
+    assert_eq!((host.pids_limit, host.shm_size), (Some(10), 1 << 20));
+    assert_eq!((host.ulimits[0].soft, host.ulimits[0].hard), (10, 20));
+    assert_eq!(host.devices[0].cgroup_permissions, "rw");
+    assert_eq!(
+        (
+            host.restart_policy.name.as_str(),
+            host.restart_policy.maximum_retry_count
+        ),
+        ("on-failure", 3)
+    );
+    assert_eq!(host.extra_hosts, ["a:10.0.0.1"]);
+    assert_eq!(host.security_opt, ["no-new-privileges=true"]);
+    assert_eq!(host.tmpfs["/run"], "size=1m");
+    assert_eq!(
+        (host.network_mode.as_str(), host.userns_mode.as_str()),
+        ("none", "auto")
+    );
+    assert_eq!(host.log_config.config["max-size"], "1m");
+    assert_eq!(host.sysctls["net.a"], "1");
+    let config = &body.config;
+    assert_eq!(
+        (
+            config.hostname.as_str(),
+            config.user.as_str(),
+            config.working_dir.as_str()
+        ),
+        ("web", "1:2", "/x")
+    );
+    assert_eq!(config.env, ["A=1"]);
+    assert_eq!(config.labels["a"], "b");
+    assert_eq!(config.stop_timeout, Some(3));
+    let health = config.healthcheck.as_ref().expect("a test");
+    assert_eq!(
+        (health.test.as_slice(), health.interval),
+        (&["CMD-SHELL".to_owned(), "true".to_owned()][..], 5_000_000_000)
+    );
+}
+
+#[test]
+fn wrong_values_are_refused_by_the_flag_s_name() {
+    refuse("-m 64x img", "--memory: \"64x\" is not a size");
+    refuse("--cpus 0 img", "--cpus");
+    refuse("--cpus abc img", "--cpus");
+    refuse("--cpus 1 --cpu-quota 5 img", "--cpus and --cpu-quota");
+    refuse("--restart sometimes img", "--restart: \"sometimes\" is not no,");
+    refuse("--restart always:3 img", "--restart");
+    refuse("--rm --restart always img", "--rm and --restart");
+    refuse("--ulimit nofile img", "--ulimit");
+    refuse("--ulimit nofile=20:10 img", "--ulimit");
+    refuse("--device dev/null img", "--device");
+    refuse("--device /dev/null:/x:q img", "--device");
+    refuse("--add-host a img", "--add-host");
+    refuse("--add-host a:notanaddress img", "--add-host");
+    refuse("--sysctl a img", "--sysctl");
+    refuse("--log-opt a img", "--log-opt");
+    refuse(
+        "--health-interval 5 --health-cmd x img",
+        "--health-interval: \"5\" is not a duration",
+    );
+    refuse(
+        "--no-healthcheck --health-cmd x img",
+        "--no-healthcheck and --health-*",
+    );
+    refuse(
+        "--security-opt seccomp=/nonexistent.json img",
+        "--security-opt: reading the seccomp profile",
+    );
+    refuse("--policy missing.yaml img", "--policy");
+    refuse("--env-file /nonexistent img", "--env-file");
+    refuse("-p 80:80 img", "--publish needs a bridge network");
+    refuse("-P img", "--publish-all");
+    refuse(
+        "--network mynet img",
+        "--network takes none, host or container:NAME",
+    );
+    refuse("--dns 1.1.1.1 img", "--dns");
+    refuse("--pull always img", "--pull takes never");
+    refuse("--nonsense img", "unexpected argument '--nonsense'");
+    refuse("--memroy 5m img", "a similar argument exists: '--memory'");
+    refuse("-i", "required arguments");
+}
+
+#[test]
+fn health_tests_and_entrypoints_keep_their_words() {
+    let test = |text: &str| super::health_test(text);
+    assert_eq!(test("none"), ["NONE"]);
+    assert_eq!(test("curl x"), ["CMD-SHELL", "curl x"]);
+    assert_eq!(test("[\"curl\",\"x\"]"), ["CMD", "curl", "x"]);
+    assert_eq!(test("[\"CMD\",\"x\"]"), ["CMD", "x"]);
+    assert_eq!(
+        body("--entrypoint /bin/x img").config.entrypoint.expect("one").0,
+        ["/bin/x"]
+    );
+    assert_eq!(
+        body("--entrypoint [\"a\",\"b\"] img")
+            .config
+            .entrypoint
+            .expect("one")
+            .0,
+        ["a", "b"]
+    );
+    assert_eq!(body("--entrypoint= img").config.entrypoint.expect("one").0, [""]);
+}
