@@ -24,7 +24,6 @@ const OCI_NAME: &str = "org.opencontainers.image.ref.name";
 /// An image to be loaded.
 pub(crate) struct Planned {
     pub(crate) id: Digest,
-    pub(crate) document: ConfigDocument,
     pub(crate) config: Member,
     /// The manifest's bytes, where the archive has one.
     pub(crate) manifest: Option<Member>,
@@ -265,7 +264,6 @@ impl Planner<'_> {
         }
         Ok(Planned {
             id,
-            document,
             config: config.clone(),
             manifest,
             layers: diff_ids.into_iter().zip(layers).collect(),

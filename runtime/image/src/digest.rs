@@ -103,11 +103,6 @@ impl<T> Hashing<T> {
         }
     }
 
-    /// Bytes that passed so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     pub(crate) fn finish(self) -> (Digest, u64, T) {
         (Digest::finish(self.hasher), self.bytes, self.inner)
     }

@@ -9,6 +9,9 @@
 //! | open (locks it, cleans up after an unclean stop) | [`ImageStore::open`] |
 //! | `load` an archive from any reader | [`ImageStore::load`] → `Vec<`[`Loaded`]`>` |
 //! | make a container | [`ImageStore::resolve`] → [`Image`]`{id, document.config, layers}`, **topmost layer first** |
+//! | `import` a root file system | [`ImageStore::import`] with [`ImportOptions`] |
+//! | `save` | [`ImageStore::save`] into any writer |
+//! | turn `USER` or `--user` into numbers | [`resolve_user`] over [`Image::layers`], for `exec` with the writable layer before them |
 //! | `images`, `inspect`, `history`, `system df` | [`ImageStore::list`], [`inspect`](ImageStore::inspect), [`history`](ImageStore::history), [`disk_usage`](ImageStore::disk_usage) |
 //! | `tag`, `untag`, `rmi`, `image prune` | [`ImageStore::tag`], [`untag`](ImageStore::untag), [`remove`](ImageStore::remove), [`prune`](ImageStore::prune) |
 //! | after a container was removed | [`ImageStore::release`] |
@@ -23,40 +26,48 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod changes;
 mod compression;
 mod config;
 mod digest;
 mod fault;
 mod guard;
+mod import;
 mod index;
 mod inspect;
 mod limits;
 mod load;
 mod reference;
 mod remove;
+mod save;
 mod sparse;
 mod spool;
 mod store;
 mod tarball;
 mod tree;
 mod unpack;
+mod users;
 
 #[cfg(test)]
 mod tests;
 
 pub use archive::{ArchiveError, architecture};
+pub use changes::{ChangeError, apply_change};
 pub use config::{ConfigDocument, ConfigError, Empty, Healthcheck, HistoryStep, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError};
 pub use guard::StreamRefusal;
+pub use import::{ImportError, ImportOptions};
 pub use index::ResolveError;
 pub use inspect::{Details, DiskUsage, HistoryEntry, Summary};
 pub use limits::Limits;
 pub use load::{LoadError, Loaded, Progress};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError};
 pub use remove::{Pruned, RemoveError, Removed, Use, Uses};
+pub use save::{ArchiveFormat, SaveError};
 pub use sparse::SparseError;
 pub use spool::SpoolError;
 pub use store::{Image, ImageStore, StoreError};
 pub use tarball::TarError;
 pub use tree::FileError;
 pub use unpack::{UnpackError, Unpacked};
+pub use users::{User, UserError, resolve_user};

@@ -339,7 +339,7 @@ impl ImageStore {
         staging: &Staging<'_>,
         diff_id: &Digest,
         member: &Member,
-    ) -> Result<Guarded<Decoder<BufReader<Counted<Box<dyn io::BufRead>>>>>, LoadError> {
+    ) -> Result<LayerContent, LoadError> {
         let (counted, mut compressed) = Counted::new(member.open()?);
         if member.compression == Compression::None {
             // It came in this size; that we packed it well for keeping says nothing about who sent it.
@@ -354,6 +354,9 @@ impl ImageStore {
         Ok(Guarded::new(decoder, compressed, &staging.path, &self.limits))
     }
 }
+
+/// A layer's blob, decoded under watch.
+type LayerContent = Guarded<Decoder<BufReader<Counted<Box<dyn io::BufRead>>>>>;
 
 impl Additions {
     pub(crate) fn take_blob(&mut self, member: &Member) {

@@ -176,7 +176,11 @@ impl Member {
 }
 
 /// Writes the current member to a file: a bare tar as a zstd frame, anything else as it is.
-fn keep(body: &mut impl Read, path: PathBuf, tick: &mut dyn FnMut()) -> Result<Member, SpoolError> {
+pub(crate) fn keep(
+    body: &mut impl Read,
+    path: PathBuf,
+    tick: &mut dyn FnMut(),
+) -> Result<Member, SpoolError> {
     let mut head = [0u8; 512];
     let filled = read_full(body, &mut head).map_err(SpoolError::Read)?;
     let head = &head[..filled];

@@ -29,7 +29,7 @@ use crate::compression::Decoder;
 use crate::config::{ConfigDocument, ConfigError};
 use crate::digest::Digest;
 use crate::fault;
-use crate::index::{INDEX_FORMAT, Index, LayerRecord, ResolveError, Stored};
+use crate::index::{INDEX_FORMAT, Index, ResolveError, Stored};
 use crate::limits::Limits;
 use crate::tree::{At, FileError, make_private_dir, remove_tree, rename, replace_file, sync_dir};
 
@@ -226,11 +226,11 @@ impl ImageStore {
         Ok(bytes)
     }
 
-    /// Opens a layer's blob as the bytes that its digest is of.
-    pub(crate) fn open_layer_blob(&self, layer: &LayerRecord) -> Result<Box<dyn Read>, FileError> {
-        let path = self.blob_path(&layer.blob, layer.stored);
-        let file = BufReader::new(File::open(&path).at("open", &path)?);
-        Ok(match layer.stored {
+    /// Opens a blob as the bytes that its digest is of.
+    pub(crate) fn open_blob(&self, blob: &Digest, stored: Stored) -> Result<Box<dyn Read>, FileError> {
+        let path = self.blob_path(blob, stored);
+        let file = BufReader::with_capacity(64 * 1024, File::open(&path).at("open", &path)?);
+        Ok(match stored {
             Stored::Plain => Box::new(file),
             Stored::Zstd => Box::new(Decoder::new(file).at("read", &path)?),
         })
