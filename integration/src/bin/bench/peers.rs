@@ -122,6 +122,7 @@ fn bundle(folder: &Path, rootfs: &Path) -> PathBuf {
         "CAP_KILL",
     ];
     let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
+    let namespaces = ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
     let document = json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -139,7 +140,7 @@ fn bundle(folder: &Path, rootfs: &Path) -> PathBuf {
         ],
         "linux": {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })),
+            "namespaces": namespaces,
             "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
