@@ -96,10 +96,29 @@ pub enum Seccomp {
 pub struct Filter {
     /// What it is for, in a few words (`unknown calls`, `denied calls`).
     pub purpose: String,
-    /// Whether calls it refuses are logged by the kernel.
+    /// Whether calls it refuses are logged by the kernel (`SECCOMP_FILTER_FLAG_LOG`, since Linux 4.14).
     pub log: bool,
+    /// Whether speculative store bypass stays on (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, since Linux 4.17); only an OCI document asks for it.
+    #[serde(default)]
+    pub speculation_allowed: bool,
+    /// Whether a process that waits for a listener's answer takes fatal signals only (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since
+    /// Linux 5.19); only an OCI document asks for it.
+    #[serde(default)]
+    pub wait_killable: bool,
+    /// Who answers the calls for which the program returns `SECCOMP_RET_USER_NOTIF`; `None` where it returns that for none.
+    #[serde(default)]
+    pub listener: Option<Listener>,
     /// The instructions.
     pub program: Vec<Instruction>,
+}
+
+/// Who answers a filter's notifications (OCI runtime specification, `linux.seccomp.listenerPath`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Path of the unix socket to which the notification descriptor is sent.
+    pub path: String,
+    /// Passed on to it, not understood here.
+    pub metadata: String,
 }
 
 /// One instruction (`struct sock_filter`): code, jump if true, jump if false, operand.

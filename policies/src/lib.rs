@@ -1,7 +1,57 @@
 //! The policy language: what a person writes, made into what a kernel enforces.
 //!
 //! Pure: no input or output, no clock, no system call, so that all of it can be tested and fuzzed on a laptop.
+//!
+//! ```text
+//! text ──parse──▶ Policy ──compose──▶ Composed ──request──▶ Composed ──bound──▶ Composed ──compile──▶ Confinement
+//!                 (one file)  (extends)          (flags)               (owner)             (kernel)
+//! ```
+//!
+//! ```
+//! use kakoi_policy::{Ceiling, Requests, ShippedOnly, bound, compose, parse};
+//!
+//! let policy = parse("app.yaml", "kakoi: 1\nextends: [strict]\nfiles: {write: [/data]}\n")?;
+//! let composed = compose(&policy, &ShippedOnly)?.request(&Requests::none());
+//! let allowed = bound(&composed, &Ceiling::built_in())?;
+//! assert_eq!(allowed.name, "app");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
+pub mod bpf;
+pub mod capability;
+pub mod ceiling;
+pub mod compile;
+pub mod compose;
 pub mod confinement;
+mod constants;
+mod decode;
+pub mod diagnostics;
+pub mod explain;
 pub mod kernel;
+pub mod model;
+pub mod oci;
+pub mod render;
+pub mod request;
+mod schema;
+pub mod shipped;
+mod syscalls;
+pub mod units;
+mod yaml;
+
+pub use capability::{Capability, CapabilityWord};
+pub use ceiling::{Ceiling, Excess, bound};
+pub use compile::{CompileError, compile};
+pub use compose::{Composed, Resolver, ShippedOnly, compose};
+pub use decode::parse;
+pub use diagnostics::{Diagnostic, Diagnostics, Origin};
+pub use explain::{Answer, Question, explain};
+pub use model::Policy;
+pub use oci::{OciSeccompError, from_oci};
+pub use request::{
+    DeviceNumbersRequest, DeviceRequest, HostNamespace, MountRequest, Requests, device_access,
+};
+pub use schema::json_schema;
+pub use shipped::{DEFAULT_POLICY, SHIPPED};
+pub use syscalls::{audit_arch, system_call_number};
+pub use yaml::DOCUMENT_BYTES_MAX;

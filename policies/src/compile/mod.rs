@@ -1,0 +1,135 @@
+//! From a composed policy to a [`Confinement`] for one identity and one kernel.
+//!
+//! Owns the translation, and the decision what happens to rules the kernel cannot enforce: a required one stops the compilation with an error
+//! that names the rule and the kernel fact, a best-effort one becomes a [`Loss`]. Pure: the same input gives the same output everywhere.
+
+pub(crate) mod landlock;
+pub(crate) mod plan;
+mod rest;
+mod seccomp;
+
+pub(crate) use rest::{MASKED_PATHS, READ_ONLY_PATHS, STANDARD_DEVICES, capability_sets, paths};
+
+use crate::bpf::AssembleError;
+use crate::compose::Composed;
+use crate::confinement::{CONFINEMENT_FORMAT, Confinement, Identity, Loss, PolicyIdentity, Seccomp};
+use crate::diagnostics::Origin;
+use crate::kernel::KernelFacts;
+use crate::model::Enforce;
+
+/// A policy cannot be enforced here.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The kernel lacks what a required rule needs.
+    #[error(
+        "rule `{says}` at {rule} is required, but {fact}; mark it `enforce: best_effort` to start without it"
+    )]
+    Unenforceable {
+        /// Where the rule stands.
+        rule: Origin,
+        /// What it says.
+        says: String,
+        /// What the kernel lacks.
+        fact: String,
+    },
+    /// No path may be executed.
+    #[error(
+        "policy `{policy}` lets nothing be executed, so that no program can start; add `files: {{execute: [/]}}` or `extends: [strict]`"
+    )]
+    NothingExecutable {
+        /// The policy's name.
+        policy: String,
+    },
+    /// The filters could not be built.
+    #[error("build the system call filters of policy `{policy}`")]
+    Filters {
+        /// The policy's name.
+        policy: String,
+        /// Why.
+        #[source]
+        source: AssembleError,
+    },
+}
+
+fn refused(rule: &Origin, says: &str, fact: &str) -> CompileError {
+    CompileError::Unenforceable {
+        rule: rule.clone(),
+        says: says.to_owned(),
+        fact: fact.to_owned(),
+    }
+}
+
+/// Compiles a policy for a process identity and a kernel.
+///
+/// # Errors
+/// A required rule that this kernel cannot enforce, or rules that make no usable container.
+pub fn compile(
+    policy: &Composed,
+    identity: &Identity,
+    facts: &KernelFacts,
+) -> Result<Confinement, CompileError> {
+    let mut losses = policy.trimmed.clone();
+    let plan = plan::plan(policy);
+    let seccomp = seccomp_of(policy, &plan, facts, &mut losses)?;
+    let landlock = landlock::compile(policy, &plan, facts, &mut losses)?;
+    let limits = rest::limits(policy);
+    Ok(Confinement {
+        format: CONFINEMENT_FORMAT,
+        arch: facts.arch,
+        policy: PolicyIdentity {
+            name: policy.name.clone(),
+            sha256: policy.sha256(),
+        },
+        identity: identity.clone(),
+        no_new_privileges: policy
+            .rules
+            .process
+            .no_new_privileges
+            .as_ref()
+            .is_none_or(|set| set.value),
+        capabilities: capability_sets(policy, identity, facts),
+        seccomp,
+        landlock,
+        devices: rest::devices(policy),
+        limits,
+        filesystem: rest::filesystem(policy),
+        network: policy.network_mode(),
+        user_namespace: policy.user_namespace(),
+        losses,
+    })
+}
+
+fn seccomp_of(
+    policy: &Composed,
+    plan: &plan::Plan,
+    facts: &KernelFacts,
+    losses: &mut Vec<Loss>,
+) -> Result<Seccomp, CompileError> {
+    let calls = &policy.rules.calls;
+    if calls.unconfined.is_some() {
+        return Ok(Seccomp::Unconfined);
+    }
+    if !facts.seccomp_filter {
+        let fact = "this kernel has no seccomp filters";
+        let rules = calls.allow.iter().chain(&calls.deny);
+        // A policy without any rule denies everything, and means it.
+        let required = rules.clone().find(|rule| rule.enforce == Enforce::Required);
+        if let Some(rule) = required {
+            return Err(refused(&rule.origin, "system_calls", fact));
+        }
+        if rules.count() == 0 {
+            return Err(refused(&Origin::flag(&policy.name), "system_calls", fact));
+        }
+        losses.push(Loss {
+            rule: "system_calls".to_owned(),
+            fact: fact.to_owned(),
+        });
+        return Ok(Seccomp::Unconfined);
+    }
+    seccomp::filters(plan, facts)
+        .map(Seccomp::Filters)
+        .map_err(|source| CompileError::Filters {
+            policy: policy.name.clone(),
+            source,
+        })
+}

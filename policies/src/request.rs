@@ -1,0 +1,158 @@
+//! What a command line asks for beside the policy: `--cap-add`, `--device`, `--privileged` …
+//!
+//! Owns [`Requests`] and their effect on a [`Composed`](crate::compose::Composed). Whether they may have it is the ceiling's business.
+
+use crate::capability::CapabilityWord;
+use crate::confinement::{DeviceAccess, MountSource, NetworkMode, UserNamespace};
+
+/// Everything a command line can ask for that touches confinement. Empty and `None` ask for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// `--cap-add`.
+    pub capabilities_add: Vec<CapabilityWord>,
+    /// `--cap-drop`.
+    pub capabilities_drop: Vec<CapabilityWord>,
+    /// `--privileged`.
+    pub privileged: bool,
+    /// `--device`.
+    pub devices: Vec<DeviceRequest>,
+    /// `--device-cgroup-rule`, as numbers.
+    pub device_rules: Vec<DeviceNumbersRequest>,
+    /// `--user`.
+    pub user: Option<String>,
+    /// `--read-only`.
+    pub read_only_root: Option<bool>,
+    /// `--security-opt no-new-privileges`.
+    pub no_new_privileges: Option<bool>,
+    /// `--security-opt seccomp=unconfined`.
+    pub seccomp_unconfined: bool,
+    /// `--security-opt systempaths=unconfined`.
+    pub system_paths_unconfined: bool,
+    /// `--umask`.
+    pub umask: Option<u32>,
+    /// `--network`.
+    pub network: Option<NetworkMode>,
+    /// `--userns`.
+    pub user_namespace: Option<UserNamespace>,
+    /// Namespaces shared with the host: `--pid host`, `--ipc host`, `--uts host`, `--cgroupns host`.
+    pub host_namespaces: Vec<HostNamespace>,
+    /// `--volume`, `--mount`, `--tmpfs`.
+    pub mounts: Vec<MountRequest>,
+    /// `--memory`, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// `--memory-swap` less `--memory`, in bytes.
+    pub swap_bytes: Option<u64>,
+    /// `--cpus`, in thousandths.
+    pub cpu_millis: Option<u64>,
+    /// `--pids-limit`.
+    pub pids: Option<u64>,
+    /// `--ulimit nofile`, the hard limit.
+    pub open_files: Option<u64>,
+}
+
+impl Requests {
+    /// Asks for nothing.
+    pub fn none() -> Self {
+        Self {
+            capabilities_add: Vec::new(),
+            capabilities_drop: Vec::new(),
+            privileged: false,
+            devices: Vec::new(),
+            device_rules: Vec::new(),
+            user: None,
+            read_only_root: None,
+            no_new_privileges: None,
+            seccomp_unconfined: false,
+            system_paths_unconfined: false,
+            umask: None,
+            network: None,
+            user_namespace: None,
+            host_namespaces: Vec::new(),
+            mounts: Vec::new(),
+            memory_bytes: None,
+            swap_bytes: None,
+            cpu_millis: None,
+            pids: None,
+            open_files: None,
+        }
+    }
+}
+
+/// `--device /dev/ttyUSB0:/dev/modem:rw`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRequest {
+    /// The host's node; absolute and below `/dev`.
+    pub path: String,
+    /// What is asked for.
+    pub access: DeviceAccess,
+}
+
+/// `--device-cgroup-rule "c 188:* rw"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceNumbersRequest {
+    /// Kind of node.
+    pub kind: crate::confinement::DeviceKind,
+    /// Major number; `None` is every one.
+    pub major: Option<u32>,
+    /// Minor number; `None` is every one.
+    pub minor: Option<u32>,
+    /// What is asked for.
+    pub access: DeviceAccess,
+}
+
+/// A mount that the command line asks for. The mounts themselves stay in the plan; only their right to be is judged here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountRequest {
+    /// What is mounted; a bind's source must be resolved to its real path before it is judged.
+    pub source: MountSource,
+    /// Absolute path inside.
+    pub target: String,
+    /// Whether it is read-only.
+    pub read_only: bool,
+}
+
+/// A namespace of the host that a container may be asked to share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostNamespace {
+    /// Process ids.
+    Pid,
+    /// System V and POSIX message queues.
+    Ipc,
+    /// Host name.
+    Uts,
+    /// Control groups.
+    Cgroup,
+}
+
+impl HostNamespace {
+    /// The word for it in a ceiling and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pid => "pid",
+            Self::Ipc => "ipc",
+            Self::Uts => "uts",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
+/// Reads letters of `rwm`, each at most once and at least one.
+pub fn device_access(text: &str) -> Option<DeviceAccess> {
+    let mut access = DeviceAccess {
+        read: false,
+        write: false,
+        mknod: false,
+    };
+    for letter in text.chars() {
+        let field = match letter {
+            'r' => &mut access.read,
+            'w' => &mut access.write,
+            'm' => &mut access.mknod,
+            _ => return None,
+        };
+        if std::mem::replace(field, true) {
+            return None;
+        }
+    }
+    (!text.is_empty()).then_some(access)
+}

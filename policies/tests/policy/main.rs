@@ -1,0 +1,4 @@
+//! The policy language from text to programs: what the shipped profiles allow and refuse, and what goes wrong how.
+
+mod given;
+mod profiles;
