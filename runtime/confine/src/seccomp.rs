@@ -104,7 +104,10 @@ pub(crate) fn restrict(arch: Arch, seccomp: &Seccomp) -> Result<ReceiptStep, Sec
 
 fn load_one(filter: &Filter) -> Result<(), SeccompError> {
     let program: Vec<_> = filter.program.iter().map(|i| (i.0, i.1, i.2, i.3)).collect();
-    let flags = if filter.log { Flags::LOG } else { Flags::NONE };
+    let mut flags = if filter.log { Flags::LOG } else { Flags::NONE };
+    if filter.speculation_allowed {
+        flags = flags.with(Flags::SPECULATION_ALLOW);
+    }
     load(&program, flags).map_err(|source| SeccompError::Load {
         purpose: filter.purpose.clone(),
         length: program.len(),

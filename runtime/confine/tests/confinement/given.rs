@@ -113,6 +113,9 @@ fn program(purpose: &str, last: u32, refused: impl Iterator<Item = (u32, u32)>) 
     Filter {
         purpose: purpose.to_owned(),
         log: true,
+        speculation_allowed: false,
+        wait_killable: false,
+        listener: None,
         program,
     }
 }
