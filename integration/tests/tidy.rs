@@ -232,7 +232,7 @@ fn dependencies_say_what_we_would_write_instead() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.contains("path = "))
     {
-        if line.rsplit_once(" # ").is_none_or(|(_, reason)| reason.len() < 9) {
+        if line.rsplit_once(" # ").is_none_or(|(_, reason)| reason.len() < 3) {
             findings.push(line.to_owned());
         }
     }
