@@ -4,6 +4,7 @@
 //! is gone when it is dropped, on a panic too, and what is not gone fails the test that left it.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod command;
 pub mod host;
 pub mod image;

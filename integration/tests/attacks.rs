@@ -316,6 +316,38 @@ fn held(pid: i32) -> String {
     held.join("\n")
 }
 
+/// Finding 10: filters are loaded so that the kernel reports what they refuse; `inspect` shows policy, confinement and receipt.
+#[test]
+fn the_receipt_says_what_is_held() {
+    needs_root!();
+    let host = Host::new();
+    host.ok(&[
+        &FLAGS[..],
+        &["-d", "--name", "held", "busybox:test", "sleep", "1000"],
+    ]
+    .concat());
+    let kakoi = host.inspect("held")["Kakoi"].clone();
+    let confinement = &kakoi["Confinement"];
+    assert_eq!(confinement["no_new_privileges"], true, "{kakoi}");
+    let filters = confinement["seccomp"]["filters"]
+        .as_array()
+        .expect("filters are loaded");
+    assert!(
+        filters.iter().any(|filter| filter["log"] == true),
+        "no refusal would be reported"
+    );
+    let steps = kakoi["Receipt"]["steps"]
+        .as_array()
+        .expect("a receipt has steps")
+        .clone();
+    for mechanism in ["no_new_privileges", "capabilities", "landlock", "seccomp"] {
+        assert!(
+            steps.iter().any(|step| step["mechanism"] == mechanism),
+            "{mechanism}: {steps:?}"
+        );
+    }
+}
+
 /// A set-user-ID program gives nothing under strict; under docker-default it does what it does under Docker.
 #[test]
 fn set_user_id_programs() {

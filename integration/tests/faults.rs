@@ -129,6 +129,20 @@ fn shim_of(host: &Host, id: &str) -> Pid {
     Pid::from_raw(pids[0])
 }
 
+/// Finding 8: libcontainer deadlocks where another thread holds a lock, so the shim has one, while it runs and while it executes more.
+#[test]
+fn the_shim_has_one_thread() {
+    needs_root!();
+    let host = Host::new();
+    let id = detached(&host, "single", &["sleep", "1000"]);
+    for _ in 0..20 {
+        host.ok(&["exec", "single", "true"]);
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", shim_of(&host, &id))).expect("the shim runs");
+        assert!(status.contains("Threads:\t1\n"), "{status}");
+    }
+}
+
 #[test]
 fn a_killed_shim_is_cleaned_up_after() {
     needs_root!();

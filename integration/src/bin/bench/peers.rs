@@ -1,11 +1,10 @@
 //! The peers of the bench: OCI runtimes on one bundle, engines on one root file system, each in folders of its own.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use kakoi_integration::bundle;
 use kakoi_integration::command::run;
-use serde_json::json;
 
 /// One competitor: a name, and the command of a round.
 pub struct Peer {
@@ -103,55 +102,9 @@ pub fn engines(folder: &Path, rootfs: &Path) -> Vec<Peer> {
     found
 }
 
-/// The bundle that every runtime gets: `true` in new namespaces with masked paths, no terminal, Docker's capabilities.
-fn bundle(folder: &Path, rootfs: &Path) -> PathBuf {
-    let bundle = folder.join("bundle");
-    let root = bundle.join("rootfs");
-    fs::create_dir_all(&root).expect("making the bundle");
-    run(
-        Command::new("tar").arg("-C").arg(&root).arg("-xf").arg(rootfs),
-        b"",
-    )
-    .ok();
-    let capabilities = [
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_FOWNER",
-        "CAP_SETGID",
-        "CAP_SETUID",
-        "CAP_KILL",
-    ];
-    let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
-    let namespaces = ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
-    let document = json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": ["/bin/true"], "env": ["PATH=/bin"], "cwd": "/", "noNewPrivileges": true,
-            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities, "inheritable": [], "ambient": [] },
-        },
-        "root": { "path": "rootfs", "readonly": true },
-        "hostname": "bench",
-        "mounts": [
-            mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        ],
-        "linux": {
-            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": namespaces,
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    });
-    fs::write(bundle.join("config.json"), document.to_string()).expect("writing the bundle's configuration");
-    bundle
-}
-
 /// `run` of Kakoi's own OCI command line and of every runtime that is installed.
 pub fn runtimes(folder: &Path, release: &Path, rootfs: &Path) -> Vec<Peer> {
-    let bundle = bundle(folder, rootfs);
+    let bundle = bundle::make(&folder.join("bundle"), rootfs, &bundle::document(&["/bin/true"]));
     let mut own: Vec<(String, Vec<String>)> = vec![(
         "kakoi-oci run".into(),
         vec![release.join("kakoi-shim").display().to_string(), "oci".into()],
