@@ -12,6 +12,9 @@ use kakoi_integration::{bundle, image, leaks, needs_root, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// What a broken bundle has changed.
+type Change = fn(&mut Value);
+
 /// One bundle and one state folder.
 struct Runtime {
     folder: TempDir,
@@ -246,7 +249,7 @@ fn control_groups_are_not_written_from_inside() {
 fn broken_bundles() {
     needs_root!();
     let runtime = Runtime::new("broken");
-    let changes: [(&str, fn(&mut Value)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("no program", |document| document["process"]["args"] = json!([])),
         ("a relative folder", |document| {
             document["process"]["cwd"] = json!("here")
