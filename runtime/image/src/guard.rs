@@ -92,7 +92,7 @@ impl<R: Read> Guarded<R> {
             self.refusal = Some(StreamRefusal::Expansion {
                 max: self.expansion_max,
             });
-        } else if self.looked_at == 0 || self.bytes - self.looked_at >= LOOK_EVERY_BYTES {
+        } else if self.looked_at == 0 || self.bytes.saturating_sub(self.looked_at) >= LOOK_EVERY_BYTES {
             self.looked_at = self.bytes.max(1);
             if free_bytes(&self.disk)? < self.reserve_bytes {
                 self.refusal = Some(StreamRefusal::Disk {

@@ -21,7 +21,7 @@ use crate::index::{LayerRecord, Record, Stored};
 use crate::reference::Reference;
 use crate::spool::{Member, SpoolError, spool};
 use crate::store::{ImageStore, Staging, StoreError};
-use crate::tarball::Reader;
+use crate::tarball::{Reader, TarError};
 use crate::tree::{FileError, create_private, make_private_dir, sync_file_system};
 use crate::unpack::{UnpackError, Unpacked, unpack};
 
@@ -115,7 +115,9 @@ impl LoadError {
             Self::Archive(ArchiveError::File(error)) | Self::Spool(SpoolError::Keep(error)) => {
                 error.is_disk_full()
             }
-            Self::Spool(SpoolError::Read(error)) => error.kind() == StorageFull,
+            Self::Spool(SpoolError::Read(error) | SpoolError::Tar(TarError::Read(error))) => {
+                error.kind() == StorageFull
+            }
             Self::Layer { source, .. } => source.kind() == StorageFull,
             Self::Unpack { source, .. } => source.is_disk_full(),
             _ => false,

@@ -109,6 +109,8 @@ impl UnpackError {
         match self {
             Self::Entry { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
             Self::Clear(error) => error.is_disk_full(),
+            // The watch over the stream reports a full disk as a read that fails.
+            Self::Tar(TarError::Read(source)) => source.kind() == StorageFull,
             _ => false,
         }
     }

@@ -1,7 +1,11 @@
 //! Tests of the store as a whole. Archives are built here, byte by byte where they have to be hostile.
 
+mod archives;
 mod build;
+mod crash;
+mod hostile;
 mod store;
+mod tools;
 
 /// Whether the tests that need root can run; says so where not, and fails where CI demands them.
 pub(crate) fn root(test: &str) -> bool {

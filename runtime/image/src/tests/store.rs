@@ -166,3 +166,300 @@ fn an_oci_layout_becomes_an_image() {
         2
     );
 }
+
+/// Uses of images that a test invents.
+fn used(by: &str, running: bool) -> impl Fn(&Digest) -> Vec<Use> {
+    let by = by.to_owned();
+    move |_| {
+        vec![Use {
+            container: by.clone(),
+            running,
+        }]
+    }
+}
+
+#[test]
+fn removal_follows_dockers_rules() {
+    if !root("removal_follows_dockers_rules") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let layers = two_layers();
+    let archive = docker_archive(&config(&layers, json!({})), &layers, &["a:1"]);
+    let fresh = || load(&store, &archive).expect("loaded")[0].id.clone();
+    let id = fresh();
+    let hex = id.hex().to_owned();
+    let untagged = |name: &str| Removed::Untagged(name.to_owned());
+
+    // A name among several goes alone, used or not.
+    store.tag("a:1", "b:2").expect("tagged");
+    assert_eq!(
+        store.remove("b:2", false, &used("c", true)).expect("untagged"),
+        [untagged("b:2")]
+    );
+    // The last one does not, while a container needs it; forced, it does, and the image stays.
+    let container = "0123456789abcdef";
+    for running in [true, false] {
+        let error = store
+            .remove("a:1", false, &used(container, running))
+            .expect_err("in use");
+        let text = format!(
+            "conflict: unable to remove repository reference \"a:1\" (must force) - container 0123456789ab is using its referenced image {}",
+            &hex[..12]
+        );
+        assert_eq!((error.to_string(), error.is_conflict()), (text, true));
+    }
+    assert_eq!(
+        store.remove("a:1", true, &used(container, true)).expect("forced"),
+        [untagged("a:1")]
+    );
+    assert_eq!(store.list().expect("list")[0].repo_tags, [""; 0]);
+    // By id: never while it runs, by force while it is stopped.
+    let error = store
+        .remove(&hex, true, &used(container, true))
+        .expect_err("running");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "conflict: unable to delete {} (cannot be forced) - image is being used by running container 0123456789ab",
+            &hex[..12]
+        )
+    );
+    let error = store
+        .remove(&hex, false, &used(container, false))
+        .expect_err("stopped");
+    assert!(
+        error
+            .to_string()
+            .contains("(must be forced) - image is being used by stopped container")
+    );
+    let files = store.resolve(&hex).expect("found").layers;
+    assert_eq!(
+        store.remove(&hex, true, &used(container, false)).expect("forced"),
+        [Removed::Deleted(id.clone())]
+    );
+    assert!(store.resolve(&hex).is_err() && store.list().expect("list").is_empty());
+    assert!(
+        files.iter().all(|layer| layer.is_dir()),
+        "the stopped container keeps its files"
+    );
+    store.release(&used(container, false)).expect("still used");
+    assert!(files[0].is_dir());
+    store.release(&nobody).expect("released");
+    assert!(inventory(dir.path()).is_empty());
+
+    // Loaded again while it was only hidden, it is there again.
+    fresh();
+    store
+        .remove("a:1", true, &used(container, false))
+        .expect("forced");
+    fresh();
+    store.release(&nobody).expect("nothing to release");
+    assert!(store.resolve("a:1").is_ok());
+    // By id with several names only by force.
+    store.tag("a:1", "b:2").expect("tagged");
+    assert!(matches!(
+        store.remove(&hex, false, &nobody),
+        Err(RemoveError::SeveralNames { .. })
+    ));
+    let removed = store.remove(&hex, true, &nobody).expect("forced");
+    assert_eq!(
+        removed[..3],
+        [untagged("a:1"), untagged("b:2"), Removed::Deleted(id)]
+    );
+    assert!(matches!(
+        store.remove("a:1", true, &nobody),
+        Err(RemoveError::Store(StoreError::Resolve(_)))
+    ));
+}
+
+#[test]
+fn names_move_and_dangling_images_are_pruned() {
+    if !root("names_move_and_dangling_images_are_pruned") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let layers = two_layers();
+    let first = docker_archive(&config(&layers, json!({})), &layers, &["app"]);
+    let newer = config(
+        &layers[..1],
+        json!({"created": "2026-06-01T00:00:00Z", "config": {"Labels": {"k": "v"}}}),
+    );
+    let second = docker_archive(&newer, &layers[..1], &["app"]);
+    let old = load(&store, &first).expect("loaded")[0].id.clone();
+    let new = load(&store, &second).expect("loaded")[0].id.clone();
+    assert_eq!(store.resolve("app").expect("found").id, new);
+    let list = store.list().expect("list");
+    assert_eq!(
+        list.iter().map(|summary| &summary.id).collect::<Vec<_>>(),
+        [&new, &old],
+        "the newest first"
+    );
+    assert_eq!(
+        (&list[0].repo_tags[..], &list[1].repo_tags[..]),
+        (&["app:latest".to_owned()][..], &[][..])
+    );
+    // The base has 22 + 1 + 1 bytes of files and is in both; the top adds 3.
+    assert_eq!(
+        (
+            list[0].size,
+            list[0].shared_size,
+            list[1].size,
+            list[1].shared_size
+        ),
+        (24, 24, 27, 24)
+    );
+    assert_eq!(
+        (list[0].created_seconds, list[0].labels["k"].as_str()),
+        (1_780_272_000, "v")
+    );
+    assert!(store.tag("app", "App").is_err() && store.tag("nope", "x").is_err());
+    assert_eq!(store.prune(false, &used("c", false)).expect("in use").removed, []);
+    let pruned = store.prune(false, &nobody).expect("pruned");
+    assert_eq!(
+        (pruned.removed.len(), pruned.reclaimed_bytes),
+        (2, 3),
+        "{pruned:?}"
+    );
+    assert!(store.resolve("app").is_ok() && store.resolve(old.hex()).is_err());
+    assert_eq!(
+        store.untag("app").expect("untagged"),
+        [Removed::Untagged("app:latest".to_owned())]
+    );
+    store.prune(true, &nobody).expect("pruned");
+    assert!(inventory(dir.path()).is_empty());
+    assert_eq!(store.disk_usage().expect("usage"), DiskUsage::default());
+}
+
+#[test]
+fn details_and_history_are_told() {
+    if !root("details_and_history_are_told") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let layers = two_layers();
+    let history = json!([
+        {"created": "2026-01-01T00:00:00Z", "created_by": "ADD file:1"},
+        {"created": "2026-01-02T00:00:00Z", "created_by": "ENV A=1", "empty_layer": true},
+        {"created": "2026-01-03T00:00:00.5Z", "created_by": "COPY x", "comment": "buildkit"},
+    ]);
+    let bytes = config(
+        &layers,
+        json!({"history": history, "variant": "v2", "author": "me"}),
+    );
+    let id = load(&store, &docker_archive(&bytes, &layers, &["x:1", "x:2"])).expect("loaded")[0]
+        .id
+        .clone();
+    let entry = |created_seconds, created_by: &str, size, comment: &str| HistoryEntry {
+        id: None,
+        created_seconds,
+        created_by: created_by.to_owned(),
+        tags: Vec::new(),
+        size,
+        comment: comment.to_owned(),
+    };
+    let newest = HistoryEntry {
+        id: Some(id.clone()),
+        tags: vec!["x:1".to_owned(), "x:2".to_owned()],
+        ..entry(1_767_398_400, "COPY x", 3, "buildkit")
+    };
+    let expected = [
+        newest,
+        entry(1_767_312_000, "ENV A=1", 0, ""),
+        entry(1_767_225_600, "ADD file:1", 24, ""),
+    ];
+    assert_eq!(store.history("x:2").expect("history"), expected);
+    let details = store.inspect(id.hex()).expect("details");
+    assert_eq!(
+        (
+            details.document.variant.as_str(),
+            details.document.author.as_str()
+        ),
+        ("v2", "me")
+    );
+    assert_eq!(
+        details.document.rootfs.diff_ids,
+        [Digest::of(&layers[0]), Digest::of(&layers[1])]
+    );
+    assert_eq!(details.summary, store.list().expect("list")[0]);
+    assert_eq!(details.summary.repo_digests, [""; 0]);
+}
+
+#[test]
+fn what_is_saved_loads_as_the_same() {
+    if !root("what_is_saved_loads_as_the_same") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let layers = two_layers();
+    load(
+        &store,
+        &docker_archive(
+            &config(&layers, json!({})),
+            &layers,
+            &["plain:1", "quay.io/q/plain:2"],
+        ),
+    )
+    .expect("loaded");
+    let packed = config(&layers[..1], json!({"author": "packed"}));
+    let mut layout = Layout::default();
+    let descriptor = layout.image(&packed, &[(GZIP, gzip(&layers[0]))]);
+    layout.top(
+        descriptor,
+        json!({"io.containerd.image.name": "docker.io/library/packed:1"}),
+    );
+    load(&store, &layout.finish()).expect("loaded");
+    let names = ["plain:1", "quay.io/q/plain:2", "packed:1"].map(str::to_owned);
+    for format in [ArchiveFormat::Docker, ArchiveFormat::Oci] {
+        let mut saved = Vec::new();
+        store.save(&names, format, &mut saved).expect("saved");
+        let other_dir = tempfile::tempdir().expect("folder");
+        let other = ImageStore::open(other_dir.path()).expect("open");
+        assert_eq!(load(&other, &saved).expect("loaded").len(), 2);
+        for name in &names {
+            let (here, there) = (
+                store.inspect(name).expect("here"),
+                other.inspect(name).expect("there"),
+            );
+            assert_eq!(
+                (&here.summary.id, &here.manifest),
+                (&there.summary.id, &there.manifest),
+                "{name}"
+            );
+            assert_eq!(here.summary.size, there.summary.size);
+        }
+        let mut again = Vec::new();
+        other.save(&names, format, &mut again).expect("saved again");
+        assert_eq!(saved, again, "the same images make the same bytes");
+        assert_eq!(inventory(dir.path()).len(), inventory(other_dir.path()).len());
+    }
+    // By id no name goes along.
+    let mut saved = Vec::new();
+    let id = store.inspect("plain:1").expect("found").summary.id;
+    store
+        .save(&[id.hex()[..12].to_owned()], ArchiveFormat::Docker, &mut saved)
+        .expect("saved");
+    let other_dir = tempfile::tempdir().expect("folder");
+    let loaded = load(&ImageStore::open(other_dir.path()).expect("open"), &saved).expect("loaded");
+    assert_eq!(loaded, [Loaded { id, names: vec![] }]);
+    assert!(matches!(
+        store.save(&[], ArchiveFormat::Oci, &mut Vec::new()),
+        Err(SaveError::Nothing)
+    ));
+    // Damage is noticed on the way out.
+    for blob in fs::read_dir(dir.path().join("images/blobs/sha256")).expect("list") {
+        let path = blob.expect("blob").path();
+        if path.extension().is_some() {
+            let bytes = fs::read(&path).expect("blob");
+            fs::write(&path, &bytes[..bytes.len() - 5]).expect("cut");
+        }
+    }
+    assert!(matches!(
+        store.save(&names, ArchiveFormat::Oci, &mut Vec::new()),
+        Err(SaveError::Damaged { .. })
+    ));
+}
