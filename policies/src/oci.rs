@@ -45,6 +45,12 @@ pub enum OciSeccompError {
         /// Why not.
         reason: &'static str,
     },
+    /// `errnoRet` beside an action that returns none.
+    #[error("linux.seccomp: errnoRet with {action}, which returns no error number")]
+    Errno {
+        /// The action.
+        action: String,
+    },
     /// An argument's index is not 0 to 5.
     #[error("linux.seccomp: argument index {index} of `{name}` is not 0 to 5")]
     Index {
@@ -59,9 +65,6 @@ pub enum OciSeccompError {
         /// How many.
         count: usize,
     },
-    /// The document names none of this machine's entry points.
-    #[error("linux.seccomp: none of its architectures is this machine's")]
-    Foreign,
     /// The program could not be built.
     #[error("build the filter of linux.seccomp")]
     Assemble {
@@ -308,6 +311,11 @@ fn notifies(rules: &[Rule]) -> Result<bool, OciSeccompError> {
 }
 
 fn action(word: &str, errno: Option<u32>) -> Result<u32, OciSeccompError> {
+    if errno.is_some() && !matches!(word, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") && ACTIONS.contains(&word) {
+        return Err(OciSeccompError::Errno {
+            action: word.to_owned(),
+        });
+    }
     // The data is 16 bits; an errno over MAX_ERRNO would not look like an error to libc, and the kernel caps it.
     let data = errno.map(|errno| errno & 0xffff);
     Ok(match word {

@@ -32,6 +32,14 @@ pub enum CompileError {
         /// What the kernel lacks.
         fact: String,
     },
+    /// No program may be executed, because the system call is denied.
+    #[error(
+        "policy `{policy}` does not allow the system call `execve`, so that no program can start; add `system_calls: {{allow: [\"@process\"]}}` or `extends: [strict]`"
+    )]
+    NoExecve {
+        /// The policy's name.
+        policy: String,
+    },
     /// No path may be executed.
     #[error(
         "policy `{policy}` lets nothing be executed, so that no program can start; add `files: {{execute: [/]}}` or `extends: [strict]`"
@@ -125,6 +133,11 @@ fn seccomp_of(
             fact: fact.to_owned(),
         });
         return Ok(Seccomp::Unconfined);
+    }
+    if plan.action("execve", &[0; 6]) != plan::Action::Allow {
+        return Err(CompileError::NoExecve {
+            policy: policy.name.clone(),
+        });
     }
     seccomp::filters(plan, facts)
         .map(Seccomp::Filters)

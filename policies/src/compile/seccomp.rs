@@ -16,6 +16,9 @@ use crate::constants::{ENOSYS, EPERM};
 use crate::kernel::{Arch, KernelFacts};
 use crate::syscalls::{self, Entry};
 
+/// seccomp(2)'s first argument when a filter is loaded.
+const SET_MODE_FILTER: u64 = 1;
+
 pub(crate) fn filters(plan: &Plan, facts: &KernelFacts) -> Result<Vec<Filter>, AssembleError> {
     let filter = |purpose: &str, log, program| Filter {
         purpose: purpose.to_owned(),
@@ -26,7 +29,9 @@ pub(crate) fn filters(plan: &Plan, facts: &KernelFacts) -> Result<Vec<Filter>, A
         program,
     };
     let mut filters = vec![filter("policy", facts.seccomp_log, policy(plan, facts.arch)?)];
-    if facts.seccomp_log {
+    // A policy that does not let the app load filters does not let us load a second one. The first alone refuses the same calls.
+    let loads_another = plan.action("seccomp", &[SET_MODE_FILTER, 0, 0, 0, 0, 0]) == Action::Allow;
+    if facts.seccomp_log && loads_another {
         filters.push(filter("quiet", false, quiet(plan, facts.arch)?));
     }
     Ok(filters)

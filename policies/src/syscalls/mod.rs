@@ -64,6 +64,11 @@ pub fn system_call_number(arch: Arch, name: &str) -> Option<u32> {
     number(arch.into(), name)
 }
 
+/// Every system call of an architecture, by name.
+pub fn system_call_names(arch: Arch) -> impl Iterator<Item = &'static str> {
+    Entry::from(arch).table().iter().map(|(name, _)| *name)
+}
+
 /// What `seccomp_data.arch` holds on an architecture (`AUDIT_ARCH_*`, linux/audit.h).
 pub fn audit_arch(arch: Arch) -> u32 {
     Entry::from(arch).audit()

@@ -1,4 +1,6 @@
 //! The policy language from text to programs: what the shipped profiles allow and refuse, and what goes wrong how.
 
+mod attacks;
+mod docker;
 mod given;
 mod profiles;
