@@ -206,6 +206,19 @@ impl Index {
             .collect()
     }
 
+    /// Its tags, and the digests under which registries served it.
+    pub(crate) fn names_of(&self, id: &Digest) -> Vec<Reference> {
+        let digests = self
+            .images
+            .get(id)
+            .map(|record| record.repo_digests.as_slice())
+            .unwrap_or_default();
+        self.tags_of(id)
+            .into_iter()
+            .chain(digests.iter().cloned())
+            .collect()
+    }
+
     /// Every blob that some image needs: configurations, manifests and layers.
     pub(crate) fn blobs(&self) -> BTreeSet<Digest> {
         let mut blobs = BTreeSet::new();
@@ -238,4 +251,91 @@ pub(crate) fn chain_ids(layers: &[LayerRecord]) -> Vec<Digest> {
         chains.push(chain);
     }
     chains
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stored form as the module's header draws it.
+    #[test]
+    fn the_drawing_is_read() {
+        let drawing: String = include_str!("index.rs")
+            .lines()
+            .skip_while(|line| *line != "//! ```text")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//! "))
+            .collect();
+        let hex = |short: &str| format!("sha256:{}", short.repeat(32));
+        let drawing = ["9f", "01", "aa", "bb"].iter().fold(drawing, |text, short| {
+            text.replace(&format!("sha256:{short}…"), &hex(short))
+        });
+        let index: Index = serde_json::from_str(&drawing).expect("the drawing is an index");
+        let written = serde_json::to_string(&index).expect("json");
+        assert_eq!(serde_json::from_str::<Index>(&written).expect("json"), index);
+        let image = index.find("busybox").expect("named");
+        assert_eq!(image.id().to_string(), hex("9f"));
+        assert_eq!((index.blobs().len(), index.layers().len()), (3, 1));
+        assert!(serde_json::from_str::<Index>(&drawing.replace("hidden", "hiden")).is_err());
+    }
+
+    #[test]
+    fn names_win_over_beginnings_of_ids_and_whole_ids_over_names() {
+        let mut index = Index::new();
+        let ids: Vec<Digest> = ["ab", "ac"]
+            .iter()
+            .map(|s| Digest::from_hex(&s.repeat(32)).expect("hex"))
+            .collect();
+        for id in &ids {
+            let record = Record {
+                manifest: id.clone(),
+                layers: Vec::new(),
+                repo_digests: Vec::new(),
+                loaded: String::new(),
+                hidden: false,
+            };
+            index.images.insert(id.clone(), record);
+        }
+        index
+            .tags
+            .insert(Reference::parse("ab").expect("name"), ids[1].clone());
+        assert_eq!(index.find("ab").expect("a name").id(), &ids[1]);
+        assert_eq!(index.find("aba").expect("a beginning").id(), &ids[0]);
+        assert_eq!(
+            index.find("sha256:ab").map(|found| found.id().clone()),
+            Ok(ids[0].clone())
+        );
+        assert_eq!(
+            index.find("a"),
+            Err(ResolveError::Ambiguous {
+                prefix: "a".to_owned(),
+                count: 2
+            })
+        );
+        assert_eq!(
+            index.find("ad"),
+            Err(ResolveError::NotFound {
+                name: "ad:latest".to_owned()
+            })
+        );
+        // One that only a stopped container still has is nobody's.
+        index.images.get_mut(&ids[0]).expect("there").hidden = true;
+        assert!(index.find(ids[0].hex()).is_err());
+        assert_eq!(index.find("a").expect("no longer ambiguous").id(), &ids[1]);
+    }
+
+    #[test]
+    fn chains_are_those_of_the_specification() {
+        let layer = |text: &str| LayerRecord {
+            diff_id: Digest::of(text.as_bytes()),
+            blob: Digest::of(b""),
+            stored: Stored::Plain,
+            bytes: 0,
+        };
+        let (a, b) = (layer("a"), layer("b"));
+        let both = Digest::of(format!("{} {}", a.diff_id, b.diff_id).as_bytes());
+        assert_eq!(chain_ids(&[a.clone(), b]), [a.diff_id, both]);
+        assert!(chain_ids(&[]).is_empty());
+    }
 }

@@ -14,7 +14,8 @@
 //! | turn `USER` or `--user` into numbers | [`resolve_user`] over [`Image::layers`], for `exec` with the writable layer before them |
 //! | `images`, `inspect`, `history`, `system df` | [`ImageStore::list`], [`inspect`](ImageStore::inspect), [`history`](ImageStore::history), [`disk_usage`](ImageStore::disk_usage) |
 //! | `tag`, `untag`, `rmi`, `image prune` | [`ImageStore::tag`], [`untag`](ImageStore::untag), [`remove`](ImageStore::remove), [`prune`](ImageStore::prune) |
-//! | after a container was removed | [`ImageStore::release`] |
+//! | after a container was removed, and once after the daemon's start | [`ImageStore::release`] |
+//! | answer a client with an error | [`client_message`] of it, `is_conflict`, `is_disk_full`; [`ResolveError::NotFound`] is a 404 |
 //!
 //! Layers are ready as overlayfs lowerdirs: a removed file is a character device 0:0, a folder that hides those below it has
 //! `trusted.overlay.opaque=y`. Whoever copies layers instead of mounting them must copy the lowest first, remove what a 0:0 device names, and
@@ -68,6 +69,6 @@ pub use sparse::SparseError;
 pub use spool::SpoolError;
 pub use store::{Image, ImageStore, StoreError};
 pub use tarball::TarError;
-pub use tree::FileError;
+pub use tree::{FileError, client_message};
 pub use unpack::{UnpackError, Unpacked};
 pub use users::{User, UserError, resolve_user};

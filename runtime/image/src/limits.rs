@@ -34,7 +34,7 @@ pub struct Limits {
 impl Limits {
     /// The limits used outside tests.
     pub const DEVICE: Self = Self {
-        layer_bytes_max: 1 << 40,
+        layer_bytes_max: 1 << 38,
         layer_entries_max: 1_000_000,
         expansion_max: 200,
         expansion_free_bytes: 64 << 20,

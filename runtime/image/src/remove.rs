@@ -124,7 +124,7 @@ impl ImageStore {
         let mut index = state.index.clone();
         let names = match index.find(name).map_err(StoreError::from)? {
             Found::Name(reference, _) => vec![reference],
-            Found::Id(id) => index.tags_of(&id),
+            Found::Id(id) => index.names_of(&id),
         };
         let mut removed = Vec::new();
         take_names(&mut index, &names, &mut removed);
@@ -171,6 +171,7 @@ impl ImageStore {
         for id in candidates {
             let names = index.tags_of(&id);
             if (all || names.is_empty()) && uses(&id).is_empty() && wanted(&id) {
+                let names = index.names_of(&id);
                 take_names(&mut index, &names, &mut pruned.removed);
                 delete(&mut index, &id, false, &mut pruned.removed);
             }
@@ -207,12 +208,11 @@ fn decide(
     let found = index.find(name).map_err(StoreError::from)?;
     let id = found.id().clone();
     let users = uses(&id);
-    let names = index.tags_of(&id);
+    let names = index.names_of(&id);
     let is_name = matches!(found, Found::Name(..));
     if let Found::Name(reference, _) = found {
-        let is_tag = reference.digest().is_none();
         if !force
-            && names.len() <= 1
+            && is_one_name(&names)
             && let Some(user) = users.first()
         {
             return Err(RemoveError::NameInUse {
@@ -221,17 +221,25 @@ fn decide(
                 id: short(id.hex()),
             });
         }
-        if is_tag {
-            take_names(index, std::slice::from_ref(&reference), removed);
+        take_names(index, std::slice::from_ref(&reference), removed);
+        let left = index.names_of(&id);
+        let same_repository =
+            |name: &&Reference| name.familiar_repository() == reference.familiar_repository();
+        if reference.tag().is_some()
+            && left
+                .iter()
+                .filter(same_repository)
+                .all(|name| name.tag().is_none())
+        {
+            // The digests under which the repository served the image go with its last tag there.
+            let digests: Vec<Reference> = left.iter().filter(same_repository).cloned().collect();
+            take_names(index, &digests, removed);
         }
-        // By digest: the image has no further name only if it has no tag.
-        if !index.tags_of(&id).is_empty() {
+        if !index.names_of(&id).is_empty() {
             return Ok(());
         }
-    } else {
-        if !force && !one_repository(&names) {
-            return Err(RemoveError::SeveralNames { id: short(id.hex()) });
-        }
+    } else if !force && !is_one_name(&names) {
+        return Err(RemoveError::SeveralNames { id: short(id.hex()) });
     }
     let running = users.iter().find(|user| user.running);
     let stopped = users.iter().find(|user| !user.running);
@@ -252,15 +260,22 @@ fn decide(
         }
         _ => {}
     }
-    let names = index.tags_of(&id);
+    let names = index.names_of(&id);
     take_names(index, &names, removed);
     delete(index, &id, stopped.is_some(), removed);
     Ok(())
 }
 
+/// Takes tags away, and digests under which a registry served an image.
 fn take_names(index: &mut Index, names: &[Reference], removed: &mut Vec<Removed>) {
     for name in names {
-        if index.tags.remove(name).is_some() {
+        let mut taken = index.tags.remove(name).is_some();
+        for record in index.images.values_mut() {
+            let before = record.repo_digests.len();
+            record.repo_digests.retain(|known| known != name);
+            taken |= record.repo_digests.len() < before;
+        }
+        if taken {
             removed.push(Removed::Untagged(name.familiar()));
         }
     }
@@ -290,9 +305,13 @@ fn delete(index: &mut Index, id: &Digest, keep_files: bool, removed: &mut Vec<Re
     removed.extend(gone.map(Removed::Deleted));
 }
 
-fn one_repository(names: &[Reference]) -> bool {
-    // Docker counts one tag, with any digests beside it, as one name.
-    names.len() <= 1
+/// One tag counts as one name, with the digests of its repository beside it.
+fn is_one_name(names: &[Reference]) -> bool {
+    let repository = |name: &Reference| name.familiar_repository();
+    names.iter().filter(|name| name.tag().is_some()).count() <= 1
+        && names
+            .windows(2)
+            .all(|pair| repository(&pair[0]) == repository(&pair[1]))
 }
 
 fn unpacked_bytes(index: &Index) -> u64 {

@@ -4,13 +4,21 @@
 //! disjoint and within `size`, so a writer that seeks to each in turn writes every byte once.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use tar::Header;
 
-use crate::tarball::number;
+use crate::tarball::{number, numeric};
 
 /// Most fragments of one file: GNU tar makes one per hole; this many need a map of a megabyte.
 pub const FRAGMENTS_MAX: usize = 1 << 15;
+
+/// Fields of the old format, in the header and in the blocks after it.
+const OLD_FRAGMENTS: Range<usize> = 386..482;
+const OLD_EXTENDED: usize = 482;
+const REAL_SIZE: Range<usize> = 483..495;
+const MORE_FRAGMENTS: Range<usize> = 0..504;
+const MORE_EXTENDED: usize = 504;
 
 /// Where the data of a sparse file lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,26 +45,16 @@ pub enum SparseError {
 impl SparseMap {
     /// The old GNU type `S`: four fragments in the header, more in blocks that follow it.
     pub(crate) fn old_gnu(header: &Header, blocks: &mut impl Read) -> Result<Self, SparseError> {
-        let gnu = header.as_gnu().ok_or(SparseError::Map)?;
-        let size = gnu.real_size().map_err(|_| SparseError::Map)?;
+        let header = header.as_bytes();
+        let size = positive(&header[REAL_SIZE])?;
         let mut fragments = Vec::new();
-        let mut take = |entries: &[tar::GnuSparseHeader]| {
-            for entry in entries.iter().filter(|entry| !entry.is_empty()) {
-                let offset = entry.offset().map_err(|_| SparseError::Map)?;
-                let length = entry.length().map_err(|_| SparseError::Map)?;
-                push(&mut fragments, offset, length)?;
-            }
-            Ok(())
-        };
-        take(&gnu.sparse)?;
-        let mut more = gnu.is_extended();
+        take_entries(&mut fragments, &header[OLD_FRAGMENTS])?;
+        let mut more = header[OLD_EXTENDED] != 0;
         while more {
-            let mut extended = tar::GnuExtSparseHeader::new();
-            blocks
-                .read_exact(extended.as_mut_bytes())
-                .map_err(SparseError::Read)?;
-            take(&extended.sparse)?;
-            more = extended.is_extended();
+            let mut block = [0u8; 512];
+            blocks.read_exact(&mut block).map_err(SparseError::Read)?;
+            take_entries(&mut fragments, &block[MORE_FRAGMENTS])?;
+            more = block[MORE_EXTENDED] != 0;
         }
         Self::checked(fragments, size)
     }
@@ -121,6 +119,23 @@ impl SparseMap {
             Ok(Self { fragments, size })
         }
     }
+}
+
+/// Fragments as the old format holds them: pairs of number fields, empty ones at the end.
+fn take_entries(fragments: &mut Vec<(u64, u64)>, entries: &[u8]) -> Result<(), SparseError> {
+    for entry in entries
+        .chunks_exact(24)
+        .filter(|entry| entry[0] != 0 && entry[12] != 0)
+    {
+        push(fragments, positive(&entry[..12])?, positive(&entry[12..])?)?;
+    }
+    Ok(())
+}
+
+fn positive(field: &[u8]) -> Result<u64, SparseError> {
+    numeric(field)
+        .and_then(|number| u64::try_from(number).ok())
+        .ok_or(SparseError::Map)
 }
 
 fn push(fragments: &mut Vec<(u64, u64)>, offset: u64, length: u64) -> Result<(), SparseError> {

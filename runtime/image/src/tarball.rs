@@ -1,13 +1,14 @@
 //! A streaming tar reader for hostile input.
 //!
 //! Owns the formats: ustar, GNU (long names, base-256 numbers), PAX records, GNU sparse files. Refuses to know what entries are for. Headers'
-//! fields are read by the `tar` crate; its iterator is not used, because it reads extension records of any size into memory. Where formats
+//! layout is the `tar` crate's; its iterator is not used, because it reads extension records of any size into memory. Where formats
 //! leave room (sizes of links, trailing slashes, a lone zero block), this reads as Go's archive/tar does, so that an image means here what it
 //! meant to the engine that made it.
 //!
 //! Invariant: memory is bounded by the constants below, whatever the input says; a truncated archive is an error, never a short file.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use tar::{EntryType, Header};
 
@@ -15,6 +16,15 @@ use crate::sparse::{SparseError, SparseMap};
 
 /// Size of a tar block.
 const BLOCK: usize = 512;
+const MODE: Range<usize> = 100..108;
+const UID: Range<usize> = 108..116;
+const GID: Range<usize> = 116..124;
+const SIZE: Range<usize> = 124..136;
+const MTIME: Range<usize> = 136..148;
+const CHECKSUM: Range<usize> = 148..156;
+const TYPE: usize = 156;
+const MAJOR: Range<usize> = 329..337;
+const MINOR: Range<usize> = 337..345;
 /// Most bytes of one extension record: names are at most 4096 bytes and extended attributes at most 64 KiB each.
 pub const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// Most extension records before one entry: one of each kind is all that writers make.
@@ -116,7 +126,7 @@ impl<R: Read> Reader<R> {
             let Some(header) = self.read_header()? else {
                 return Ok(None);
             };
-            let size = header.entry_size().map_err(|_| bad("size"))?;
+            let size = field(&header, SIZE).ok_or(bad("size"))?;
             match header.entry_type() {
                 EntryType::XHeader => extensions.pax = self.read_extension(size)?,
                 EntryType::GNULongName => extensions.long_name = Some(trim_nul(self.read_extension(size)?)),
@@ -149,7 +159,7 @@ impl<R: Read> Reader<R> {
         let kind = kind(header, &path)?;
         let mut size = match (kind, pax.size) {
             (Kind::File, Some(size)) => size,
-            (Kind::File, None) => header.entry_size().map_err(|_| bad("size"))?,
+            (Kind::File, None) => field(header, SIZE).ok_or(bad("size"))?,
             // The others have no body, whatever their size field says.
             _ => 0,
         };
@@ -174,25 +184,21 @@ impl<R: Read> Reader<R> {
         if path.contains(&0) || link.contains(&0) {
             return Err(bad("path with a NUL"));
         }
-        let id = |pax: Option<u64>, field: io::Result<u64>, name| match pax.map_or(field, Ok) {
+        let id = |pax: Option<u64>, range, name| match pax.or_else(|| field(header, range)) {
             // The last id means "unchanged" to chown(2).
-            Ok(id) if id < u64::from(u32::MAX) => Ok(id as u32),
+            Some(id) if id < u64::from(u32::MAX) => Ok(id as u32),
             _ => Err(bad(name)),
         };
         Ok(Entry {
             kind,
             path,
             link,
-            mode: header.mode().map_err(|_| bad("mode"))? & 0o7777,
-            uid: id(pax.uid, header.uid(), "uid")?,
-            gid: id(pax.gid, header.gid(), "gid")?,
+            mode: (field(header, MODE).ok_or(bad("mode"))? & 0o7777) as u32,
+            uid: id(pax.uid, UID, "uid")?,
+            gid: id(pax.gid, GID, "gid")?,
             mtime: match pax.mtime {
                 Some(mtime) => mtime,
-                // Years beyond what file systems hold are cut, not refused: Docker does the same.
-                None => (
-                    i64::try_from(header.mtime().map_err(|_| bad("mtime"))?).unwrap_or(i64::from(u32::MAX)),
-                    0,
-                ),
+                None => (numeric(&header.as_bytes()[MTIME]).ok_or(bad("mtime"))?, 0),
             },
             size,
             xattrs: pax.xattrs,
@@ -263,7 +269,7 @@ impl<R: Read> Reader<R> {
             .map(|b| u32::from(*b))
             .sum::<u32>()
             + 8 * 32;
-        if header.cksum().ok() != Some(sum) {
+        if field(&header, CHECKSUM) != Some(u64::from(sum)) {
             return Err(bad("checksum"));
         }
         Ok(Some(header))
@@ -411,14 +417,17 @@ impl Pax {
 
 fn kind(header: &Header, path: &[u8]) -> Result<Kind, TarError> {
     let device = |block| {
-        let field = |value: io::Result<Option<u32>>| value.ok().flatten().ok_or(bad("device number"));
+        let number = |range| {
+            let number = field(header, range).and_then(|number| u32::try_from(number).ok());
+            number.ok_or(bad("device number"))
+        };
         Ok(Kind::Device {
             block,
-            major: field(header.device_major())?,
-            minor: field(header.device_minor())?,
+            major: number(MAJOR)?,
+            minor: number(MINOR)?,
         })
     };
-    match header.as_bytes()[156] {
+    match header.as_bytes()[TYPE] {
         // The oldest tars had no type for directories.
         0 if path.last() == Some(&b'/') => Ok(Kind::Directory),
         0 | b'0' | b'7' | b'S' => Ok(Kind::File),
@@ -430,6 +439,38 @@ fn kind(header: &Header, path: &[u8]) -> Result<Kind, TarError> {
         b'6' => Ok(Kind::Fifo),
         kind => Err(TarError::UnknownType { kind }),
     }
+}
+
+/// A number field of a header that cannot be negative.
+fn field(header: &Header, range: Range<usize>) -> Option<u64> {
+    u64::try_from(numeric(&header.as_bytes()[range])?).ok()
+}
+
+/// A number as headers hold it: octal digits between blanks and NULs, nothing at all meaning 0, or two's complement after a set high bit. As
+/// Go reads it; the `tar` crate refuses empty fields, which old tools write.
+pub(crate) fn numeric(field: &[u8]) -> Option<i64> {
+    let first = *field.first()?;
+    if first & 0x80 != 0 {
+        let negative = first & 0x40 != 0;
+        let start = i128::from(if negative { first | 0x80 } else { first & 0x7f } as i8);
+        // Twelve bytes at most, so nothing is shifted out before it is looked at.
+        let number = field[1..]
+            .iter()
+            .fold(start, |number, byte| (number << 8) | i128::from(*byte));
+        return i64::try_from(number).ok();
+    }
+    let end = field
+        .iter()
+        .rposition(|b| !matches!(b, b' ' | 0))
+        .map_or(0, |last| last + 1);
+    let start = field.iter().position(|b| !matches!(b, b' ' | 0)).unwrap_or(end);
+    let digits = &field[start..end];
+    let digits = &digits[..digits.iter().position(|b| *b == 0).unwrap_or(digits.len())];
+    let octal = |number: i64, digit: &u8| match digit {
+        b'0'..=b'7' => number.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
+        _ => None,
+    };
+    digits.iter().try_fold(0, octal)
 }
 
 /// Reads a whole block; `false` at a clean end.
@@ -484,4 +525,49 @@ fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
 
 fn bad(reason: &'static str) -> TarError {
     TarError::Header { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        for (field, number) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"        ", Some(0)),
+            (b"7\0garbag\0", Some(7)),
+            (b"\x80\0\0\0\0\0\x01\0", Some(256)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
+            (b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX)),
+            (b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None),
+            (b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"12345678", None),
+            (b"-1\0\0\0\0\0\0", None),
+            (b"0x10\0\0\0\0", None),
+            (b"1 2\0\0\0\0\0", None),
+        ] {
+            assert_eq!(numeric(field), number, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_fractions_and_signs() {
+        for (text, time) in [
+            ("1", Some((1, 0))),
+            ("1.5", Some((1, 500_000_000))),
+            ("1.123456789123", Some((1, 123_456_789))),
+            ("-1.25", Some((-2, 750_000_000))),
+            ("-0.5", Some((-1, 500_000_000))),
+            ("1.x", None),
+            ("", None),
+            (".5", None),
+            ("9223372036854775808", None),
+        ] {
+            assert_eq!(timestamp(text.as_bytes()), time, "{text}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Owns the order of durable steps. Refuses to know what the files mean. Invariant: a name that matters shows its old or its new content at
 //! every moment, also after a power cut.
 
+use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -29,6 +30,26 @@ impl FileError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         )
     }
+}
+
+/// An error and its causes in one line for a client, without paths of the host.
+///
+/// The log gets the chain itself, paths and all.
+pub fn client_message(error: &(dyn Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let part = match error.downcast_ref::<FileError>() {
+            Some(file) => format!("cannot {} a file of the image store", file.action),
+            None => error.to_string(),
+        };
+        // A transparent error says the same as its cause, and so do the two halves of "cannot read the archive".
+        if parts.last() != Some(&part) {
+            parts.push(part);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
 }
 
 /// Gives an I/O result its action and path.
@@ -174,6 +195,19 @@ mod tests {
         remove_tree(&root).expect("removed");
         remove_tree(&root).expect("removing nothing is fine");
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0);
+    }
+
+    #[test]
+    fn a_client_reads_no_path_of_the_host() {
+        let missing = fs::read("/nowhere/at/all")
+            .at("read", Path::new("/var/lib/kakoi/images/x"))
+            .expect_err("missing");
+        let error = crate::StoreError::File(missing);
+        let message = client_message(&error);
+        assert_eq!(
+            message,
+            "image store failed: cannot read a file of the image store: No such file or directory (os error 2)"
+        );
     }
 
     #[test]

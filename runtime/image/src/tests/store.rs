@@ -463,3 +463,56 @@ fn what_is_saved_loads_as_the_same() {
         Err(SaveError::Damaged { .. })
     ));
 }
+
+/// Loads and removals of images that share a layer, at once: what is there at the end is whole, and nothing else is there.
+#[test]
+fn work_at_once_takes_nothing_from_each_other() {
+    if !root("work_at_once_takes_nothing_from_each_other") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let archive = |number: usize| {
+        let own = TarBuilder::new()
+            .file("own", number.to_string().as_bytes())
+            .finish();
+        let layers = vec![two_layers()[0].clone(), own];
+        docker_archive(
+            &config(&layers, json!({"author": number.to_string()})),
+            &layers,
+            &[&format!("n:{number}")],
+        )
+    };
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let (store, archive) = (&store, archive(number));
+            scope.spawn(move || {
+                let name = format!("n:{number}");
+                for _ in 0..10 {
+                    load(store, &archive).expect("loaded");
+                    let image = store.resolve(&name).expect("whole");
+                    assert_eq!(
+                        fs::read(image.layers[0].join("own")).expect("own"),
+                        number.to_string().as_bytes()
+                    );
+                    assert!(image.layers[1].join("etc/passwd").exists());
+                    store
+                        .save(&[name.clone()], ArchiveFormat::Oci, &mut std::io::sink())
+                        .expect("saved");
+                    store.remove(&name, false, &nobody).expect("removed");
+                }
+                load(store, &archive).expect("loaded");
+            });
+        }
+    });
+    assert_eq!(store.list().expect("list").len(), 4);
+    assert_eq!(
+        inventory(dir.path())
+            .iter()
+            .filter(|name| name.starts_with("layers/"))
+            .count(),
+        5
+    );
+    store.prune(true, &nobody).expect("pruned");
+    assert!(inventory(dir.path()).is_empty());
+}
