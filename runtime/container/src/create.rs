@@ -163,6 +163,8 @@ pub struct Created {
     pub process: Handle,
     /// Its control group.
     pub cgroup: Cgroup,
+    /// The group's path, relative to each hierarchy.
+    pub cgroup_path: String,
     /// The hooks of the document; poststart and poststop are the caller's to run.
     pub hooks: Hooks,
     /// What hooks are told.

@@ -1,0 +1,197 @@
+//! `create`, `start` and `run`.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use kakoi_container::create::{self as container, Bundle, Created, Options, Stdio};
+use kakoi_container::hook;
+use serde_json::Value;
+
+use super::args::Create;
+use super::state::{Record, Root, Status};
+use super::{Failed, chain, confine, delete, relay};
+
+/// The largest configuration that is read.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+pub(super) fn create(root: &Root, flags: &Create) -> Result<(), Failed> {
+    make(root, flags, true).map(drop)
+}
+
+pub(super) fn start(root: &Root, id: &str) -> Result<(), Failed> {
+    let _held = root.lock(id)?;
+    let record = root.load(id)?;
+    match record.status() {
+        Status::Created => go(root, record),
+        status => Err(Failed::new(format!("container {id} cannot be started: it is {}", status.word()))),
+    }
+}
+
+pub(super) fn run(root: &Root, flags: &Create) -> Result<u8, Failed> {
+    let (made, console) = make(root, flags, flags.detach)?;
+    let pidfd = made.process.pidfd().try_clone_to_owned();
+    let record = root.load(&flags.id)?;
+    let started = go(root, record);
+    if let Err(error) = started {
+        discard(root, &flags.id);
+        return Err(error);
+    }
+    if flags.detach {
+        return Ok(0);
+    }
+    let pidfd = pidfd.map_err(|error| Failed::of("hold the first process", &error))?;
+    let code = relay::wait(&pidfd, console.as_ref());
+    if !flags.keep {
+        let _held = root.lock(&flags.id)?;
+        let record = root.load(&flags.id)?;
+        delete::take_away(root, &record)?;
+    }
+    code
+}
+
+/// Takes away a container that did not come to run.
+fn discard(root: &Root, id: &str) {
+    let gone = root.load(id).and_then(|record| {
+        record.cgroup()?.kill_all().map_err(|error| Failed::of("kill", &error))?;
+        delete::take_away(root, &record)
+    });
+    if let Err(error) = gone {
+        eprintln!("kakoi-oci: cannot take container {id} away: {}", error.message);
+    }
+}
+
+/// Lets the first process go on, then runs the poststart hooks.
+fn go(root: &Root, mut record: Record) -> Result<(), Failed> {
+    let folder = root.folder(&record.id)?;
+    container::start(&folder, &record.id)
+        .map_err(|error| Failed::kind(error.kind(), format!("start container {}: {}", record.id, chain(&error))))?;
+    record.started = true;
+    root.save(&record)?;
+    // The specification has their failures logged and nothing more (runtime.md, "Lifecycle", step 9).
+    for error in hook::run_each(&record.hooks.poststart, &record.hook_state(Status::Running)) {
+        eprintln!("kakoi-oci: poststart: {}", chain(&error));
+    }
+    Ok(())
+}
+
+fn make(root: &Root, flags: &Create, detached: bool) -> Result<(Created, Option<OwnedFd>), Failed> {
+    let bundle = fs::canonicalize(&flags.bundle)
+        .map_err(|error| Failed::of(&format!("the bundle {}", flags.bundle.display()), &error))?;
+    let spec = config(&bundle.join(&flags.config))?;
+    let terminal = spec["process"]["terminal"].as_bool().unwrap_or(false);
+    match (terminal, detached, &flags.console_socket) {
+        (true, true, None) => return Err(Failed::new("the container has a terminal: use --console-socket")),
+        (false, _, Some(_)) => {
+            return Err(Failed::new("--console-socket is given, but the container has no terminal"));
+        }
+        _ => {}
+    }
+    open_descriptors(flags.preserve_fds)?;
+    let confinement = confine::from_spec(&spec, &bundle)?;
+    let folder = root.make(&flags.id)?;
+    let made = build(root, flags, &bundle, spec, &folder, confinement, terminal);
+    if made.is_err()
+        && let Err(error) = fs::remove_dir_all(&folder)
+    {
+        eprintln!("kakoi-oci: cannot remove {}: {error}", folder.display());
+    }
+    made
+}
+
+fn build(
+    root: &Root,
+    flags: &Create,
+    bundle: &Path,
+    spec: Value,
+    folder: &Path,
+    confinement: kakoi_policy::confinement::Confinement,
+    terminal: bool,
+) -> Result<(Created, Option<OwnedFd>), Failed> {
+    let own_console = folder.join("console.sock");
+    let mut listener = None;
+    let stdio = match (&flags.console_socket, terminal) {
+        (Some(socket), _) => Stdio::Console(
+            std::path::absolute(socket).map_err(|error| Failed::of("the console socket", &error))?,
+        ),
+        (None, true) => {
+            listener = Some(listen(folder)?);
+            Stdio::Console(own_console)
+        }
+        (None, false) => Stdio::Inherit,
+    };
+    let app = spec["process"].clone();
+    let rootfs = bundle.join(spec["root"]["path"].as_str().unwrap_or_default());
+    let size = relay::size_of(&app);
+    let made = container::create(Bundle {
+        id: &flags.id,
+        state_dir: folder,
+        bundle,
+        spec,
+        confinement: &confinement,
+        stdio,
+        preserve_fds: flags.preserve_fds,
+        options: Options { no_pivot: flags.no_pivot, no_new_keyring: flags.no_new_keyring },
+    })
+    .map_err(|error| Failed::kind(error.kind(), format!("create container {}: {}", flags.id, chain(&error))))?;
+    let finish = || -> Result<Option<OwnedFd>, Failed> {
+        let console = listener.map(|listener| relay::accept(&listener, size)).transpose()?;
+        let group = format!("/{}", made.cgroup_path.trim_start_matches('/'));
+        let mut record =
+            Record::new(&flags.id, bundle, rootfs, &made.state, &group, confinement, made.hooks.clone(), app);
+        record.process = Some(made.process.id());
+        if let Some(path) = &flags.pid_file {
+            write_pid(path, made.process.id().pid)?;
+        }
+        root.save(&record)?;
+        Ok(console)
+    };
+    match finish() {
+        Ok(console) => Ok((made, console)),
+        Err(error) => {
+            let gone = made.cgroup.kill_all().and_then(|()| made.cgroup.delete());
+            if let Err(error) = gone {
+                eprintln!("kakoi-oci: cannot take the control group away: {}", chain(&error));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A socket in the container's folder, whose path may be longer than a socket's address can be.
+fn listen(folder: &Path) -> Result<UnixListener, Failed> {
+    use std::os::fd::AsRawFd;
+    let failed = |error: std::io::Error| Failed::of("make the console socket", &error);
+    let held = fs::File::open(folder).map_err(failed)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/console.sock", held.as_raw_fd())).map_err(failed)
+}
+
+/// Writes a process id aside and renames it, so that a reader never sees half a number.
+pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), Failed> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = PathBuf::from(aside);
+    fs::write(&aside, pid.to_string())
+        .and_then(|()| fs::rename(&aside, path))
+        .map_err(|error| Failed::of(&format!("write {}", path.display()), &error))
+}
+
+fn config(path: &Path) -> Result<Value, Failed> {
+    use std::io::Read;
+    let failed = |error: &dyn std::error::Error| Failed::of(&format!("read {}", path.display()), error);
+    let file = fs::File::open(path).map_err(|error| failed(&error))?;
+    let mut text = Vec::new();
+    file.take(CONFIG_BYTES_MAX).read_to_end(&mut text).map_err(|error| failed(&error))?;
+    serde_json::from_slice(&text).map_err(|error| failed(&error))
+}
+
+/// The container keeps descriptors that exist, or the caller is mistaken.
+pub(super) fn open_descriptors(count: u32) -> Result<(), Failed> {
+    for fd in (3..).take(count as usize) {
+        if nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_err() {
+            return Err(Failed::new(format!("--preserve-fds {count}: descriptor {fd} is not open")));
+        }
+    }
+    Ok(())
+}
