@@ -38,7 +38,10 @@ pub(crate) struct Failed {
 impl Failed {
     /// An error of the runtime or of its caller.
     fn new(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self {
+            code: 1,
+            message: message.into(),
+        }
     }
 
     /// An error with its causes.
@@ -98,12 +101,24 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 fn run(arguments: Arguments) -> Result<u8, Failed> {
     let Arguments { global, command } = arguments;
     if global.systemd_cgroup || global.cgroup_manager.as_deref() == Some("systemd") {
-        return Err(Failed::new("the systemd cgroup manager is not supported: use cgroupfs"));
+        return Err(Failed::new(
+            "the systemd cgroup manager is not supported: use cgroupfs",
+        ));
     }
-    if let Some(manager) = global.cgroup_manager.as_deref().filter(|name| !["cgroupfs", "disabled"].contains(name)) {
-        return Err(Failed::new(format!("unknown cgroup manager {manager:?}: use cgroupfs")));
+    if let Some(manager) = global
+        .cgroup_manager
+        .as_deref()
+        .filter(|name| !["cgroupfs", "disabled"].contains(name))
+    {
+        return Err(Failed::new(format!(
+            "unknown cgroup manager {manager:?}: use cgroupfs"
+        )));
     }
     let root = state::Root::new(global.root.clone())?;
+    if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        // Before any process of ours is inside a container, from where it could be opened and written (CVE-2019-5736).
+        kakoi_sys::sealed::ensure().map_err(|error| Failed::of("seal the runtime", &error))?;
+    }
     match command {
         Command::Create(flags) => create::create(&root, &flags).map(|()| 0),
         Command::Run(flags) => create::run(&root, &flags),
@@ -134,7 +149,13 @@ fn start_logging(arguments: &Arguments) {
         _ => return,
     };
     let builder = tracing_subscriber::fmt().with_env_filter(level).with_ansi(false);
-    match arguments.global.log.as_deref().filter(|path| *path != Path::new("/dev/stderr")).map(open_log) {
+    match arguments
+        .global
+        .log
+        .as_deref()
+        .filter(|path| *path != Path::new("/dev/stderr"))
+        .map(open_log)
+    {
         Some(Ok(file)) => builder.with_writer(std::sync::Mutex::new(file)).init(),
         _ => builder.with_writer(std::io::stderr).init(),
     }
@@ -142,17 +163,27 @@ fn start_logging(arguments: &Arguments) {
 
 fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
     // A link in a folder that others write to must not lead the runtime elsewhere.
-    OpenOptions::new().create(true).append(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .open(path)
 }
 
 /// Writes the failure where an engine looks for it.
 fn note(path: &Path, format: LogFormat, message: &str) {
     let time = jiff::Timestamp::now();
     let line = match format {
-        LogFormat::Json => serde_json::json!({"level": "error", "msg": message, "time": time.to_string()}).to_string(),
+        LogFormat::Json => {
+            serde_json::json!({"level": "error", "msg": message, "time": time.to_string()}).to_string()
+        }
         LogFormat::Text => format!("time=\"{time}\" level=error msg={message:?}"),
     };
-    let target = if path == Path::new("/dev/stderr") { return } else { path };
+    let target = if path == Path::new("/dev/stderr") {
+        return;
+    } else {
+        path
+    };
     if let Err(error) = open_log(target).and_then(|mut file| writeln!(file, "{line}")) {
         eprintln!("kakoi-oci: cannot write to {}: {error}", path.display());
     }

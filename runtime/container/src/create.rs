@@ -190,6 +190,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         left,
         state,
         cgroup,
+        cgroup_path,
         confinement,
         stdio,
         preserve_fds,
@@ -265,6 +266,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
     Ok(Created {
         process,
         cgroup,
+        cgroup_path,
         hooks: left.hooks,
         state,
     })

@@ -15,7 +15,10 @@ pub(super) struct Arguments {
 }
 
 /// What engines look for in the version: the specification and what is compiled in.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0\n+SECCOMP +CAP +LANDLOCK");
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\nspec: 1.3.0\n+SECCOMP +CAP +LANDLOCK"
+);
 
 #[derive(Debug, Args)]
 pub(super) struct Global {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use kakoi_container::capability;
 use kakoi_policy::confinement::{
-    CONFINEMENT_FORMAT, CapabilitySets, Confinement, Filesystem, Identity, Landlock, Limits, NetworkMode, PolicyIdentity,
-    Seccomp, UserNamespace,
+    CONFINEMENT_FORMAT, CapabilitySets, Confinement, Filesystem, Identity, Landlock, Limits, NetworkMode,
+    PolicyIdentity, Seccomp, UserNamespace,
 };
 use kakoi_policy::kernel::Arch;
 use serde_json::Value;
@@ -27,22 +27,30 @@ pub(super) fn from_spec(spec: &Value, _bundle: &Path) -> Result<Confinement, Fai
     let process = process.ok_or_else(|| Failed::new("the configuration has no process"))?;
     let arch = Arch::native().ok_or_else(|| Failed::new("no system call table for this architecture"))?;
     let linux = &spec["linux"];
-    let label = ["selinuxLabel"].into_iter().find(|field| process[*field].as_str().is_some_and(|text| !text.is_empty()));
+    let label = ["selinuxLabel"]
+        .into_iter()
+        .find(|field| process[*field].as_str().is_some_and(|text| !text.is_empty()));
     if label.is_some() {
         return Err(Failed::new("SELinux labels are not supported"));
     }
     let namespace = |kind: &str| {
-        let list = linux["namespaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let list = linux["namespaces"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         list.iter().any(|entry| entry["type"].as_str() == Some(kind))
     };
     Ok(Confinement {
         format: CONFINEMENT_FORMAT,
         arch,
-        policy: PolicyIdentity { name: DOCUMENT_POLICY.to_owned(), sha256: String::new() },
+        policy: PolicyIdentity {
+            name: DOCUMENT_POLICY.to_owned(),
+            sha256: String::new(),
+        },
         identity: identity(process, None)?,
         no_new_privileges: process["noNewPrivileges"].as_bool().unwrap_or(false),
         capabilities: capabilities(process)?,
-        seccomp: seccomp(linux)?,
+        seccomp: seccomp(linux, arch)?,
         landlock: Landlock::Unconfined,
         devices: Vec::new(),
         limits: Limits {
@@ -61,22 +69,33 @@ pub(super) fn from_spec(spec: &Value, _bundle: &Path) -> Result<Confinement, Fai
             read_only_paths: strings(linux.get("readonlyPaths")),
             mounts: Vec::new(),
         },
-        network: if namespace("network") { NetworkMode::None } else { NetworkMode::Host },
-        user_namespace: if namespace("user") { UserNamespace::Auto } else { UserNamespace::Host },
+        network: if namespace("network") {
+            NetworkMode::None
+        } else {
+            NetworkMode::Host
+        },
+        user_namespace: if namespace("user") {
+            UserNamespace::Auto
+        } else {
+            UserNamespace::Host
+        },
         losses: Vec::new(),
     })
 }
 
-fn seccomp(linux: &Value) -> Result<Seccomp, Failed> {
+fn seccomp(linux: &Value, arch: Arch) -> Result<Seccomp, Failed> {
     match linux.get("seccomp").filter(|value| !value.is_null()) {
         None => Ok(Seccomp::Unconfined),
-        Some(_) => Err(Failed::new("seccomp")),
+        Some(document) => kakoi_policy::from_oci(document, arch).map_err(|error| Failed::of("linux.seccomp", &error)),
     }
 }
 
 /// Reads a list of strings.
 pub(super) fn strings(value: Option<&Value>) -> Vec<String> {
-    let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let list = value
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
@@ -86,11 +105,17 @@ pub(super) fn identity(process: &Value, umask_of: Option<&Identity>) -> Result<I
     let number = |value: &Value, field: &str| match value {
         Value::Null => Ok(0),
         value => {
-            let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|id| *id != u32::MAX);
+            let number = value
+                .as_u64()
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|id| *id != u32::MAX);
             number.ok_or_else(|| Failed::new(format!("process.user.{field} is not an id")))
         }
     };
-    let groups = user["additionalGids"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let groups = user["additionalGids"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let umask = match &user["umask"] {
         Value::Null => umask_of.map_or(UMASK, |identity| identity.umask),
         value => number(value, "umask")? & 0o777,
@@ -98,14 +123,18 @@ pub(super) fn identity(process: &Value, umask_of: Option<&Identity>) -> Result<I
     Ok(Identity {
         uid: number(&user["uid"], "uid")?,
         gid: number(&user["gid"], "gid")?,
-        groups: groups.iter().map(|group| number(group, "additionalGids")).collect::<Result<_, _>>()?,
+        groups: groups
+            .iter()
+            .map(|group| number(group, "additionalGids"))
+            .collect::<Result<_, _>>()?,
         umask,
     })
 }
 
 /// The five sets; an absent one is empty, and what the kernel would refuse is left out as every runtime does.
 pub(super) fn capabilities(process: &Value) -> Result<CapabilitySets, Failed> {
-    let last = kakoi_sys::capability::last().map_err(|error| Failed::of("read the kernel's last capability", &error))?;
+    let last = kakoi_sys::capability::last()
+        .map_err(|error| Failed::of("read the kernel's last capability", &error))?;
     let known = u64::MAX >> (63 - u32::from(last.min(63)));
     let set = |name: &str| -> u64 {
         let mut mask = 0;
@@ -142,10 +171,17 @@ pub(super) fn within(wanted: CapabilitySets, bounds: CapabilitySets) -> Capabili
 
 /// Resource limits: name, soft, hard.
 pub(super) fn rlimits(process: &Value) -> Result<Vec<(String, u64, u64)>, Failed> {
-    let list = process["rlimits"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let list = process["rlimits"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     list.iter()
         .map(|limit| {
-            let (name, soft, hard) = (limit["type"].as_str(), limit["soft"].as_u64(), limit["hard"].as_u64());
+            let (name, soft, hard) = (
+                limit["type"].as_str(),
+                limit["soft"].as_u64(),
+                limit["hard"].as_u64(),
+            );
             match (name, soft, hard) {
                 (Some(name), Some(soft), Some(hard)) => Ok((name.to_owned(), soft, hard)),
                 _ => Err(Failed::new("process.rlimits is malformed")),
@@ -162,7 +198,16 @@ mod tests {
     #[test]
     fn what_is_absent_grants_nothing() {
         let confinement = from_spec(&json!({"process": {"args": ["x"]}}), Path::new("/")).expect("made");
-        assert_eq!(confinement.capabilities, CapabilitySets { bounding: 0, permitted: 0, effective: 0, inheritable: 0, ambient: 0 });
+        assert_eq!(
+            confinement.capabilities,
+            CapabilitySets {
+                bounding: 0,
+                permitted: 0,
+                effective: 0,
+                inheritable: 0,
+                ambient: 0
+            }
+        );
         assert!(confinement.identity.groups.is_empty());
         assert!(from_spec(&json!({}), Path::new("/")).is_err());
         assert!(from_spec(&json!({"process": {"user": {"uid": -1}}}), Path::new("/")).is_err());
@@ -170,8 +215,20 @@ mod tests {
 
     #[test]
     fn an_added_process_stays_within_bounds() {
-        let wide = CapabilitySets { bounding: 7, permitted: 7, effective: 7, inheritable: 7, ambient: 7 };
-        let narrow = CapabilitySets { bounding: 1, permitted: 1, effective: 1, inheritable: 0, ambient: 0 };
+        let wide = CapabilitySets {
+            bounding: 7,
+            permitted: 7,
+            effective: 7,
+            inheritable: 7,
+            ambient: 7,
+        };
+        let narrow = CapabilitySets {
+            bounding: 1,
+            permitted: 1,
+            effective: 1,
+            inheritable: 0,
+            ambient: 0,
+        };
         assert_eq!(within(wide, narrow).permitted, 1);
     }
 }

@@ -25,7 +25,10 @@ pub(super) fn start(root: &Root, id: &str) -> Result<(), Failed> {
     let record = root.load(id)?;
     match record.status() {
         Status::Created => go(root, record),
-        status => Err(Failed::new(format!("container {id} cannot be started: it is {}", status.word()))),
+        status => Err(Failed::new(format!(
+            "container {id} cannot be started: it is {}",
+            status.word()
+        ))),
     }
 }
 
@@ -54,7 +57,10 @@ pub(super) fn run(root: &Root, flags: &Create) -> Result<u8, Failed> {
 /// Takes away a container that did not come to run.
 fn discard(root: &Root, id: &str) {
     let gone = root.load(id).and_then(|record| {
-        record.cgroup()?.kill_all().map_err(|error| Failed::of("kill", &error))?;
+        record
+            .cgroup()?
+            .kill_all()
+            .map_err(|error| Failed::of("kill", &error))?;
         delete::take_away(root, &record)
     });
     if let Err(error) = gone {
@@ -65,8 +71,12 @@ fn discard(root: &Root, id: &str) {
 /// Lets the first process go on, then runs the poststart hooks.
 fn go(root: &Root, mut record: Record) -> Result<(), Failed> {
     let folder = root.folder(&record.id)?;
-    container::start(&folder, &record.id)
-        .map_err(|error| Failed::kind(error.kind(), format!("start container {}: {}", record.id, chain(&error))))?;
+    container::start(&folder, &record.id).map_err(|error| {
+        Failed::kind(
+            error.kind(),
+            format!("start container {}: {}", record.id, chain(&error)),
+        )
+    })?;
     record.started = true;
     root.save(&record)?;
     // The specification has their failures logged and nothing more (runtime.md, "Lifecycle", step 9).
@@ -84,7 +94,9 @@ fn make(root: &Root, flags: &Create, detached: bool) -> Result<(Created, Option<
     match (terminal, detached, &flags.console_socket) {
         (true, true, None) => return Err(Failed::new("the container has a terminal: use --console-socket")),
         (false, _, Some(_)) => {
-            return Err(Failed::new("--console-socket is given, but the container has no terminal"));
+            return Err(Failed::new(
+                "--console-socket is given, but the container has no terminal",
+            ));
         }
         _ => {}
     }
@@ -132,14 +144,32 @@ fn build(
         confinement: &confinement,
         stdio,
         preserve_fds: flags.preserve_fds,
-        options: Options { no_pivot: flags.no_pivot, no_new_keyring: flags.no_new_keyring },
+        options: Options {
+            no_pivot: flags.no_pivot,
+            no_new_keyring: flags.no_new_keyring,
+        },
     })
-    .map_err(|error| Failed::kind(error.kind(), format!("create container {}: {}", flags.id, chain(&error))))?;
+    .map_err(|error| {
+        Failed::kind(
+            error.kind(),
+            format!("create container {}: {}", flags.id, chain(&error)),
+        )
+    })?;
     let finish = || -> Result<Option<OwnedFd>, Failed> {
-        let console = listener.map(|listener| relay::accept(&listener, size)).transpose()?;
+        let console = listener
+            .map(|listener| relay::accept(&listener, size))
+            .transpose()?;
         let group = format!("/{}", made.cgroup_path.trim_start_matches('/'));
-        let mut record =
-            Record::new(&flags.id, bundle, rootfs, &made.state, &group, confinement, made.hooks.clone(), app);
+        let mut record = Record::new(
+            &flags.id,
+            bundle,
+            rootfs,
+            &made.state,
+            &group,
+            confinement,
+            made.hooks.clone(),
+            app,
+        );
         record.process = Some(made.process.id());
         if let Some(path) = &flags.pid_file {
             write_pid(path, made.process.id().pid)?;
@@ -182,7 +212,9 @@ fn config(path: &Path) -> Result<Value, Failed> {
     let failed = |error: &dyn std::error::Error| Failed::of(&format!("read {}", path.display()), error);
     let file = fs::File::open(path).map_err(|error| failed(&error))?;
     let mut text = Vec::new();
-    file.take(CONFIG_BYTES_MAX).read_to_end(&mut text).map_err(|error| failed(&error))?;
+    file.take(CONFIG_BYTES_MAX)
+        .read_to_end(&mut text)
+        .map_err(|error| failed(&error))?;
     serde_json::from_slice(&text).map_err(|error| failed(&error))
 }
 
@@ -190,7 +222,9 @@ fn config(path: &Path) -> Result<Value, Failed> {
 pub(super) fn open_descriptors(count: u32) -> Result<(), Failed> {
     for fd in (3..).take(count as usize) {
         if nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_err() {
-            return Err(Failed::new(format!("--preserve-fds {count}: descriptor {fd} is not open")));
+            return Err(Failed::new(format!(
+                "--preserve-fds {count}: descriptor {fd} is not open"
+            )));
         }
     }
     Ok(())

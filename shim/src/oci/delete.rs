@@ -35,7 +35,12 @@ fn one(root: &Root, id: &str, force: bool) -> Result<(), Failed> {
     match record.status() {
         Status::Stopped => {}
         _ if force => kill(&record)?,
-        status => return Err(Failed::new(format!("container {id} cannot be deleted: it is {}", status.word()))),
+        status => {
+            return Err(Failed::new(format!(
+                "container {id} cannot be deleted: it is {}",
+                status.word()
+            )));
+        }
     }
     take_away(root, &record)
 }
@@ -45,13 +50,17 @@ fn kill(record: &Record) -> Result<(), Failed> {
     let cgroup = record.cgroup()?;
     if let Some(handle) = record.handle() {
         if cgroup.is_frozen().unwrap_or(false) {
-            cgroup.thaw().map_err(|error| Failed::of("resume the container", &error))?;
+            cgroup
+                .thaw()
+                .map_err(|error| Failed::of("resume the container", &error))?;
         }
         if let Err(error) = handle.signal(nix::libc::SIGKILL) {
             eprintln!("kakoi-oci: {}", chain(&error));
         }
     }
-    cgroup.kill_all().map_err(|error| Failed::of("kill the container", &error))
+    cgroup
+        .kill_all()
+        .map_err(|error| Failed::of("kill the container", &error))
 }
 
 /// Removes everything of a container that has stopped, then runs its poststop hooks.
@@ -59,8 +68,12 @@ pub(super) fn take_away(root: &Root, record: &Record) -> Result<(), Failed> {
     let cgroup = record.cgroup()?;
     // A container without a pid namespace can leave processes behind.
     if cgroup.exists() {
-        cgroup.kill_all().map_err(|error| Failed::of("kill what the container left", &error))?;
-        cgroup.delete().map_err(|error| Failed::of("remove the control group", &error))?;
+        cgroup
+            .kill_all()
+            .map_err(|error| Failed::of("kill what the container left", &error))?;
+        cgroup
+            .delete()
+            .map_err(|error| Failed::of("remove the control group", &error))?;
     }
     create::remove(&root.folder(&record.id)?).map_err(|error| Failed::of("remove the container", &error))?;
     remove_folder(root, &record.id)?;

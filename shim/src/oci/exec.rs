@@ -21,17 +21,31 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
     match record.status() {
         Status::Running | Status::Created => {}
         Status::Paused if flags.ignore_paused => {
-            return Err(Failed::new("--ignore-paused: a process in a paused container would hang with it"));
+            return Err(Failed::new(
+                "--ignore-paused: a process in a paused container would hang with it",
+            ));
         }
-        status => return Err(Failed::new(format!("cannot exec in container {}: it is {}", flags.id, status.word()))),
+        status => {
+            return Err(Failed::new(format!(
+                "cannot exec in container {}: it is {}",
+                flags.id,
+                status.word()
+            )));
+        }
     }
-    let container = record.handle().ok_or_else(|| Failed::new(format!("container {} is not running", flags.id)))?;
+    let container = record
+        .handle()
+        .ok_or_else(|| Failed::new(format!("container {} is not running", flags.id)))?;
     open_descriptors(flags.preserve_fds)?;
     let process = process(flags, &record.app)?;
     let terminal = process["terminal"].as_bool().unwrap_or(false);
     match (terminal, flags.detach, &flags.console_socket) {
         (true, true, None) => return Err(Failed::new("the process has a terminal: use --console-socket")),
-        (false, _, Some(_)) => return Err(Failed::new("--console-socket is given, but the process has no terminal")),
+        (false, _, Some(_)) => {
+            return Err(Failed::new(
+                "--console-socket is given, but the process has no terminal",
+            ));
+        }
         _ => {}
     }
     let (confinement, identity) = confined(flags, &record.confinement, &process)?;
@@ -48,15 +62,29 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
         identity,
         args: &args,
         env: &env,
-        cwd: process["cwd"].as_str().filter(|cwd| !cwd.is_empty()).unwrap_or("/"),
+        cwd: process["cwd"]
+            .as_str()
+            .filter(|cwd| !cwd.is_empty())
+            .unwrap_or("/"),
         make_cwd: true,
-        stdio: if terminal { ExecStdio::Terminal { size } } else { ExecStdio::Inherit },
+        stdio: if terminal {
+            ExecStdio::Terminal { size }
+        } else {
+            ExecStdio::Inherit
+        },
         preserve_fds: flags.preserve_fds,
-        oom_score_adj: process["oomScoreAdj"].as_i64().and_then(|score| i32::try_from(score).ok()),
+        oom_score_adj: process["oomScoreAdj"]
+            .as_i64()
+            .and_then(|score| i32::try_from(score).ok()),
         rlimits: &rlimits,
         extras: extras(&record.id, &process)?,
     })
-    .map_err(|error| Failed::kind(error.kind(), format!("exec in container {}: {}", flags.id, chain(&error))))?;
+    .map_err(|error| {
+        Failed::kind(
+            error.kind(),
+            format!("exec in container {}: {}", flags.id, chain(&error)),
+        )
+    })?;
     let ProcessId { pid, .. } = added.process.id();
     if let Some(path) = &flags.pid_file {
         write_pid(path, pid)?;
@@ -69,7 +97,11 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
     if flags.detach {
         return Ok(0);
     }
-    let pidfd = added.process.pidfd().try_clone_to_owned().map_err(|error| Failed::of("hold the process", &error))?;
+    let pidfd = added
+        .process
+        .pidfd()
+        .try_clone_to_owned()
+        .map_err(|error| Failed::of("hold the process", &error))?;
     relay::wait(&pidfd, terminal.as_ref())
 }
 
@@ -80,7 +112,9 @@ fn process(flags: &Exec, app: &Value) -> Result<Value, Failed> {
         let failed = |error: &dyn std::error::Error| Failed::of(&format!("read {}", path.display()), error);
         let mut text = Vec::new();
         let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
-        file.take(PROCESS_BYTES_MAX).read_to_end(&mut text).map_err(|error| failed(&error))?;
+        file.take(PROCESS_BYTES_MAX)
+            .read_to_end(&mut text)
+            .map_err(|error| failed(&error))?;
         let mut process: Value = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
         if !process.is_object() {
             return Err(Failed::new(format!("{} is not a JSON object", path.display())));
@@ -92,7 +126,9 @@ fn process(flags: &Exec, app: &Value) -> Result<Value, Failed> {
     }
     let mut process = app.clone();
     if flags.args.is_empty() {
-        return Err(Failed::new("no program to run: give one after the container's name"));
+        return Err(Failed::new(
+            "no program to run: give one after the container's name",
+        ));
     }
     process["args"] = json!(flags.args);
     process["terminal"] = json!(flags.tty);
@@ -114,7 +150,11 @@ fn process(flags: &Exec, app: &Value) -> Result<Value, Failed> {
         let bad = || Failed::new(format!("--user {user:?} must be UID or UID:GID, as numbers"));
         let strict = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            digits.then(|| text.parse::<u32>().ok()).flatten().filter(|id| *id != u32::MAX).ok_or_else(bad)
+            digits
+                .then(|| text.parse::<u32>().ok())
+                .flatten()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(bad)
         };
         let (uid, gid) = match user.split_once(':') {
             Some((uid, gid)) => (strict(uid)?, Some(strict(gid)?)),
@@ -150,17 +190,35 @@ fn confined(flags: &Exec, stored: &Confinement, process: &Value) -> Result<(Conf
         let bit = capability::bit(name).ok_or_else(|| Failed::new(format!("unknown capability {name:?}")))?;
         let sets = &mut confinement.capabilities;
         if stored.policy.name != confine::DOCUMENT_POLICY && stored.capabilities.bounding & bit == 0 {
-            return Err(Failed::new(format!("--cap {name}: the container's policy does not grant it")));
+            return Err(Failed::new(format!(
+                "--cap {name}: the container's policy does not grant it"
+            )));
         }
-        for set in [&mut sets.bounding, &mut sets.permitted, &mut sets.effective, &mut sets.inheritable, &mut sets.ambient] {
+        for set in [
+            &mut sets.bounding,
+            &mut sets.permitted,
+            &mut sets.effective,
+            &mut sets.inheritable,
+            &mut sets.ambient,
+        ] {
             *set |= bit;
         }
     }
-    if flags.process_label.as_deref().is_some_and(|label| !label.is_empty()) {
+    if flags
+        .process_label
+        .as_deref()
+        .is_some_and(|label| !label.is_empty())
+    {
         return Err(Failed::new("SELinux labels are not supported"));
     }
-    if flags.apparmor.as_deref().is_some_and(|profile| !profile.is_empty()) {
-        return Err(Failed::new("AppArmor profiles of added processes are not supported"));
+    if flags
+        .apparmor
+        .as_deref()
+        .is_some_and(|profile| !profile.is_empty())
+    {
+        return Err(Failed::new(
+            "AppArmor profiles of added processes are not supported",
+        ));
     }
     // The confinement's own identity decides what sets another user gets, so the sets asked for are those of the process's user.
     confinement.identity = user.clone();
@@ -180,8 +238,14 @@ fn extras(id: &str, process: &Value) -> Result<Extras, Failed> {
                 Some("IOPRIO_CLASS_IDLE") => 3,
                 other => return Err(Failed::new(format!("unknown I/O priority class {other:?}"))),
             };
-            let level = value["priority"].as_u64().and_then(|level| u8::try_from(level).ok()).filter(|level| *level < 8);
-            Some((class, level.ok_or_else(|| Failed::new("the I/O priority must be 0 to 7"))?))
+            let level = value["priority"]
+                .as_u64()
+                .and_then(|level| u8::try_from(level).ok())
+                .filter(|level| *level < 8);
+            Some((
+                class,
+                level.ok_or_else(|| Failed::new("the I/O priority must be 0 to 7"))?,
+            ))
         }
     };
     let affinity = |field: &str| process["execCPUAffinity"][field].as_str().map(str::to_owned);

@@ -12,7 +12,8 @@ const MOUNT_OPTIONS: &str = "async atime bind defaults dev diratime dirsync exec
     rstrictatime rsuid rsymfollow runbindable rw shared silent slave src-nofollow strictatime suid symfollow sync tmpcopyup unbindable";
 
 pub(super) fn features() -> Result<(), Failed> {
-    let last = kakoi_sys::capability::last().map_err(|error| Failed::of("read the kernel's last capability", &error))?;
+    let last = kakoi_sys::capability::last()
+        .map_err(|error| Failed::of("read the kernel's last capability", &error))?;
     let options: Vec<&str> = MOUNT_OPTIONS.split_whitespace().collect();
     let document = json!({
         "ociVersionMin": "1.0.0",

@@ -46,7 +46,10 @@ pub(super) fn print(text: &str) -> Result<(), Failed> {
 
 pub(super) fn ps(root: &Root, flags: &Ps) -> Result<(), Failed> {
     let record = root.load(&flags.id)?;
-    let pids = record.cgroup()?.pids().map_err(|error| Failed::of("list the processes", &error))?;
+    let pids = record
+        .cgroup()?
+        .pids()
+        .map_err(|error| Failed::of("list the processes", &error))?;
     let pids: Vec<i32> = pids.into_iter().collect();
     match flags.format.as_str() {
         "json" => print(&pretty(&json!(pids))?),
@@ -54,7 +57,9 @@ pub(super) fn ps(root: &Root, flags: &Ps) -> Result<(), Failed> {
             print("PID")?;
             pids.iter().try_for_each(|pid| print(&pid.to_string()))
         }
-        format => Err(Failed::new(format!("unknown format {format:?}: use table or json"))),
+        format => Err(Failed::new(format!(
+            "unknown format {format:?}: use table or json"
+        ))),
     }
 }
 
@@ -68,32 +73,53 @@ pub(super) fn list(root: &Root, flags: &List) -> Result<(), Failed> {
     match flags.format.as_str() {
         "json" => print(&pretty(&Value::Array(records.iter().map(document).collect()))?),
         "table" => {
-            let width = records.iter().map(|record| record.id.len()).max().unwrap_or(0).max(4);
-            print(&format!("{:width$} {:7} {:8} {:39} {:30} OWNER", "NAME", "PID", "STATUS", "BUNDLE PATH", "CREATED"))?;
+            let width = records
+                .iter()
+                .map(|record| record.id.len())
+                .max()
+                .unwrap_or(0)
+                .max(4);
+            print(&format!(
+                "{:width$} {:7} {:8} {:39} {:30} OWNER",
+                "NAME", "PID", "STATUS", "BUNDLE PATH", "CREATED"
+            ))?;
             records.iter().try_for_each(|record| {
                 let (document, bundle) = (document(record), record.bundle.display().to_string());
-                let (pid, status) = (document["pid"].as_i64().unwrap_or(0), document["status"].as_str().unwrap_or(""));
+                let (pid, status) = (
+                    document["pid"].as_i64().unwrap_or(0),
+                    document["status"].as_str().unwrap_or(""),
+                );
                 print(&format!(
                     "{:width$} {pid:<7} {status:8} {bundle:39} {:30} {}",
                     record.id, record.created, record.owner
                 ))
             })
         }
-        format => Err(Failed::new(format!("unknown format {format:?}: use table or json"))),
+        format => Err(Failed::new(format!(
+            "unknown format {format:?}: use table or json"
+        ))),
     }
 }
 
 /// Containers whose name contains the pattern: anchors and `.*` are understood, which is what is used in practice.
 pub(super) fn matching(root: &Root, pattern: &str) -> Result<Vec<String>, Failed> {
-    Ok(root.ids()?.into_iter().filter(|id| is_match(pattern, id)).collect())
+    Ok(root
+        .ids()?
+        .into_iter()
+        .filter(|id| is_match(pattern, id))
+        .collect())
 }
 
 fn is_match(pattern: &str, text: &str) -> bool {
-    let (anchored, pattern) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
+    let (anchored, pattern) = pattern
+        .strip_prefix('^')
+        .map_or((false, pattern), |rest| (true, rest));
     let chars: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     let starts = if anchored { 0..=0 } else { 0..=text.len() };
-    starts.into_iter().any(|start| matches_here(&chars, &text[start..]))
+    starts
+        .into_iter()
+        .any(|start| matches_here(&chars, &text[start..]))
 }
 
 fn matches_here(pattern: &[char], text: &[char]) -> bool {
@@ -101,11 +127,9 @@ fn matches_here(pattern: &[char], text: &[char]) -> bool {
     match pattern {
         [] => true,
         ['$'] => text.is_empty(),
-        [p, '*', rest @ ..] => {
-            (0..=text.len())
-                .take_while(|length| text[..*length].iter().all(|c| *p == '.' || p == c))
-                .any(|length| matches_here(rest, &text[length..]))
-        }
+        [p, '*', rest @ ..] => (0..=text.len())
+            .take_while(|length| text[..*length].iter().all(|c| *p == '.' || p == c))
+            .any(|length| matches_here(rest, &text[length..])),
         ['\\', p, rest @ ..] => text.first() == Some(p) && matches_here(rest, &text[1..]),
         [p, rest @ ..] => one(*p, text) && matches_here(rest, &text[1..]),
     }
@@ -117,7 +141,13 @@ mod tests {
 
     #[test]
     fn patterns_are_matched() {
-        for (pattern, text) in [("test-.*", "test-1"), ("^te", "test"), ("st$", "test"), ("a.c", "xabcx"), ("x*y", "y")] {
+        for (pattern, text) in [
+            ("test-.*", "test-1"),
+            ("^te", "test"),
+            ("st$", "test"),
+            ("a.c", "xabcx"),
+            ("x*y", "y"),
+        ] {
             assert!(is_match(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("^st", "test"), ("te$", "test"), ("a.c", "ac"), (r"a\.c", "abc")] {

@@ -18,17 +18,25 @@ use super::Failed;
 
 /// Columns and rows that a process document asks for.
 pub(super) fn size_of(process: &Value) -> Option<(u16, u16)> {
-    let number = |field: &str| process["consoleSize"][field].as_u64().and_then(|n| u16::try_from(n).ok());
+    let number = |field: &str| {
+        process["consoleSize"][field]
+            .as_u64()
+            .and_then(|n| u16::try_from(n).ok())
+    };
     Some((number("width")?, number("height")?))
 }
 
 /// Takes the terminal's master that the container's first process sends.
 pub(super) fn accept(listener: &UnixListener, size: Option<(u16, u16)>) -> Result<OwnedFd, Failed> {
-    let (stream, _) = listener.accept().map_err(|error| Failed::of("accept the terminal", &error))?;
+    let (stream, _) = listener
+        .accept()
+        .map_err(|error| Failed::of("accept the terminal", &error))?;
     let mut bytes = [0_u8; 256];
     let (_, mut descriptors) = kakoi_sys::socket::receive_descriptors(stream.as_fd(), &mut bytes)
         .map_err(|error| Failed::of("receive the terminal", &error))?;
-    let master = descriptors.pop().ok_or_else(|| Failed::new("the container sent no terminal"))?;
+    let master = descriptors
+        .pop()
+        .ok_or_else(|| Failed::new("the container sent no terminal"))?;
     let inherited = kakoi_sys::terminal::size(std::io::stdin().as_fd()).ok();
     if let Some((columns, rows)) = size.or(inherited) {
         kakoi_sys::terminal::set_size(master.as_fd(), columns, rows)
@@ -39,8 +47,12 @@ pub(super) fn accept(listener: &UnixListener, size: Option<(u16, u16)>) -> Resul
 
 /// Sends a terminal's master to whoever listens.
 pub(super) fn hand_over(socket: &Path, master: BorrowedFd<'_>) -> Result<(), Failed> {
-    let stream = UnixStream::connect(socket)
-        .map_err(|error| Failed::of(&format!("connect to the console socket {}", socket.display()), &error))?;
+    let stream = UnixStream::connect(socket).map_err(|error| {
+        Failed::of(
+            &format!("connect to the console socket {}", socket.display()),
+            &error,
+        )
+    })?;
     kakoi_sys::socket::send_descriptors(stream.as_fd(), b"/dev/console", &[master])
         .map(drop)
         .map_err(|error| Failed::of("send the terminal", &error))
@@ -104,7 +116,10 @@ fn attend(pidfd: &OwnedFd, master: Option<&OwnedFd>, signals: &SignalFd) -> Resu
     let stdin = std::io::stdin();
     let (mut reading, mut showing) = (master.is_some(), master.is_some());
     loop {
-        let mut waited = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut waited = vec![
+            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
         if let Some(master) = master {
             let wanted = |on: bool| if on { PollFlags::POLLIN } else { PollFlags::empty() };
             waited.push(PollFd::new(master.as_fd(), wanted(showing)));
@@ -130,7 +145,8 @@ fn attend(pidfd: &OwnedFd, master: Option<&OwnedFd>, signals: &SignalFd) -> Resu
             if let Some(master) = master {
                 drain(master);
             }
-            let status = wait_pidfd(pidfd.as_fd(), true).map_err(|error| Failed::of("wait for the process", &error))?;
+            let status = wait_pidfd(pidfd.as_fd(), true)
+                .map_err(|error| Failed::of("wait for the process", &error))?;
             let status = status.ok_or_else(|| Failed::new("the process did not end"))?;
             return Ok(u8::try_from(exit_code(status)).unwrap_or(u8::MAX));
         }
@@ -142,7 +158,9 @@ fn drain(master: &OwnedFd) {
     loop {
         let mut waited = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
         let more = poll(&mut waited, PollTimeout::ZERO).is_ok_and(|count| count > 0);
-        let readable = waited[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN));
+        let readable = waited[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLIN));
         if !more || !readable || !copy(master.as_fd(), std::io::stdout().as_fd()) {
             return;
         }
@@ -159,7 +177,9 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
         // A terminal whose last user has gone answers EIO.
         Err(_) => return false,
     };
-    let Ok(owned) = to.try_clone_to_owned() else { return false };
+    let Ok(owned) = to.try_clone_to_owned() else {
+        return false;
+    };
     std::fs::File::from(owned).write_all(&buffer[..length]).is_ok()
 }
 

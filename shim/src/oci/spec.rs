@@ -10,9 +10,7 @@ use super::{Failed, list};
 
 pub(super) fn spec(flags: &Spec) -> Result<(), Failed> {
     let path = flags.bundle.join("config.json");
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     let mut document = json!({
         "ociVersion": "1.0.2",
@@ -56,6 +54,10 @@ pub(super) fn spec(flags: &Spec) -> Result<(), Failed> {
     }
     let text = list::pretty(&document)?;
     // Never over one that exists.
-    let written = OpenOptions::new().write(true).create_new(true).open(&path).and_then(|mut file| writeln!(file, "{text}"));
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .and_then(|mut file| writeln!(file, "{text}"));
     written.map_err(|error| Failed::of(&format!("write {}", path.display()), &error))
 }

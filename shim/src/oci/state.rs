@@ -86,14 +86,18 @@ impl Root {
             Some(folder) if !nix::unistd::geteuid().is_root() => PathBuf::from(folder).join("kakoi-oci"),
             _ => PathBuf::from("/run/kakoi-oci"),
         });
-        std::path::absolute(&root).map(Self).map_err(|error| Failed::of("the state root", &error))
+        std::path::absolute(&root)
+            .map(Self)
+            .map_err(|error| Failed::of("the state root", &error))
     }
 
     /// The folder of a container.
     pub(super) fn folder(&self, id: &str) -> Result<PathBuf, Failed> {
         let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if id.is_empty() || id.len() > ID_BYTES_MAX || id == "." || id == ".." || !id.chars().all(good) {
-            return Err(Failed::new(format!("container id {id:?} must be of letters, digits and _+-.")));
+            return Err(Failed::new(format!(
+                "container id {id:?} must be of letters, digits and _+-."
+            )));
         }
         Ok(self.0.join(id))
     }
@@ -101,7 +105,8 @@ impl Root {
     /// Makes the folder of a new container.
     pub(super) fn make(&self, id: &str) -> Result<PathBuf, Failed> {
         let folder = self.folder(id)?;
-        let private = |recursive: bool, path: &Path| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
+        let private =
+            |recursive: bool, path: &Path| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
         private(true, &self.0).map_err(|error| Failed::of(&format!("make {}", self.0.display()), &error))?;
         match private(false, &folder) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -122,10 +127,14 @@ impl Root {
             }
             answer => answer.map_err(|error| Failed::of(&format!("read {}", path.display()), &error))?,
         };
-        let record: Record =
-            serde_json::from_slice(&text).map_err(|error| Failed::of(&format!("read {}", path.display()), &error))?;
+        let record: Record = serde_json::from_slice(&text)
+            .map_err(|error| Failed::of(&format!("read {}", path.display()), &error))?;
         if record.format != FORMAT {
-            return Err(Failed::new(format!("{} has the unknown format {}", path.display(), record.format)));
+            return Err(Failed::new(format!(
+                "{} has the unknown format {}",
+                path.display(),
+                record.format
+            )));
         }
         Ok(record)
     }
@@ -148,8 +157,12 @@ impl Root {
         let folder = self.folder(&record.id)?;
         let write = || -> std::io::Result<()> {
             let aside = folder.join("kakoi.json.new");
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&aside)?;
             file.write_all(&serde_json::to_vec(record)?)?;
             file.sync_all()?;
             fs::rename(&aside, folder.join(FILE))?;
@@ -187,7 +200,10 @@ impl Record {
         app: Value,
     ) -> Self {
         let uid = nix::unistd::geteuid();
-        let owner = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+        let owner = nix::unistd::User::from_uid(uid)
+            .ok()
+            .flatten()
+            .map_or_else(|| uid.to_string(), |user| user.name);
         Self {
             format: FORMAT,
             id: id.to_owned(),
@@ -226,7 +242,11 @@ impl Record {
         if self.handle().is_none() {
             return Status::Stopped;
         }
-        let frozen = self.cgroup().ok().and_then(|cgroup| cgroup.is_frozen().ok()).unwrap_or(false);
+        let frozen = self
+            .cgroup()
+            .ok()
+            .and_then(|cgroup| cgroup.is_frozen().ok())
+            .unwrap_or(false);
         match (frozen, self.started) {
             (true, _) => Status::Paused,
             (false, true) => Status::Running,

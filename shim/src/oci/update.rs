@@ -1,7 +1,6 @@
 //! `update` and `events`.
 
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use kakoi_container::cgroup::{BlkioEntry, Stats};
@@ -18,7 +17,10 @@ const RESOURCES_BYTES_MAX: u64 = 1 << 20;
 pub(super) fn update(root: &Root, flags: &Update) -> Result<(), Failed> {
     let record = root.load(&flags.id)?;
     if record.status() == Status::Stopped {
-        return Err(Failed::new(format!("container {} cannot be updated: it is stopped", flags.id)));
+        return Err(Failed::new(format!(
+            "container {} cannot be updated: it is stopped",
+            flags.id
+        )));
     }
     if flags.l3_cache_schema.is_some() || flags.mem_bw_schema.is_some() {
         return Err(Failed::new("Intel RDT limits cannot be updated by this runtime"));
@@ -46,12 +48,21 @@ pub(super) fn update(root: &Root, flags: &Update) -> Result<(), Failed> {
     put("cpu", "cpus", flags.cpuset_cpus.clone().map(Value::from));
     put("cpu", "mems", flags.cpuset_mems.clone().map(Value::from));
     put("pids", "limit", flags.pids_limit.map(Value::from));
-    for (field, text) in
-        [("limit", &flags.memory), ("reservation", &flags.memory_reservation), ("swap", &flags.memory_swap)]
-    {
-        put("memory", field, text.as_deref().map(bytes).transpose()?.map(Value::from));
+    for (field, text) in [
+        ("limit", &flags.memory),
+        ("reservation", &flags.memory_reservation),
+        ("swap", &flags.memory_swap),
+    ] {
+        put(
+            "memory",
+            field,
+            text.as_deref().map(bytes).transpose()?.map(Value::from),
+        );
     }
-    record.cgroup()?.update_oci(&resources).map_err(|error| Failed::of(&format!("update container {}", flags.id), &error))
+    record
+        .cgroup()?
+        .update_oci(&resources)
+        .map_err(|error| Failed::of(&format!("update container {}", flags.id), &error))
 }
 
 fn read(path: &Path) -> Result<Value, Failed> {
@@ -75,25 +86,40 @@ fn bytes(text: &str) -> Result<i64, Failed> {
         Some('g') => (&plain[..plain.len() - 1], 1 << 30),
         _ => (plain, 1),
     };
-    let number = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(factor));
+    let number = digits
+        .parse::<i64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor));
     number.ok_or_else(|| Failed::new(format!("{text:?} is not a number of bytes")))
 }
 
 pub(super) fn events(root: &Root, flags: &Events) -> Result<(), Failed> {
-    let seconds = flags.interval.trim_end_matches('s').parse::<u16>().ok().filter(|seconds| *seconds > 0);
+    let seconds = flags
+        .interval
+        .trim_end_matches('s')
+        .parse::<u16>()
+        .ok()
+        .filter(|seconds| *seconds > 0);
     let seconds = seconds.ok_or_else(|| Failed::new("--interval must be a number of seconds"))?;
     loop {
         let record = root.load(&flags.id)?;
         let Some(handle) = record.handle() else {
-            return if flags.stats { Err(Failed::new(format!("container {} is not running", flags.id))) } else { Ok(()) };
+            return if flags.stats {
+                Err(Failed::new(format!("container {} is not running", flags.id)))
+            } else {
+                Ok(())
+            };
         };
-        let stats = record.cgroup()?.stats().map_err(|error| Failed::of("read the statistics", &error))?;
+        let stats = record
+            .cgroup()?
+            .stats()
+            .map_err(|error| Failed::of("read the statistics", &error))?;
         list::print(&json!({"type": "stats", "id": flags.id, "data": events_form(&stats)}).to_string())?;
         if flags.stats {
             return Ok(());
         }
         // Until the next time, or the container's end.
-        let mut waited = [PollFd::new(handle.pidfd().as_fd(), PollFlags::POLLIN)];
+        let mut waited = [PollFd::new(handle.pidfd(), PollFlags::POLLIN)];
         let limit = PollTimeout::try_from(u32::from(seconds) * 1000).unwrap_or(PollTimeout::MAX);
         poll(&mut waited, limit).map_err(|errno| Failed::of("wait", &errno))?;
     }
@@ -103,9 +129,7 @@ pub(super) fn events(root: &Root, flags: &Events) -> Result<(), Failed> {
 fn events_form(stats: &Stats) -> Value {
     let (cpu, memory, pids) = (&stats.cpu, &stats.memory, &stats.pids);
     let entries = |list: &[BlkioEntry]| -> Vec<Value> {
-        let form = |entry: &BlkioEntry| {
-            json!({"major": entry.major, "minor": entry.minor, "op": entry.operation, "value": entry.value})
-        };
+        let form = |entry: &BlkioEntry| json!({"major": entry.major, "minor": entry.minor, "op": entry.operation, "value": entry.value});
         list.iter().map(form).collect()
     };
     json!({
@@ -141,7 +165,13 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        for (text, wanted) in [("10", 10), ("2k", 2048), ("3M", 3 << 20), ("1gb", 1 << 30), ("-1", -1)] {
+        for (text, wanted) in [
+            ("10", 10),
+            ("2k", 2048),
+            ("3M", 3 << 20),
+            ("1gb", 1 << 30),
+            ("-1", -1),
+        ] {
             assert_eq!(bytes(text).ok(), Some(wanted), "{text}");
         }
         assert!(bytes("much").is_err() && bytes("").is_err());

@@ -21,6 +21,7 @@ pub(super) struct Prepared<'a> {
     pub left: Leftover,
     pub state: HookState,
     pub cgroup: Cgroup,
+    pub cgroup_path: String,
     pub confinement: &'a Confinement,
     pub stdio: Stdio,
     pub preserve_fds: u32,
@@ -70,7 +71,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
 
     let stage = Stage {
         rootfs,
-        cgroup: cgroup_path,
+        cgroup: cgroup_path.clone(),
         cgroup_namespace: has_namespace(&spec, "cgroup"),
         mounts: std::mem::take(&mut left.mounts),
         devices: std::mem::take(&mut left.devices),
@@ -88,6 +89,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         left,
         state,
         cgroup,
+        cgroup_path,
         confinement,
         stdio,
         preserve_fds,
