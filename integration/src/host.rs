@@ -31,8 +31,14 @@ pub struct Host {
     seen: RefCell<BTreeSet<String>>,
 }
 
-/// Where the binaries of this build lie: beside the tests.
+/// Where the binaries of this build lie: beside the tests, or in the folder that `KAKOI_TEST_BINARIES` names (a release's).
 pub fn binary(name: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("KAKOI_TEST_BINARIES") {
+        let path = PathBuf::from(folder).join(name);
+        if path.exists() {
+            return path;
+        }
+    }
     let own = std::env::current_exe().expect("a test knows its own path");
     // deps/test-… lies one folder below.
     let folder = own.parent().and_then(|deps| {

@@ -249,13 +249,10 @@ fn control_groups_are_not_written_from_inside() {
 fn broken_bundles() {
     needs_root!();
     let runtime = Runtime::new("broken");
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 5] = [
         ("no program", |document| document["process"]["args"] = json!([])),
         ("a relative folder", |document| {
             document["process"]["cwd"] = json!("here")
-        }),
-        ("an unknown capability", |document| {
-            document["process"]["capabilities"]["bounding"] = json!(["CAP_FLYING"])
         }),
         ("an unknown namespace", |document| {
             document["linux"]["namespaces"] = json!([{ "type": "dreams" }])
