@@ -854,7 +854,7 @@ fn mutations_stay_inside() {
     Ground::new()
         .unpack(&good, &Limits::DEVICE)
         .expect("the good one");
-    let mut state = 0x6b61_6b6f_69u64;
+    let mut state = 0x6b61_6b6f_u64;
     let mut random = |below: usize| {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)

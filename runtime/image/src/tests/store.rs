@@ -497,7 +497,11 @@ fn work_at_once_takes_nothing_from_each_other() {
                     );
                     assert!(image.layers[1].join("etc/passwd").exists());
                     store
-                        .save(&[name.clone()], ArchiveFormat::Oci, &mut std::io::sink())
+                        .save(
+                            std::slice::from_ref(&name),
+                            ArchiveFormat::Oci,
+                            &mut std::io::sink(),
+                        )
                         .expect("saved");
                     store.remove(&name, false, &nobody).expect("removed");
                 }
