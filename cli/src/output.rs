@@ -52,11 +52,6 @@ pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Whether colour may be used on standard output (<https://no-color.org>).
-pub fn has_colour() -> bool {
-    is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// Writes bytes to standard error at once.
 pub fn write_error_bytes(bytes: &[u8]) -> Result<(), Failure> {
     closed_is_quiet(io::stderr().lock().write_all(bytes))

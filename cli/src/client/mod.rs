@@ -165,6 +165,14 @@ impl Client {
         self.json(Method::GET, target, None).await
     }
 
+    /// Asks for a JSON document where a daemon runs and may be asked; starts none.
+    pub async fn get_where_running(&self, target: Target) -> Result<Option<Value>, ClientError> {
+        if UnixStream::connect(&self.socket).await.is_err() {
+            return Ok(None);
+        }
+        self.get(target).await.map(Some)
+    }
+
     /// Sends a JSON document, or nothing, and reads a JSON document; an empty answer reads as null.
     pub async fn post(&self, target: Target, body: Option<&Value>) -> Result<Value, ClientError> {
         self.json(Method::POST, target, body).await

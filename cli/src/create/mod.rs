@@ -17,7 +17,7 @@ use kakoi_api::{Empty, Words};
 pub use environment::{EnvironmentError, read_environment, read_labels};
 pub use flags::{ContainerFlags, ImageAndCommand};
 pub use mounts::MountError;
-pub use policy::{PolicyError, choose_policy, read_policy};
+pub use policy::{PolicyError, choose_policy, is_file_name, read_policy};
 pub use values::{ValueError, health_test, parse_cpus, parse_limit, parse_restart};
 
 use crate::text::{TextError, parse_duration, parse_size};
