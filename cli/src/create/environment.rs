@@ -11,6 +11,9 @@ use crate::bounded::{self, ReadError};
 /// The largest file of variables: beyond the kernel's own limit for an environment nothing could start.
 const FILE_BYTES_MAX: u64 = 2 << 20;
 
+/// A name, and its value where the line has one.
+type Line = (String, Option<String>);
+
 /// Why variables cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
@@ -102,7 +105,7 @@ fn take_over(variables: &mut Vec<(String, String)>, name: &str) {
     }
 }
 
-fn lines(path: &Path, flag: &'static str) -> Result<Vec<(String, Option<String>)>, EnvironmentError> {
+fn lines(path: &Path, flag: &'static str) -> Result<Vec<Line>, EnvironmentError> {
     let text =
         bounded::read_text(path, FILE_BYTES_MAX).map_err(|cause| EnvironmentError::Read { flag, cause })?;
     parse(text.strip_prefix('\u{feff}').unwrap_or(&text)).map_err(|(line, words)| EnvironmentError::Line {
@@ -112,7 +115,8 @@ fn lines(path: &Path, flag: &'static str) -> Result<Vec<(String, Option<String>)
     })
 }
 
-fn parse(text: &str) -> Result<Vec<(String, Option<String>)>, (usize, &'static str)> {
+/// Errors are a line's number and what is wrong with it.
+fn parse(text: &str) -> Result<Vec<Line>, (usize, &'static str)> {
     let mut pairs = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim_start();

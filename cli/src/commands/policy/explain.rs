@@ -135,6 +135,17 @@ fn questions(arguments: &Arguments) -> Result<Vec<Question>, QuestionError> {
     Ok(questions)
 }
 
+fn absolute(flag: &'static str, path: &str) -> Result<String, QuestionError> {
+    if path.starts_with('/') {
+        Ok(path.to_owned())
+    } else {
+        Err(QuestionError::Path {
+            flag,
+            text: path.to_owned(),
+        })
+    }
+}
+
 fn device(text: &str) -> Option<Question> {
     if text.starts_with('/') {
         return Some(Question::Device(text.to_owned()));
