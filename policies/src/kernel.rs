@@ -58,6 +58,9 @@ pub struct KernelFacts {
     pub cgroup_controllers: BTreeSet<String>,
     /// The number of the last capability the kernel knows.
     pub capability_last: u8,
+    /// The capabilities that the supervisor itself can hand on, bit n being number n: its bounding set. Inside a container or under a
+    /// restricted service they are fewer than the kernel has.
+    pub capabilities_held: u64,
     /// Whether user namespaces can be created by root.
     pub user_namespaces: bool,
     /// Whether overlayfs can be mounted.

@@ -95,7 +95,7 @@ pub fn compile(
             .no_new_privileges
             .as_ref()
             .is_none_or(|set| set.value),
-        capabilities: capability_sets(policy, identity, facts),
+        capabilities: capability_sets(policy, identity, facts, &mut losses),
         seccomp,
         landlock,
         devices: rest::devices(policy),

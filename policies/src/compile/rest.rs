@@ -4,7 +4,7 @@
 
 use crate::compose::Composed;
 use crate::confinement::{
-    CapabilitySets, DeviceAccess, DeviceKind, DeviceRule, Filesystem, Identity, Limits, PolicyMount,
+    CapabilitySets, DeviceAccess, DeviceKind, DeviceRule, Filesystem, Identity, Limits, Loss, PolicyMount,
 };
 use crate::kernel::KernelFacts;
 use crate::model::{DeviceSubject, Limit, PathList};
@@ -48,10 +48,24 @@ pub(crate) const STANDARD_DEVICES: [(u32, Option<u32>); 9] = [
 ];
 
 /// All five sets. Root holds what it is bounded by; another user holds only what is ambient, as with Docker. Nothing is inheritable that is
-/// not ambient (CVE-2022-24769).
-pub(crate) fn capability_sets(policy: &Composed, identity: &Identity, facts: &KernelFacts) -> CapabilitySets {
+/// not ambient (CVE-2022-24769). What the supervisor cannot hand on is lost, on record: a container with less is no danger.
+pub(crate) fn capability_sets(
+    policy: &Composed,
+    identity: &Identity,
+    facts: &KernelFacts,
+    losses: &mut Vec<Loss>,
+) -> CapabilitySets {
     let known = u64::MAX >> (63 - u32::from(facts.capability_last.min(63)));
-    let bounding = policy.capabilities.keys().fold(0, |set, c| set | c.bit()) & known;
+    for (capability, origin) in &policy.capabilities {
+        if capability.bit() & known & !facts.capabilities_held != 0 {
+            losses.push(Loss {
+                rule: format!("{origin} capabilities"),
+                fact: format!("the supervisor itself does not hold {}", capability.name()),
+            });
+        }
+    }
+    let bounding =
+        policy.capabilities.keys().fold(0, |set, c| set | c.bit()) & known & facts.capabilities_held;
     let ambient = policy
         .rules
         .capabilities

@@ -15,6 +15,7 @@ pub fn kernel(arch: Arch) -> KernelFacts {
         cgroup_mode: CgroupMode::V2,
         cgroup_controllers: ["cpu", "io", "memory", "pids"].map(str::to_owned).into(),
         capability_last: 40,
+        capabilities_held: u64::MAX >> 23,
         user_namespaces: true,
         overlayfs: true,
         security_modules: vec!["capability".to_owned(), "landlock".to_owned()],

@@ -161,7 +161,7 @@ fn names_of(bits: u64) -> impl Iterator<Item = caps::Capability> {
 }
 
 /// Names capabilities for a message, unknown ones by number.
-fn list(bits: u64) -> String {
+pub(crate) fn list(bits: u64) -> String {
     let name = |number: u8| {
         let known = names_of(1 << number).next();
         known.map_or_else(

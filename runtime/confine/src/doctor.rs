@@ -72,6 +72,7 @@ fn findings(facts: &KernelFacts, settings: &Settings) -> Vec<Finding> {
         user_namespaces(facts),
         overlayfs(facts),
         security_modules(facts),
+        capabilities(facts),
         io_uring(settings),
         unprivileged_bpf(settings),
         unprivileged_user_namespaces(settings),
@@ -260,6 +261,29 @@ fn security_modules(facts: &KernelFacts) -> Finding {
     finding(NAME, FindingState::Good, facts.security_modules.join(", "), "")
 }
 
+fn capabilities(facts: &KernelFacts) -> Finding {
+    const NAME: &str = "capabilities";
+    let known = u64::MAX >> (63 - u32::from(facts.capability_last.min(63)));
+    let missing = known & !facts.capabilities_held;
+    if missing == 0 {
+        return finding(
+            NAME,
+            FindingState::Good,
+            "the supervisor can hand on all of them",
+            "",
+        );
+    }
+    finding(
+        NAME,
+        FindingState::Reduced,
+        format!(
+            "the supervisor cannot hand on {}: containers that ask for it run without",
+            crate::capability::list(missing)
+        ),
+        "start the supervisor with a full bounding set (CapabilityBoundingSet= of its unit)",
+    )
+}
+
 fn io_uring(settings: &Settings) -> Finding {
     const NAME: &str = "io_uring";
     match settings.io_uring_disabled {
@@ -333,6 +357,7 @@ mod tests {
             cgroup_mode: CgroupMode::V2,
             cgroup_controllers: CONTROLLERS.iter().map(|(name, _)| (*name).to_owned()).collect(),
             capability_last: 40,
+            capabilities_held: u64::MAX >> 23,
             user_namespaces: true,
             overlayfs: true,
             security_modules: vec!["landlock".into()],
@@ -381,6 +406,14 @@ mod tests {
         assert!(
             found.consequence.contains("TCP ports") && !found.consequence.contains("truncation"),
             "{found:?}"
+        );
+        let bounded = KernelFacts {
+            capabilities_held: 1,
+            ..facts()
+        };
+        assert_eq!(
+            state(&bounded, &hard(), "capabilities"),
+            Some(FindingState::Reduced)
         );
         let v1 = KernelFacts {
             cgroup_mode: CgroupMode::Hybrid,

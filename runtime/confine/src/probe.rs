@@ -62,6 +62,7 @@ pub fn probe() -> Result<KernelFacts, ProbeError> {
         cgroup_mode,
         cgroup_controllers,
         capability_last: capability::last().map_err(call("capabilities"))?,
+        capabilities_held: capability::bounding().map_err(call("capabilities"))?,
         user_namespaces: user_namespaces(),
         overlayfs: filesystems(&read("/proc/filesystems")?).any(|name| name == "overlay"),
         security_modules: security_modules(),

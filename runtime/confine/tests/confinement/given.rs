@@ -208,6 +208,50 @@ impl Given {
         }
     }
 
+    /// User 0 under a policy, compiled for this kernel.
+    pub fn policy(text: &str) -> Self {
+        Self::policy_of(text, 0, 0)
+    }
+
+    /// A user under a policy.
+    pub fn policy_of(text: &str, uid: u32, gid: u32) -> Self {
+        let text = format!("kakoi: 1\n{text}\n");
+        let policy = kakoi_policy::parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}"));
+        let composed = kakoi_policy::compose(&policy, &kakoi_policy::ShippedOnly)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let identity = Identity {
+            uid,
+            gid,
+            groups: vec![],
+            umask: 0o22,
+        };
+        let facts = kakoi_confine::probe().expect("this kernel can be asked");
+        let confinement =
+            kakoi_policy::compile(&composed, &identity, &facts).expect("this kernel can enforce it");
+        Self {
+            confinement,
+            ..Self::root()
+        }
+    }
+
+    /// User 0 with everything.
+    pub fn unconfined() -> Self {
+        let mut given = Self::root();
+        given.confinement.policy.name = "unconfined".into();
+        given.confinement.no_new_privileges = false;
+        given.confinement.seccomp = Seccomp::Unconfined;
+        let all = kakoi_sys::capability::bounding().expect("it is readable");
+        given.confinement.capabilities = sets(all);
+        given
+    }
+
+    /// Runs a Perl script, which prints one line.
+    pub fn perl(&self, script: &str) -> String {
+        self.run(|_| vec!["/usr/bin/perl".into(), "-e".into(), script.to_owned()])
+            .line(0)
+            .to_owned()
+    }
+
     /// Joins, and reports the executed program's status.
     pub fn exec(&self) -> Outcome {
         self.report(&["status"])
@@ -242,10 +286,9 @@ impl Given {
 
     /// Makes one system call with no arguments.
     pub fn call(&self, number: u32) -> String {
-        let script = format!("$r = syscall({number}); print $r == -1 ? 'errno ' . ($! + 0) : 'done'");
-        self.run(|_| vec!["/usr/bin/perl".into(), "-e".into(), script.clone()])
-            .line(0)
-            .to_owned()
+        self.perl(&format!(
+            "$r = syscall({number}); print $r == -1 ? 'errno ' . ($! + 0) : 'done'"
+        ))
     }
 
     /// Runs a program of another architecture that only ends itself.

@@ -5,6 +5,7 @@
 
 mod given;
 mod roles;
+mod shipped;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ const SYS_ADMIN: u64 = 1 << 21;
 
 type Check = fn();
 
-const CHECKS: [(&str, Check); 19] = [
+const CHECKS: [(&str, Check); 23] = [
     ("exec_holds_what_the_confinement_says", exec_holds_what_it_says),
     ("exec_of_another_user_holds_no_more", exec_of_another_user),
     ("first_process_is_verified", first_process_is_verified),
@@ -49,6 +50,13 @@ const CHECKS: [(&str, Check); 19] = [
         landlock_missing,
     ),
     ("a_user_namespace_is_confined_as_well", user_namespace),
+    ("shipped_policies_refuse_what_they_say", shipped::calls),
+    ("one_allowed_port_lets_nothing_else_out", shipped::ports),
+    (
+        "set_user_id_works_as_the_shipped_policies_say",
+        shipped::set_user_id,
+    ),
+    ("every_shipped_policy_starts", shipped::every_policy_starts),
 ];
 
 fn main() -> ExitCode {
