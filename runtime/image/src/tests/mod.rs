@@ -4,6 +4,7 @@ mod archives;
 mod build;
 mod crash;
 mod hostile;
+mod memory;
 mod store;
 mod tools;
 

@@ -520,3 +520,102 @@ fn work_at_once_takes_nothing_from_each_other() {
     store.prune(true, &nobody).expect("pruned");
     assert!(inventory(dir.path()).is_empty());
 }
+
+/// The kernel as judge: what overlayfs makes of the folders.
+#[test]
+fn overlayfs_shows_what_the_layers_say() {
+    if !root("overlayfs_shows_what_the_layers_say") {
+        return;
+    }
+    let mut layers = two_layers();
+    layers.push(
+        TarBuilder::new()
+            // A folder that lower layers fill becomes a file, a file a folder, and a removed folder comes back empty.
+            .file("var", b"now a file")
+            .dir("etc/passwd/", 0o755)
+            .file("etc/passwd/root", b"x")
+            .finish(),
+    );
+    layers.push(
+        TarBuilder::new()
+            .file(".wh.etc", b"")
+            .dir("etc/", 0o755)
+            .file("etc/only", b"x")
+            .finish(),
+    );
+    // The lowest layer once more on top: files that were removed are back, as the order says.
+    layers.push(layers[0].clone());
+    let run = || {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare");
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .expect("private");
+        let dir = tempfile::tempdir().expect("folder");
+        let store = ImageStore::open(dir.path()).expect("open");
+        let merged = dir.path().join("merged");
+        fs::create_dir(&merged).expect("folder");
+        let seen = |count: usize| {
+            let layers = &layers[..count];
+            load(
+                &store,
+                &docker_archive(&config(layers, json!({})), layers, &["x"]),
+            )
+            .expect("loaded");
+            let lower = store.resolve("x").expect("found").layers;
+            let lower: Vec<String> = lower
+                .iter()
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect();
+            // A single lowerdir needs an upper one.
+            let options = match lower.len() {
+                1 => format!(
+                    "lowerdir={}:{}",
+                    lower[0],
+                    dir.path().join("images/staging").display()
+                ),
+                _ => format!("lowerdir={}", lower.join(":")),
+            };
+            mount(
+                Some("overlay"),
+                &merged,
+                Some("overlay"),
+                MsFlags::MS_RDONLY,
+                Some(&options[..]),
+            )
+            .expect("overlay");
+            let mut paths = Vec::new();
+            let mut folders = vec![merged.clone()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).expect("list") {
+                    let entry = entry.expect("entry");
+                    if entry.file_type().expect("type").is_dir() {
+                        folders.push(entry.path());
+                    } else {
+                        let path = entry.path();
+                        paths.push(
+                            path.strip_prefix(&merged)
+                                .expect("inside")
+                                .to_string_lossy()
+                                .into_owned(),
+                        );
+                    }
+                }
+            }
+            nix::mount::umount(&merged).expect("umount");
+            paths.sort();
+            paths
+        };
+        assert_eq!(seen(1), ["etc/gone", "etc/passwd", "var/old"]);
+        assert_eq!(seen(2), ["etc/passwd", "var/new"]);
+        assert_eq!(seen(3), ["etc/passwd/root", "var"]);
+        assert_eq!(seen(4), ["etc/only", "var"]);
+        assert_eq!(seen(5), ["etc/gone", "etc/only", "etc/passwd", "var/old"]);
+    };
+    std::thread::scope(|scope| scope.spawn(run).join()).expect("the thread's own assertions");
+}
