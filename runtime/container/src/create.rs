@@ -251,7 +251,13 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
     drop(reader);
     let pid = container.pid().map_or(0, nix::unistd::Pid::as_raw);
     let process = Handle::of_child(pid).map_err(CreateError::Handle)?;
-    let finished = attach::finish(pid, &left.rlimits, left.oom_score_adj, confinement, &cgroup);
+    let finished = attach::finish(
+        pid,
+        &left.rlimits,
+        left.oom_score_adj,
+        &left.device_rules,
+        &cgroup,
+    );
     if let Err(error) = finished {
         if let Err(error) = process.signal(nix::libc::SIGKILL) {
             tracing::warn!(error = %chain(&error), "cannot end the first process, ignoring");

@@ -21,6 +21,8 @@ pub(crate) struct Leftover {
     pub mounts: Vec<StagedMount>,
     /// Device nodes that libcontainer refuses, as the document gives them.
     pub devices: Vec<Value>,
+    /// Device rules in order, the last one that matches deciding; the first denies everything.
+    pub device_rules: Vec<Value>,
     /// Every hook.
     pub hooks: Hooks,
     /// `oom_score_adj` of the first process: libcontainer would set it on the caller.
@@ -218,7 +220,7 @@ fn linux(spec: &mut Value, given: &Circumstances<'_>, left: &mut Leftover) -> Re
     {
         linux.remove("timeOffsets");
     }
-    device_rules(linux);
+    left.device_rules = device_rules(linux);
     if let Some(devices) = linux.get_mut("devices").and_then(Value::as_array_mut) {
         let (ours, theirs) = devices
             .drain(..)
@@ -241,16 +243,18 @@ fn is_libcontainers(device: &Value) -> bool {
 }
 
 /// Puts "deny everything" first: on version 1 a group starts with everything allowed, and libcontainer takes the list as it is.
-fn device_rules(linux: &mut Map<String, Value>) {
+fn device_rules(linux: &mut Map<String, Value>) -> Vec<Value> {
     let resources = linux.entry("resources").or_insert_with(|| json!({}));
+    let deny = json!({"allow": false, "access": "rwm"});
     let Some(resources) = resources.as_object_mut() else {
-        return;
+        return vec![deny];
     };
     resources.retain(|_, value| !value.is_null());
     let devices = resources.entry("devices").or_insert_with(|| json!([]));
     if let Some(list) = devices.as_array_mut() {
-        list.insert(0, json!({"allow": false, "access": "rwm"}));
+        list.insert(0, deny.clone());
     }
+    devices.as_array().cloned().unwrap_or_else(|| vec![deny])
 }
 
 /// An absolute path without `..`; one that is not given is the container's own.

@@ -4,8 +4,9 @@
 //! the program. Both end by `exit_now`: neither returns to the caller's code.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use kakoi_confine::{Entry, apply};
@@ -180,7 +181,19 @@ fn prepare(plan: &ExecPlan<'_>, socket: &OwnedFd) -> Result<Command, Failure> {
 
 /// The home folder in the container's own user database; `/` where it says nothing.
 fn home_of(uid: u32) -> String {
-    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // The container's file: it may be a pipe that nobody writes to, or endless.
+    const PASSWD_BYTES_MAX: u64 = 1 << 20;
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+        .open("/etc/passwd");
+    let mut text = Vec::new();
+    if let Ok(file) = opened
+        && let Err(error) = file.take(PASSWD_BYTES_MAX).read_to_end(&mut text)
+    {
+        tracing::debug!(%error, "cannot read the container's users, ignoring");
+    }
+    let text = String::from_utf8_lossy(&text);
     let home = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         (fields.get(2)?.parse::<u32>().ok()? == uid).then(|| fields.get(5).map(|home| (*home).to_owned()))?
