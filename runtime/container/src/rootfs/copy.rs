@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlin
 use std::path::{Path, PathBuf};
 
 use kakoi_sys::path::{open_beneath, open_in_root, open_start};
+use kakoi_sys::xattr;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
@@ -155,21 +156,30 @@ fn copy_subfolder(
         source,
     };
     let target = at(to, name);
-    let is_there = matches!(fs::symlink_metadata(&target), Ok(existing) if existing.is_dir());
-    if !is_there {
-        remove(&target).map_err(fail)?;
-        fs::create_dir(&target).map_err(fail)?;
-    }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let open =
         |folder| open_beneath(folder, Path::new(name), flags, 0).map_err(|error| fail(error.errno.into()));
-    copy_folder(open(from)?.as_fd(), open(to)?.as_fd(), shift, depth + 1)?;
+    let source = open(from)?;
+    let is_there = matches!(fs::symlink_metadata(&target), Ok(existing) if existing.is_dir());
+    // What an image removed together with its folder must not come back.
+    if !is_there || is_opaque(source.as_fd()).map_err(fail)? {
+        remove(&target).map_err(fail)?;
+        fs::create_dir(&target).map_err(fail)?;
+    }
+    copy_folder(source.as_fd(), open(to)?.as_fd(), shift, depth + 1)?;
     finish(&target, meta, shift).map_err(fail)
 }
 
 /// overlayfs marks a removed entry by a character device 0:0.
 fn is_whiteout(meta: &fs::Metadata) -> bool {
     meta.file_type().is_char_device() && meta.rdev() == 0
+}
+
+/// overlayfs marks a folder that hides those of lower layers by an attribute.
+fn is_opaque(folder: BorrowedFd<'_>) -> io::Result<bool> {
+    let value =
+        xattr::get(folder, c"trusted.overlay.opaque", 8).map_err(|error| io::Error::from(error.errno))?;
+    Ok(value.as_deref() == Some(b"y"))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -203,7 +213,16 @@ fn copy_leaf(
             open_beneath(from, Path::new(name), flags, 0).map_err(|error| io::Error::from(error.errno))?;
         let mut options = fs::OpenOptions::new();
         let mut copy = options.write(true).create_new(true).open(target)?;
-        io::copy(&mut fs::File::from(source), &mut copy)?;
+        let mut source = fs::File::from(source);
+        io::copy(&mut source, &mut copy)?;
+        finish(target, meta, shift)?;
+        // After the owner, whose change clears them.
+        let capability = xattr::get(source.as_fd(), c"security.capability", 64);
+        if let Some(capability) = capability.map_err(|error| io::Error::from(error.errno))? {
+            xattr::set(copy.as_fd(), c"security.capability", &capability)
+                .map_err(|error| io::Error::from(error.errno))?;
+        }
+        return Ok(());
     } else {
         let special = match () {
             () if kind.is_fifo() => SFlag::S_IFIFO,
@@ -266,5 +285,51 @@ mod tests {
         fs::create_dir(&empty).expect("folder");
         fill(&rootfs, "/escape", &empty).expect("a link out of the root leads nowhere");
         assert_eq!(fs::read_dir(&empty).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn what_layers_hide_stays_hidden_in_a_copy() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(
+                std::env::var("KAKOI_TEST_REQUIRE").as_deref() != Ok("root"),
+                "needs root"
+            );
+            println!("SKIP what_layers_hide_stays_hidden_in_a_copy: needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (base, top, merged) = (
+            dir.path().join("base"),
+            dir.path().join("top"),
+            dir.path().join("merged"),
+        );
+        for folder in [
+            base.join("opaque"),
+            base.join("plain"),
+            top.join("opaque"),
+            top.join("plain"),
+            merged.clone(),
+        ] {
+            fs::create_dir_all(folder).expect("folder");
+        }
+        for file in ["opaque/old", "plain/old", "gone"] {
+            fs::write(base.join(file), "old").expect("file");
+        }
+        fs::write(top.join("opaque/new"), "new").expect("file");
+        mknod(&top.join("gone"), SFlag::S_IFCHR, Mode::empty(), 0).expect("whiteout");
+        let opaque = fs::File::open(top.join("opaque")).expect("folder");
+        xattr::set(opaque.as_fd(), c"trusted.overlay.opaque", b"y").expect("opaque");
+        let capability: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let program = fs::File::open(top.join("opaque/new")).expect("file");
+        xattr::set(program.as_fd(), c"security.capability", capability).expect("capability");
+        for layer in [&base, &top] {
+            let (from, to) = (start(layer).expect("start"), start(&merged).expect("start"));
+            copy_folder(from.as_fd(), to.as_fd(), &|uid, gid| (uid, gid), 0).expect("copied");
+        }
+        assert!(merged.join("plain/old").exists() && !merged.join("opaque/old").exists());
+        assert!(!merged.join("gone").exists());
+        let copy = fs::File::open(merged.join("opaque/new")).expect("copied");
+        let kept = xattr::get(copy.as_fd(), c"security.capability", 64).expect("attribute");
+        assert_eq!(kept.as_deref(), Some(capability));
     }
 }
