@@ -93,7 +93,16 @@ pub(crate) fn read(text: &str, report: &mut Report<'_>) -> Option<Node> {
     };
     for item in Parser::new_from_str_with_options(text, options) {
         match item {
-            Ok((event, at)) => reader.take(event, place(at), report),
+            Ok((event, at)) => {
+                // The parser gives a value that is not there as `~`; here it is text without characters.
+                let event = match event {
+                    Event::Scalar(_, style, anchor, tag) if at.start.index() == at.end.index() => {
+                        Event::Scalar("".into(), style, anchor, tag)
+                    }
+                    other => other,
+                };
+                reader.take(event, place(at), report);
+            }
             Err(error) => {
                 let at = error.marker();
                 let span = Span {

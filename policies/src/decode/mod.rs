@@ -5,8 +5,11 @@
 
 mod calls;
 pub(crate) mod fields;
-mod sections;
+pub(crate) mod sections;
 
+pub(crate) use calls::operator_names;
+#[cfg(test)]
+pub(crate) use calls::{CONDITION_KEYS, KEYS as CALL_KEYS};
 pub(crate) use sections::{capability_word, limit_set, network_mode};
 
 use crate::diagnostics::{Diagnostics, Report};

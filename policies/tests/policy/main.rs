@@ -3,4 +3,5 @@
 mod attacks;
 mod docker;
 mod given;
+mod language;
 mod profiles;
