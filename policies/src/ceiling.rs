@@ -465,7 +465,7 @@ impl Judge<'_> {
                         DeviceGrant::All => true,
                         DeviceGrant::Path(pattern) => glob_covers(pattern, path),
                     };
-                    (grants.iter().any(fits), format!("device {path}"))
+                    (is_plain(path) && grants.iter().any(fits), format!("device {path}"))
                 }
                 DeviceSubject::Numbers { kind, major, minor } => (
                     all || !opens,
@@ -546,7 +546,7 @@ impl Judge<'_> {
                 .bind_mounts
                 .value
                 .iter()
-                .filter(|allowed| covers(&allowed.path, path));
+                .filter(|allowed| is_plain(path) && covers(&allowed.path, path));
             // A folder that is only allowed read-only inside one that may be written is the owner's exception, and the longest rule wins.
             let best = allowed.max_by_key(|allowed| allowed.path.len());
             match best {
@@ -606,6 +606,11 @@ impl Judge<'_> {
             }
         }
     }
+}
+
+/// Whether a path is absolute and every component of it is a name. Sources are resolved before they are judged; this holds where one was not.
+fn is_plain(path: &str) -> bool {
+    path == "/" || path.strip_prefix('/').is_some_and(|p| p.split('/').all(|part| !matches!(part, "" | "." | "..")))
 }
 
 fn show(limit: Limit, value: u64) -> String {

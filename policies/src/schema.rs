@@ -12,7 +12,9 @@ use crate::{capability, constants, decode, shipped, syscalls};
 
 /// Makes the JSON Schema (draft 2020-12) of policies, version 1 of the language.
 pub fn json_schema() -> serde_json::Value {
-    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<PolicyDocument>();
+    let mut schema = SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<PolicyDocument>();
     schema.insert("$id".to_owned(), "urn:kakoi:schema:policy:1".into());
     schema.insert("title".to_owned(), "Kakoi policy, version 1".into());
     schema.to_value()
@@ -461,8 +463,10 @@ mod tests {
 
     fn keys_of(schema: &serde_json::Value, at: &str) -> Vec<String> {
         let properties = schema.pointer(at).and_then(|node| node.get("properties"));
-        let mut keys: Vec<String> =
-            properties.and_then(|p| p.as_object()).map(|p| p.keys().cloned().collect()).unwrap_or_default();
+        let mut keys: Vec<String> = properties
+            .and_then(|p| p.as_object())
+            .map(|p| p.keys().cloned().collect())
+            .unwrap_or_default();
         keys.sort();
         keys
     }

@@ -1,7 +1,9 @@
 //! The policy language from text to programs: what the shipped profiles allow and refuse, and what goes wrong how.
 
 mod attacks;
+mod composing;
 mod docker;
+mod explaining;
 mod given;
 mod language;
 mod profiles;
