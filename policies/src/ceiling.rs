@@ -465,7 +465,10 @@ impl Judge<'_> {
                         DeviceGrant::All => true,
                         DeviceGrant::Path(pattern) => glob_covers(pattern, path),
                     };
-                    (is_plain(path) && grants.iter().any(fits), format!("device {path}"))
+                    (
+                        is_plain(path) && grants.iter().any(fits),
+                        format!("device {path}"),
+                    )
                 }
                 DeviceSubject::Numbers { kind, major, minor } => (
                     all || !opens,
@@ -610,7 +613,10 @@ impl Judge<'_> {
 
 /// Whether a path is absolute and every component of it is a name. Sources are resolved before they are judged; this holds where one was not.
 fn is_plain(path: &str) -> bool {
-    path == "/" || path.strip_prefix('/').is_some_and(|p| p.split('/').all(|part| !matches!(part, "" | "." | "..")))
+    path == "/"
+        || path
+            .strip_prefix('/')
+            .is_some_and(|p| p.split('/').all(|part| !matches!(part, "" | "." | "..")))
 }
 
 fn show(limit: Limit, value: u64) -> String {

@@ -272,7 +272,11 @@ fn the_built_in_ceiling_lets_docker_users_work_and_nobody_out() {
             bind("/run/docker.sock", false),
             "bind mount of /run/docker.sock",
         ),
-        ("a way out of an allowed folder", bind("/srv/../etc", true), "bind mount of /srv/../etc"),
+        (
+            "a way out of an allowed folder",
+            bind("/srv/../etc", true),
+            "bind mount of /srv/../etc",
+        ),
         (
             "a sibling of an allowed folder",
             bind("/srvx", false),

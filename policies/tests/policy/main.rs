@@ -6,4 +6,6 @@ mod docker;
 mod explaining;
 mod given;
 mod language;
+mod oci;
 mod profiles;
+mod programs;
