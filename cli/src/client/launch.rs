@@ -16,7 +16,9 @@ use tokio::net::UnixStream;
 /// How long a daemon may take to listen: it adopts every running container before it does.
 const START_SECONDS_MAX: u64 = 20;
 /// How long a daemon that lost the race against another may take to find the other one listening.
-const OTHER_SECONDS_MAX: u64 = 2;
+const OTHER_SECONDS_MAX: u64 = 20;
+/// The exit status of a daemon whose folders another daemon holds.
+const OTHER_DAEMON: i32 = 3;
 /// The end of the log that is looked at for the reason of a failure.
 const LOG_TAIL_BYTES: u64 = 4096;
 /// The hidden command under which this program starts the daemon in a session of its own.
@@ -139,7 +141,7 @@ impl Launch {
             .arg("--config")
             .arg(&self.config);
         if let Some(level) = &self.log_level {
-            command.arg("--log-level").arg(level);
+            command.env("KAKOI_LOG", format!("kakoid={level}"));
         }
         command
             .current_dir("/")
@@ -196,7 +198,12 @@ async fn wait(child: &mut Child, socket: &Path, log: &Path) -> Result<UnixStream
         {
             ended = Some(status);
             // Another command may have started a daemon at the same time: ours then gave up, and the other one is about to listen.
-            deadline = Instant::now() + Duration::from_secs(OTHER_SECONDS_MAX);
+            let patience = if status.code() == Some(OTHER_DAEMON) {
+                OTHER_SECONDS_MAX
+            } else {
+                0
+            };
+            deadline = Instant::now() + Duration::from_secs(patience);
         }
         if Instant::now() >= deadline {
             return Err(match ended {

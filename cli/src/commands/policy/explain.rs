@@ -104,21 +104,14 @@ fn questions(arguments: &Arguments) -> Result<Vec<Question>, QuestionError> {
             arguments: None,
         });
     }
-    let files: [(&'static str, &Vec<String>, fn(String) -> Question); 3] = [
-        ("read", &arguments.read, Question::Read),
-        ("write", &arguments.write, Question::Write),
-        ("execute", &arguments.execute, Question::Execute),
-    ];
-    for (flag, paths, question) in files {
-        for path in paths {
-            if !path.starts_with('/') {
-                return Err(QuestionError::Path {
-                    flag,
-                    text: path.clone(),
-                });
-            }
-            questions.push(question(path.clone()));
-        }
+    for path in &arguments.read {
+        questions.push(Question::Read(absolute("read", path)?));
+    }
+    for path in &arguments.write {
+        questions.push(Question::Write(absolute("write", path)?));
+    }
+    for path in &arguments.execute {
+        questions.push(Question::Execute(absolute("execute", path)?));
     }
     questions.extend(arguments.bind.iter().map(|port| Question::Bind(*port)));
     questions.extend(arguments.connect.iter().map(|port| Question::Connect(*port)));
