@@ -43,8 +43,8 @@ pub(super) struct Global {
     /// cgroupfs
     #[arg(long, global = true)]
     pub cgroup_manager: Option<String>,
-    /// Accepted for compatibility; the caller's privileges decide
-    #[arg(long, global = true)]
+    /// Accepted for compatibility; the caller's privileges decide. Not global: `spec` has a flag of this name
+    #[arg(long)]
     pub rootless: Option<String>,
 }
 
