@@ -3,11 +3,17 @@
 //! Owns the types and their reading. Pure. Refuses to change a document: its bytes are its identity and are kept as they came; these types
 //! are a reading of them. `null` means absent everywhere, as in Go. Unknown fields are passed over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Digest;
+
+/// Longest list or map in a document: the largest real ones have some hundred environment entries, labels or steps.
+pub const LIST_MAX: usize = 10_000;
 
 /// The configuration document (image-spec, config.md, and Docker's additions).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,11 +47,7 @@ pub struct ConfigDocument {
     /// The layers.
     pub rootfs: RootFs,
     /// How it was made, the oldest step first.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<HistoryStep>,
     /// A note by the maker: Docker's own field.
     #[serde(
@@ -70,7 +72,7 @@ pub struct RootFs {
     #[serde(rename = "type", default, deserialize_with = "or_default")]
     pub kind: String,
     /// Digests of the uncompressed layers, the lowest first.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "list")]
     pub diff_ids: Vec<Digest>,
 }
 
@@ -125,11 +127,7 @@ pub struct ImageConfig {
     #[serde(default, deserialize_with = "set", skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// `NAME=value`.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Program and first arguments.
     #[serde(default, deserialize_with = "words", skip_serializing_if = "Option::is_none")]
@@ -175,18 +173,10 @@ pub struct ImageConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// Commands for builds on top of it.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
     /// The shell of `RUN`, `CMD` and `ENTRYPOINT` in shell form.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
 }
 
@@ -195,11 +185,7 @@ pub struct ImageConfig {
 #[serde(rename_all = "PascalCase")]
 pub struct Healthcheck {
     /// `NONE`, `CMD …` or `CMD-SHELL …`; empty inherits.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Between probes.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_zero")]
@@ -286,39 +272,164 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
+/// A list of at most [`LIST_MAX`].
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    from.deserialize_any(ListVisitor {
+        one: |_| None,
+        item: PhantomData,
+    })
+}
+
 /// A command: a list, or one word, which old Dockers wrote.
 fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Words {
-        Many(Vec<String>),
-        One(String),
+    struct Words(Vec<String>);
+    impl<'de> Deserialize<'de> for Words {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let visitor = ListVisitor {
+                one: |word| Some(word.to_owned()),
+                item: PhantomData,
+            };
+            from.deserialize_any(visitor).map(Words)
+        }
     }
-    Ok(Option::deserialize(from)?.map(|words| match words {
-        Words::Many(words) => words,
-        Words::One(word) => vec![word],
-    }))
+    Ok(Option::<Words>::deserialize(from)?.map(|words| words.0))
+}
+
+/// Reads a list, stopping at [`LIST_MAX`]: a document of a few megabytes could else become hundreds in memory (`[{},{},…`).
+struct ListVisitor<T> {
+    /// What a lone string becomes; `None` where it is an error.
+    one: fn(&str) -> Option<T>,
+    item: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {LIST_MAX}")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Vec<T>, E> {
+        match (self.one)(word) {
+            Some(item) => Ok(vec![item]),
+            None => Err(E::invalid_type(de::Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            if items.len() >= LIST_MAX {
+                return Err(de::Error::invalid_length(LIST_MAX + 1, &self));
+            }
+            items.push(item);
+        }
+        Ok(items)
+    }
 }
 
 /// A set, written as a map of empty objects; what the objects hold is passed over.
 fn set<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Empty>, D::Error> {
-    let map: Option<HashMap<String, serde::de::IgnoredAny>> = Option::deserialize(from)?;
-    Ok(map
-        .unwrap_or_default()
-        .into_keys()
-        .map(|key| (key, Empty {}))
-        .collect())
+    let map: BTreeMap<String, IgnoredAny> = from.deserialize_any(MapVisitor(PhantomData))?;
+    Ok(map.into_keys().map(|key| (key, Empty {})).collect())
 }
 
 fn labels<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let map: Option<BTreeMap<String, Option<String>>> = Option::deserialize(from)?;
+    let map: BTreeMap<String, Option<String>> = from.deserialize_any(MapVisitor(PhantomData))?;
     Ok(map
-        .unwrap_or_default()
         .into_iter()
         .map(|(key, value)| (key, value.unwrap_or_default()))
         .collect())
 }
 
+/// Reads a map, stopping at [`LIST_MAX`]. Of a key given twice the last counts, as in Go.
+struct MapVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for MapVisitor<T> {
+    type Value = BTreeMap<String, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a map of at most {LIST_MAX}")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut items = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry()? {
+            items.insert(key, value);
+            if items.len() > LIST_MAX {
+                return Err(de::Error::invalid_length(items.len(), &self));
+            }
+        }
+        Ok(items)
+    }
+}
+
 fn is_zero(value: &i64) -> bool {
     *value == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(config: serde_json::Value) -> Result<ConfigDocument, ConfigError> {
+        let document =
+            json!({"rootfs": {"type": "layers", "diff_ids": null}, "config": config, "os": "linux"});
+        ConfigDocument::parse(&serde_json::to_vec(&document).expect("json"))
+    }
+
+    #[test]
+    fn documents_of_all_ages_are_read() {
+        assert_eq!(
+            parse(json!(null)).expect("no configuration").config,
+            ImageConfig::default()
+        );
+        let config = parse(json!({
+            "Cmd": "one word", "Entrypoint": ["a", "b"], "Env": null, "Labels": {"a": null, "b": "c"},
+            "ExposedPorts": {"80/tcp": {}, "81/udp": null}, "Volumes": null, "Healthcheck": {"Test": null, "Retries": 3},
+            "OnBuild": [], "Shell": null, "Unknown": [[[1]]],
+        }));
+        let config = config.expect("read").config;
+        assert_eq!(config.cmd, Some(vec!["one word".to_owned()]));
+        assert_eq!(config.entrypoint, Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(config.labels.into_values().collect::<Vec<_>>(), ["", "c"]);
+        assert_eq!(
+            config.exposed_ports.into_keys().collect::<Vec<_>>(),
+            ["80/tcp", "81/udp"]
+        );
+        assert_eq!(config.healthcheck.map(|check| check.retries), Some(3));
+        // An empty command is one that was taken away, which is not the same as none.
+        assert_eq!(parse(json!({"Cmd": []})).expect("read").config.cmd, Some(vec![]));
+    }
+
+    #[test]
+    fn what_would_fill_the_memory_is_refused() {
+        let many = |count: usize| vec![json!(""); count];
+        assert!(parse(json!({"Env": many(LIST_MAX)})).is_ok());
+        for field in ["Env", "Cmd", "Entrypoint", "OnBuild", "Shell"] {
+            assert!(parse(json!({ field: many(LIST_MAX + 1) })).is_err(), "{field}");
+        }
+        let map: serde_json::Map<_, _> = (0..=LIST_MAX).map(|n| (n.to_string(), json!(null))).collect();
+        for field in ["Labels", "Volumes", "ExposedPorts"] {
+            assert!(parse(json!({ field: map })).is_err(), "{field}");
+        }
+        for (field, value) in [
+            ("Env", json!("A=1")),
+            ("Cmd", json!({})),
+            ("Labels", json!([])),
+            ("User", json!(0)),
+        ] {
+            assert!(parse(json!({ field: value })).is_err(), "{field}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub struct Limits {
     pub layers_max: usize,
     /// Most bytes of a manifest or index: what registries accept.
     pub manifest_bytes_max: u64,
-    /// Most bytes of an image configuration.
+    /// Most bytes of an image configuration. BuildKit's inline cache makes some of several hundred kilobytes.
     pub config_bytes_max: u64,
     /// Deepest nesting of indexes: one is common, two is what tools make.
     pub index_depth_max: u32,
@@ -43,7 +43,7 @@ impl Limits {
         archive_images_max: 256,
         layers_max: 127,
         manifest_bytes_max: 4 << 20,
-        config_bytes_max: 8 << 20,
+        config_bytes_max: 4 << 20,
         index_depth_max: 4,
         descriptors_max: 4096,
     };

@@ -48,6 +48,8 @@ const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
 const WHITEOUT: &[u8] = b".wh.";
 /// Longest file name.
 const NAME_BYTES_MAX: usize = 255;
+/// Most bytes of folders' names kept until the end for their times: a million folders of ordinary names.
+const FOLDER_NAMES_BYTES_MAX: u64 = 32 << 20;
 /// Most links followed when a parent is looked up; the kernel's own number.
 const LINKS_MAX: u32 = 40;
 
@@ -136,6 +138,7 @@ pub(crate) fn unpack(
         limits,
         parent: None,
         folder_times: HashMap::new(),
+        folder_names_bytes: 0,
         report: Unpacked::default(),
     };
     while let Some(entry) = layer.next_entry().map_err(UnpackError::Tar)? {
@@ -152,6 +155,7 @@ struct Unpacker<'a> {
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Folders get their times at the end, since every new name in them changes the time.
     folder_times: HashMap<Vec<u8>, (i64, u32)>,
+    folder_names_bytes: u64,
     report: Unpacked,
 }
 
@@ -259,7 +263,14 @@ impl Unpacker<'_> {
             self.set_opaque(folder.as_fd(), entry)?;
         }
         self.set_metadata(folder.as_fd(), entry)?;
-        self.folder_times.insert(parts.join(&b'/'), entry.mtime);
+        let path = parts.join(&b'/');
+        self.folder_names_bytes += path.len() as u64;
+        within(
+            self.folder_names_bytes,
+            FOLDER_NAMES_BYTES_MAX,
+            "bytes of folder names",
+        )?;
+        self.folder_times.insert(path, entry.mtime);
         Ok(())
     }
 
