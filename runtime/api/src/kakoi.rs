@@ -35,7 +35,7 @@ wire! { "PascalCase";
     pub struct Finding {
         /// What (`landlock`).
         pub name: String,
-        /// `ok`, `degraded` or `missing`.
+        /// `ok`, `degraded`, `missing` or `unknown`.
         pub status: String,
         /// What was found.
         pub found: String,

@@ -1,2 +1,177 @@
-//! kakoid.
-fn main() {}
+//! kakoid, the daemon: wiring, Docker's semantics, and the records of what exists.
+//!
+//! A process of its own, with privileges of its own. Contains no system calls and no parsers of untrusted bytes, and never forks a container: it
+//! writes a plan and executes the shim. Containers outlive it.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod config;
+mod detach;
+mod engine;
+mod events;
+mod exec;
+mod filters;
+mod host;
+mod ids;
+mod life;
+mod names;
+mod plan;
+mod policy;
+mod refusal;
+mod restart;
+mod serve;
+mod shim;
+mod signal;
+mod state;
+mod volumes;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, RwLock};
+
+use kakoi_image::ImageStore;
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::sync::watch;
+
+use crate::config::{Command, ConfigError, Paths, Settings};
+use crate::engine::Engine;
+use crate::host::HostError;
+use crate::policy::Shelf;
+use crate::refusal::chain;
+use crate::state::{Store, StoreError};
+
+/// Threads for blocking work: image archives, removal. Each holds a stack only while it works.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Images(#[from] kakoi_image::StoreError),
+    #[error("probing the kernel")]
+    Probe(#[from] kakoi_confine::ProbeError),
+    #[error("making an id")]
+    Id(#[source] io::Error),
+    #[error("serving")]
+    Serve(#[source] io::Error),
+}
+
+fn main() -> ExitCode {
+    let command = match config::parse_arguments(std::env::args().skip(1)) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("kakoid: {}", chain(&error));
+            return ExitCode::from(2);
+        }
+    };
+    let (paths, debug) = match command {
+        Command::Help => return print(config::USAGE),
+        Command::Version => return print(concat!("kakoid ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Serve(paths, debug) => (paths, debug),
+    };
+    log(debug);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_stack_size(512 << 10)
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(paths));
+            // A long image operation is not waited for: the store takes back what is half done.
+            runtime.shutdown_background();
+            result
+        }
+        Err(cause) => Err(Failure::Serve(cause)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kakoid: {}", chain(&error));
+            ExitCode::from(if matches!(error, Failure::Host(HostError::Taken { .. })) {
+                3
+            } else {
+                1
+            })
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The level is `warn`, with `--debug` `debug`; `KAKOI_LOG` has the last word.
+fn log(debug: bool) {
+    let level = if debug { "kakoid=debug" } else { "kakoid=warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KAKOI_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+async fn run(paths: Paths) -> Result<(), Failure> {
+    let settings = Settings::read(&paths.config)?;
+    let shelf = Shelf::read(&paths.config, &settings)?;
+    let _locks = host::prepare(&paths)?;
+    // SIGHUP and SIGTERM are taken in before anything takes long: neither may kill a daemon that is taking over.
+    let mut hang_up = on_signal(SignalKind::hangup()).map_err(Failure::Serve)?;
+    let mut terminate = on_signal(SignalKind::terminate()).map_err(Failure::Serve)?;
+    let mut interrupt = on_signal(SignalKind::interrupt()).map_err(Failure::Serve)?;
+    let (store, kept) = Store::open(&paths.root, &paths.run.join("containers"))?;
+    let engine = Arc::new(Engine {
+        images: Arc::new(ImageStore::open(&paths.root)?),
+        facts: kakoi_confine::probe()?,
+        id: names::new_id().map_err(Failure::Id)?,
+        ids: ids::IdPool::new(&settings),
+        volumes: volumes::Volumes::new(kept.volumes),
+        containers: life::Table::default(),
+        execs: exec::Execs::default(),
+        events: events::Events::new(),
+        shelf: RwLock::new(Arc::new(shelf)),
+        image_turn: tokio::sync::RwLock::new(()),
+        store,
+        settings,
+        paths,
+    });
+    life::boot::take_over(&engine, kept.containers).await;
+    let listener = host::listen(&engine.paths)?;
+    let (stop, stopping) = watch::channel(false);
+    let serving = tokio::spawn(serve::serve(engine.clone(), listener, stopping));
+    host::notify("READY=1");
+    tracing::info!(socket = %engine.paths.socket().display(), "ready");
+    loop {
+        tokio::select! {
+            _ = hang_up.recv() => reload(&engine),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    host::notify("STOPPING=1");
+    stop.send_replace(true);
+    match serving.await {
+        Ok(served) => served.map_err(Failure::Serve)?,
+        Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
+    }
+    tracing::info!("stopped; containers keep running");
+    Ok(())
+}
+
+fn reload(engine: &Engine) {
+    match engine.reload() {
+        Ok(()) => tracing::info!("policies and ceiling were read anew"),
+        Err(error) => tracing::error!(error = chain(&error), "policies and ceiling stay as they were"),
+    }
+}

@@ -1,0 +1,59 @@
+//! All that a handler needs, in one place.
+
+use std::sync::{Arc, RwLock};
+
+use kakoi_image::ImageStore;
+use kakoi_policy::kernel::KernelFacts;
+
+use crate::config::{ConfigError, Paths, Settings};
+use crate::events::Events;
+use crate::exec::Execs;
+use crate::ids::IdPool;
+use crate::life::Table;
+use crate::policy::Shelf;
+use crate::state::Store;
+use crate::volumes::Volumes;
+
+/// The daemon's state.
+pub struct Engine {
+    /// Where everything lies.
+    pub paths: Paths,
+    /// The owner's settings.
+    pub settings: Settings,
+    /// What the kernel can enforce.
+    pub facts: KernelFacts,
+    /// Records.
+    pub store: Store,
+    /// Images.
+    pub images: Arc<ImageStore>,
+    /// Containers.
+    pub containers: Table,
+    /// Volumes.
+    pub volumes: Volumes,
+    /// Further processes.
+    pub execs: Execs,
+    /// Ranges of host ids.
+    pub ids: IdPool,
+    /// What happened.
+    pub events: Events,
+    /// Policies and ceiling.
+    pub shelf: RwLock<Arc<Shelf>>,
+    /// A stable id of this engine.
+    pub id: String,
+    /// Held while an image becomes a container's, and while images go: neither may happen in the middle of the other.
+    pub image_turn: tokio::sync::RwLock<()>,
+}
+
+impl Engine {
+    /// Policies and ceiling as they are now.
+    pub fn shelf(&self) -> Arc<Shelf> {
+        self.shelf.read().expect("no panic while locked").clone()
+    }
+
+    /// Reads policies and ceiling anew; on an error those before stay in force.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        let shelf = Shelf::read(&self.paths.config, &self.settings)?;
+        *self.shelf.write().expect("no panic while locked") = Arc::new(shelf);
+        Ok(())
+    }
+}

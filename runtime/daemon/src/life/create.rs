@@ -1,0 +1,521 @@
+//! Making a container: everything that can be refused is refused before the first folder is made, and what fails after is taken back.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, MountPoint};
+use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
+use kakoi_image::{Image, ResolveError, StoreError};
+use kakoi_policy::confinement::{Confinement, MountSource, UserNamespace};
+
+use super::container::{Container, Phase};
+use super::remove::remove_tree;
+use super::{health, remove};
+use crate::clock;
+use crate::engine::Engine;
+use crate::host;
+use crate::names;
+use crate::plan::build::{self, Decided};
+use crate::plan::mounts::{self, Asked, Source};
+use crate::plan::user::{self, User};
+use crate::plan::{self, merge, requests};
+use crate::refusal::{Answer, Refusal};
+use crate::restart;
+use crate::signal;
+use crate::state::record::RECORD_FORMAT;
+use crate::state::{Life, Record};
+
+/// Makes a container.
+pub async fn create(engine: &Arc<Engine>, name: &str, body: CreateBody) -> Answer<CreateAnswer> {
+    check(&body)?;
+    let id = names::new_id().map_err(|cause| Refusal::failed("no random bytes for an id", cause))?;
+    // No image may go between its being found and the record that says that it is used.
+    let _image_turn = engine.image_turn.read().await;
+    let image = find_image(engine, &body.config.image)?;
+    let name = engine.containers.reserve(name, &id)?;
+    let mut undo = Undo {
+        engine,
+        id: &id,
+        name: &name,
+        slot: None,
+        volumes: Vec::new(),
+    };
+    match make(engine, &id, &name, body, &image, &mut undo).await {
+        Ok(answer) => Ok(answer),
+        Err(refusal) => {
+            undo.run().await;
+            Err(refusal)
+        }
+    }
+}
+
+/// What is taken back when a container is not made.
+struct Undo<'a> {
+    engine: &'a Arc<Engine>,
+    id: &'a str,
+    name: &'a str,
+    slot: Option<u32>,
+    volumes: Vec<String>,
+}
+
+impl Undo<'_> {
+    async fn run(self) {
+        self.engine.containers.release(self.name);
+        if let Some(slot) = self.slot {
+            self.engine.ids.release(slot);
+        }
+        for folder in [
+            self.engine.paths.state_dir(self.id),
+            self.engine.paths.run_dir(self.id),
+        ] {
+            if let Err(cause) = remove_tree(&folder) {
+                tracing::error!(path = %folder.display(), %cause, "a half-made container cannot be taken back; the next start does");
+            }
+        }
+        for volume in self.volumes {
+            if let Err(refusal) = self.engine.volumes.remove(self.engine, &volume).await {
+                tracing::warn!(%volume, error = %refusal, "ignoring a volume that cannot be taken back");
+            }
+        }
+    }
+}
+
+fn check(body: &CreateBody) -> Answer<()> {
+    if body.config.image.is_empty() {
+        return Err(Refusal::bad("no image specified"));
+    }
+    let policy = restart::Policy::parse(&body.host_config.restart_policy)?;
+    if body.host_config.auto_remove && policy != restart::Policy::No {
+        return Err(Refusal::bad(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
+    if let Some(check) = &body.config.healthcheck {
+        health::check(check).map_err(Refusal::bad)?;
+    }
+    if !body.config.stop_signal.is_empty() {
+        signal::parse(&body.config.stop_signal)?;
+    }
+    if body.config.stop_timeout.is_some_and(|seconds| seconds < -1) {
+        return Err(Refusal::bad("stop timeout cannot be less than -1"));
+    }
+    let host = &body.host_config;
+    if !host.port_bindings.is_empty() || host.publish_all_ports {
+        return Err(Refusal::unsupported(
+            "ports cannot be published yet: use --network host, or reach the app from a container with --network container:NAME",
+        ));
+    }
+    for (what, is_asked) in [
+        ("links", !host.links.is_empty()),
+        ("volumes from other containers", !host.volumes_from.is_empty()),
+        ("storage options", !host.storage_opt.is_empty()),
+        ("a fixed hardware address", !body.config.mac_address.is_empty()),
+        (
+            "per-device block I/O rates",
+            !host.blkio_device_read_bps.is_empty() || !host.blkio_device_write_bps.is_empty(),
+        ),
+    ] {
+        if is_asked {
+            return Err(Refusal::unsupported(format!("{what} are not supported yet")));
+        }
+    }
+    Ok(())
+}
+
+fn find_image(engine: &Engine, name: &str) -> Answer<Image> {
+    engine.images.resolve(name).map_err(image_refusal)
+}
+
+/// An image that cannot be had, as an answer.
+pub fn image_refusal(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Resolve(found @ ResolveError::NotFound { .. }) => Refusal::missing(found.to_string()),
+        StoreError::Resolve(found) => Refusal::bad(found.to_string()),
+        other => Refusal::failed(crate::refusal::chain(&other), other),
+    }
+}
+
+async fn make(
+    engine: &Arc<Engine>,
+    id: &str,
+    name: &str,
+    body: CreateBody,
+    image: &Image,
+    undo: &mut Undo<'_>,
+) -> Answer<CreateAnswer> {
+    let config = merge::merge(&body.config, &image.document.config);
+    let args = merge::arguments(&config)?;
+    let mut asked_mounts = mounts::asked(&config, &body.host_config)?;
+    for mount in &mut asked_mounts {
+        settle_source(mount)?;
+    }
+    let (confinement, user) = confine(engine, &body, &config, image, &asked_mounts)?;
+    let mut warnings: Vec<String> = confinement
+        .losses
+        .iter()
+        .map(|loss| format!("not enforced: {}: {}", loss.rule, loss.fact))
+        .collect();
+    let driver = if engine.facts.overlayfs {
+        RootfsDriver::Overlay
+    } else {
+        RootfsDriver::Copy
+    };
+    if driver == RootfsDriver::Copy {
+        warnings.push("this kernel has no overlayfs: the image is copied for each container, which is slow and takes space".into());
+    }
+    // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
+    let host = &body.host_config;
+    let state_dir = engine.paths.state_dir(id);
+    let run_dir = engine.paths.run_dir(id);
+    let range_first = match confinement.user_namespace {
+        UserNamespace::Host => None,
+        UserNamespace::Auto | UserNamespace::KeepId => {
+            let slot = engine.ids.take()?;
+            undo.slot = Some(slot);
+            Some(engine.ids.first_id(slot))
+        }
+    };
+    let mut plan = build::build(Decided {
+        id,
+        name,
+        config: &config,
+        host,
+        args: args.clone(),
+        confinement,
+        home: user.home,
+        layers: image.layers.clone(),
+        driver,
+        mounts: Vec::new(),
+        range_first,
+        state_dir: &state_dir,
+        run_dir: &run_dir,
+        settings: &engine.settings,
+    })?;
+    let files = identity_files(&plan, &config, &body)?;
+    let (planned, points, anonymous) = make_mounts(engine, &plan.confinement, asked_mounts, undo).await?;
+    plan.mounts = planned;
+    let record = Record {
+        format: RECORD_FORMAT,
+        id: id.to_owned(),
+        name: name.to_owned(),
+        created: clock::now(),
+        image_id: image.id.to_string(),
+        config,
+        host_config: body.host_config,
+        args,
+        mounts: points,
+        anonymous_volumes: anonymous,
+        policy: plan.confinement.policy.clone(),
+        id_slot: undo.slot,
+        life: Life::default(),
+    };
+    write_folders(&record, &plan, &files, &state_dir, &run_dir).map_err(|cause| {
+        Refusal::failed(format!("the container's files cannot be written: {cause}"), cause)
+    })?;
+    engine.store.put(&record).await.map_err(|cause| {
+        Refusal::failed(
+            format!(
+                "the container cannot be recorded: {}",
+                crate::refusal::chain(&cause)
+            ),
+            cause,
+        )
+    })?;
+    let container = Arc::new(Container::new(record, Phase::Created));
+    engine.containers.insert(container.clone());
+    engine
+        .events
+        .tell("container", "create", id, container.attributes());
+    Ok(CreateAnswer {
+        id: id.to_owned(),
+        warnings,
+    })
+}
+
+/// Composes, bounds and compiles the policy for who the process will be.
+fn confine(
+    engine: &Engine,
+    body: &CreateBody,
+    config: &ContainerConfig,
+    image: &Image,
+    asked: &[Asked],
+) -> Answer<(Confinement, User)> {
+    let shelf = engine.shelf();
+    let judged = asked
+        .iter()
+        .map(|mount| {
+            let source = match &mount.source {
+                Source::Bind { path, .. } => MountSource::Bind(path.display().to_string()),
+                Source::Volume { name, .. } => MountSource::Volume(name.clone()),
+                Source::Tmpfs => MountSource::Tmpfs(None),
+            };
+            requests::mount(source, &mount.target, mount.read_only)
+        })
+        .collect();
+    let wanted = requests::of(&body.host_config, &body.config.user, judged)?;
+    let composed = shelf.composed(body)?.request(&wanted);
+    let user = composed.user().unwrap_or(&config.user).to_owned();
+    let user = user::resolve(
+        &user,
+        &body.host_config.group_add,
+        composed.umask(),
+        &image.layers,
+    )?;
+    let confinement = shelf.decide(composed, &user.identity, &engine.facts)?;
+    Ok((confinement, user))
+}
+
+/// Gives a bind its real path, so that no link leads around the owner's allow-list; what is missing of it is taken as it stands.
+fn settle_source(mount: &mut Asked) -> Answer<()> {
+    let Source::Bind { path, make } = &mut mount.source else {
+        return Ok(());
+    };
+    if !*make && !path.exists() {
+        return Err(Refusal::bad(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {}",
+            path.display()
+        )));
+    }
+    if path
+        .components()
+        .any(|part| part == std::path::Component::ParentDir)
+        && !path.exists()
+    {
+        return Err(Refusal::bad(format!(
+            "bind source path does not exist: {}",
+            path.display()
+        )));
+    }
+    let mut missing = Vec::new();
+    let mut standing: &Path = path;
+    let real = loop {
+        match fs::canonicalize(standing) {
+            Ok(real) => break real,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && standing.symlink_metadata().is_err() => {
+            }
+            Err(cause) => {
+                return Err(Refusal::bad(format!(
+                    "bind source path {}: {cause}",
+                    path.display()
+                )));
+            }
+        }
+        let (Some(parent), Some(name)) = (standing.parent(), standing.file_name()) else {
+            break PathBuf::from("/");
+        };
+        missing.push(name);
+        standing = parent;
+    };
+    let settled = missing.iter().rev().fold(real, |path, name| path.join(name));
+    *path = settled;
+    Ok(())
+}
+
+/// Makes volumes and missing bind sources.
+async fn make_mounts(
+    engine: &Arc<Engine>,
+    confinement: &Confinement,
+    asked: Vec<Asked>,
+    undo: &mut Undo<'_>,
+) -> Answer<(Vec<MountPlan>, Vec<MountPoint>, Vec<String>)> {
+    let mut all = asked;
+    for mount in &confinement.filesystem.mounts {
+        if let MountSource::Volume(name) = &mount.source
+            && !all.iter().any(|other| other.target == mount.target)
+        {
+            all.push(Asked {
+                source: Source::Volume {
+                    name: name.clone(),
+                    subpath: String::new(),
+                    anonymous: false,
+                },
+                target: mount.target.clone(),
+                read_only: mount.read_only,
+                options: vec![],
+                copy_up: true,
+                mode: String::new(),
+            });
+        }
+    }
+    let (mut plans, mut points, mut anonymous_names) = (Vec::new(), Vec::new(), Vec::new());
+    for mount in all {
+        let mut point = MountPoint {
+            destination: mount.target.clone(),
+            mode: mount.mode.clone(),
+            rw: !mount.read_only,
+            ..MountPoint::default()
+        };
+        let kind = match &mount.source {
+            Source::Bind { path, .. } => {
+                host::make_folder_if_missing(path).map_err(|cause| {
+                    Refusal::bad(format!(
+                        "error while creating mount source path '{}': {cause}",
+                        path.display()
+                    ))
+                })?;
+                point.kind = "bind".into();
+                point.source = path.display().to_string();
+                point.propagation = "rprivate".into();
+                MountKind::Bind(path.clone())
+            }
+            Source::Volume {
+                name,
+                subpath,
+                anonymous,
+            } => {
+                let (volume, made) = engine
+                    .volumes
+                    .create(engine, name, Default::default(), Default::default())
+                    .await?;
+                if made {
+                    undo.volumes.push(volume.name.clone());
+                }
+                if *anonymous {
+                    anonymous_names.push(volume.name.clone());
+                }
+                let data = engine.paths.volume_dir(&volume.name).join("_data");
+                point.kind = "volume".into();
+                point.name.clone_from(&volume.name);
+                point.driver = "local".into();
+                point.source = data.display().to_string();
+                MountKind::Bind(within(&data, subpath)?)
+            }
+            Source::Tmpfs => {
+                point.kind = "tmpfs".into();
+                MountKind::Tmpfs
+            }
+        };
+        points.push(point);
+        plans.push(MountPlan {
+            target: mount.target,
+            copy_up: mount.copy_up && matches!(mount.source, Source::Volume { .. }),
+            kind,
+            read_only: mount.read_only,
+            options: mount.options,
+        });
+    }
+    Ok((plans, points, anonymous_names))
+}
+
+/// A folder within a volume, which must be there and must not lead out by a link.
+fn within(data: &Path, subpath: &str) -> Answer<PathBuf> {
+    if subpath.is_empty() {
+        return Ok(data.to_owned());
+    }
+    let missing = |_| {
+        Refusal::bad(format!(
+            "cannot access path {subpath:?} in the volume: it does not exist"
+        ))
+    };
+    let top = fs::canonicalize(data).map_err(missing)?;
+    let real = fs::canonicalize(data.join(subpath)).map_err(missing)?;
+    if !real.starts_with(&top) {
+        return Err(Refusal::bad(format!("path {subpath:?} leads out of the volume")));
+    }
+    Ok(real)
+}
+
+/// The small files of `/etc` that are the container's own.
+fn identity_files(
+    plan: &RunPlan,
+    config: &ContainerConfig,
+    body: &CreateBody,
+) -> Answer<Vec<(&'static str, String)>> {
+    let is_own = plan.namespaces.network != NamespaceSource::Host;
+    let of_host = if is_own {
+        None
+    } else {
+        fs::read_to_string("/etc/resolv.conf").ok()
+    };
+    Ok(vec![
+        (
+            "hosts",
+            build::hosts(
+                &plan.hostname,
+                &config.domainname,
+                &body.host_config.extra_hosts,
+                is_own,
+            )?,
+        ),
+        ("hostname", format!("{}\n", plan.hostname)),
+        (
+            "resolv.conf",
+            build::resolv_conf(&body.host_config, of_host.as_deref())?,
+        ),
+    ])
+}
+
+fn write_folders(
+    record: &Record,
+    plan: &RunPlan,
+    files: &[(&'static str, String)],
+    state_dir: &Path,
+    run_dir: &Path,
+) -> io::Result<()> {
+    // A mapped root must be able to search its way to the writable layer; what is in the folder has modes of its own.
+    let folder = |path: &Path| DirBuilder::new().mode(0o711).create(path);
+    folder(state_dir)?;
+    folder(run_dir)?;
+    for (name, text) in files {
+        fs::write(state_dir.join(name), text)?;
+    }
+    plan::write(state_dir, plan, !record.host_config.auto_remove)
+}
+
+/// Renames a container.
+pub async fn rename(engine: &Arc<Engine>, container: &Arc<Container>, to: &str) -> Answer<()> {
+    let _turn = container.turn().await;
+    if to.trim_start_matches('/').is_empty() {
+        return Err(Refusal::bad("Neither old nor new names may be empty"));
+    }
+    let old = container.name();
+    if old == to.trim_start_matches('/') {
+        return Err(Refusal::bad(
+            "Renaming a container with the same name as its current name",
+        ));
+    }
+    if container.pulse().borrow().gone {
+        return Err(Refusal::missing(format!("No such container: {}", container.id)));
+    }
+    let new = engine.containers.reserve(to, &container.id)?;
+    let record = {
+        let mut shared = container.shared();
+        shared.record.name.clone_from(&new);
+        shared.record.clone()
+    };
+    if let Err(cause) = engine.store.put(&record).await {
+        container.shared().record.name = old;
+        engine.containers.release(&new);
+        return Err(Refusal::failed("the new name cannot be recorded", cause));
+    }
+    engine.containers.release(&old);
+    let mut attributes = container.attributes();
+    attributes.insert("oldName".into(), format!("/{old}"));
+    engine
+        .events
+        .tell("container", "rename", &container.id, attributes);
+    Ok(())
+}
+
+/// Removes every container that is down and fits.
+pub async fn prune(engine: &Arc<Engine>, fits: impl Fn(&Record) -> bool) -> (Vec<String>, i64) {
+    let (mut gone, mut bytes) = (Vec::new(), 0);
+    for container in engine.containers.all() {
+        let is_down = matches!(
+            container.shared().phase,
+            Phase::Created | Phase::Exited | Phase::Dead
+        );
+        if !is_down || !fits(&container.shared().record) {
+            continue;
+        }
+        let size = crate::volumes::tree_bytes(&engine.paths.state_dir(&container.id).join("upper"));
+        if remove::remove(engine, &container, false, false).await.is_ok() {
+            gone.push(container.id.clone());
+            bytes += size;
+        }
+    }
+    (gone, bytes)
+}

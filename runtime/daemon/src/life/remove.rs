@@ -1,0 +1,172 @@
+//! Removing a container.
+//!
+//! The intent (`removing`) is written before the first file goes and the record goes last, so that a daemon that is killed between the two
+//! leaves work that the next one finishes.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::container::{Container, Phase};
+use super::stop;
+use crate::engine::Engine;
+use crate::refusal::{Answer, Refusal, chain};
+use crate::shim;
+
+/// Removes a container on a person's behalf.
+pub async fn remove(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    force: bool,
+    volumes: bool,
+) -> Answer<()> {
+    let turn = container.turn().await;
+    let (phase, name) = {
+        let shared = container.shared();
+        (shared.phase, shared.record.name.clone())
+    };
+    if container.pulse().borrow().gone {
+        return Err(Refusal::missing(format!("No such container: {}", container.id)));
+    }
+    let refuse = |why: &str| {
+        Err(Refusal::conflict(format!(
+            "cannot remove container \"{name}\": {why}"
+        )))
+    };
+    match phase {
+        Phase::Paused if !force => return refuse("container is paused and must be unpaused first"),
+        Phase::Running if !force => {
+            return refuse("container is running: stop the container before removing or force remove");
+        }
+        Phase::Restarting if !force => {
+            return refuse("container is restarting: stop the container before removing or force remove");
+        }
+        _ => {}
+    }
+    {
+        let mut shared = container.shared();
+        shared.record.life.stopped_by_hand = true;
+        if let Some(task) = shared.restart_task.take() {
+            task.abort();
+        }
+    }
+    if phase.is_up() {
+        stop::kill_and_wait(engine, container).await?;
+    }
+    if container.pulse().borrow().shim {
+        container.until(|pulse| !pulse.shim).await;
+    }
+    remove_in_turn(engine, container, volumes).await;
+    drop(turn);
+    let pulse = container.pulse();
+    let pulse = pulse.borrow();
+    if pulse.gone {
+        return Ok(());
+    }
+    Err(Refusal::broken(format!(
+        "container {name} could not be removed: {}",
+        pulse.trouble
+    )))
+}
+
+/// Removes a container that removes itself and is down.
+pub async fn remove_ended(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let _turn = container.turn().await;
+    let is_down = matches!(container.shared().phase, Phase::Created | Phase::Exited);
+    if is_down && !container.pulse().borrow().gone {
+        remove_in_turn(engine, container, true).await;
+    }
+}
+
+/// Removes a container that is down and whose turn the caller has; the pulse tells how it went.
+pub async fn remove_in_turn(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) {
+    container.shared().phase = Phase::Removing;
+    match take_away(engine, container, volumes).await {
+        Ok(()) => {
+            engine.containers.remove(&container.id);
+            engine.execs.forget_container(&container.id);
+            if let Some(slot) = container.shared().record.id_slot {
+                engine.ids.release(slot);
+            }
+            container.publish(|pulse| pulse.gone = true);
+            engine
+                .events
+                .tell("container", "destroy", &container.id, container.attributes());
+        }
+        Err(refusal) => {
+            tracing::error!(container = %container.id, error = chain(&refusal), "removing failed");
+            container.shared().phase = Phase::Dead;
+            container.publish(|pulse| pulse.trouble = refusal.message.clone());
+        }
+    }
+}
+
+async fn take_away(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) -> Answer<()> {
+    let record = {
+        let mut shared = container.shared();
+        shared.record.life.removing = true;
+        shared.listener = None;
+        shared.record.clone()
+    };
+    let is_ephemeral = record.host_config.auto_remove;
+    if !is_ephemeral {
+        engine
+            .store
+            .put(&record)
+            .await
+            .map_err(|cause| Refusal::failed("the removal cannot be recorded", cause))?;
+    }
+    let state_dir = engine.paths.state_dir(&record.id);
+    let run_dir = engine.paths.run_dir(&record.id);
+    remove_folders(engine, &state_dir, &run_dir, is_ephemeral).await?;
+    if volumes {
+        engine.volumes.remove_anonymous(engine, &record).await;
+    }
+    engine
+        .store
+        .delete(&record)
+        .await
+        .map_err(|cause| Refusal::failed("the removal cannot be recorded", cause))?;
+    if is_ephemeral {
+        remove_tree(&run_dir)
+            .map_err(|cause| Refusal::failed("removing the run-time folder failed", cause))?;
+    }
+    Ok(())
+}
+
+/// Removes a container's folders; the run-time one only up to the record that lies in it.
+async fn remove_folders(
+    engine: &Arc<Engine>,
+    state_dir: &Path,
+    run_dir: &Path,
+    keep_run: bool,
+) -> Answer<()> {
+    let has_leftovers = run_dir.join("runtime").exists();
+    if has_leftovers && state_dir.join("plan.json").exists() {
+        shim::clean(&engine.paths.shim, state_dir)
+            .await
+            .map_err(|cause| Refusal::failed("cleaning up before the removal failed", cause))?;
+    }
+    let (state, run) = (state_dir.to_owned(), run_dir.to_owned());
+    let removed = tokio::task::spawn_blocking(move || {
+        remove_tree(&state)?;
+        if keep_run { Ok(()) } else { remove_tree(&run) }
+    });
+    match removed.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(cause)) => Err(Refusal::failed(
+            format!("removing its files failed: {cause}"),
+            cause,
+        )),
+        Err(cause) => Err(Refusal::failed("removing its files failed", cause)),
+    }
+}
+
+/// Removes a folder with all in it; one that is not there is removed already. Follows no link.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

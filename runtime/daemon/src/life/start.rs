@@ -1,0 +1,283 @@
+//! Starting a container.
+//!
+//! The intent (`running`) is written while the shim comes up and before anybody is told that the container runs. What a daemon that is
+//! killed between the two leaves behind, the next one sees by the shim itself.
+
+use std::fs;
+use std::sync::Arc;
+
+use kakoi_container::frames::FailureKind;
+
+use super::container::{Container, Phase};
+use super::{health, remove, watch};
+use crate::clock;
+use crate::engine::Engine;
+use crate::host;
+use crate::refusal::{Answer, Refusal, chain};
+use crate::shim::{self, ShimError};
+
+/// Why it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A person asks.
+    Hand,
+    /// Its restart policy.
+    Policy,
+}
+
+/// Starts a container.
+pub async fn start(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Answer<()> {
+    let turn = container.turn().await;
+    let phase = container.shared().phase;
+    match phase {
+        Phase::Running => return Err(Refusal::not_modified()),
+        Phase::Paused => {
+            return Err(Refusal::conflict(
+                "cannot start a paused container, try unpause instead",
+            ));
+        }
+        Phase::Removing | Phase::Dead => {
+            return Err(Refusal::conflict(
+                "container is marked for removal and cannot be started",
+            ));
+        }
+        Phase::Created | Phase::Exited | Phase::Restarting => {}
+    }
+    let started = start_in_turn(engine, container, cause).await;
+    drop(turn);
+    let auto_remove = container.shared().record.host_config.auto_remove;
+    if started.is_err() && auto_remove {
+        remove::remove_ended(engine, container).await;
+    }
+    started
+}
+
+/// Starts a container whose turn the caller has.
+pub async fn start_in_turn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Answer<()> {
+    if container.pulse().borrow().shim {
+        container.until(|pulse| !pulse.shim).await;
+    }
+    if let Some(task) = container.shared().restart_task.take()
+        && cause == Cause::Hand
+    {
+        task.abort();
+    }
+    let result = spawn(engine, container, cause).await;
+    if let Err(refusal) = &result {
+        note_failure(engine, container, refusal, cause).await;
+    }
+    result.map_err(|failure| failure.refusal)
+}
+
+struct StartFailure {
+    exit_code: i32,
+    refusal: Refusal,
+}
+
+impl From<Refusal> for StartFailure {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            exit_code: 125,
+            refusal,
+        }
+    }
+}
+
+async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Result<(), StartFailure> {
+    let state_dir = engine.paths.state_dir(&container.id);
+    let run_dir = engine.paths.run_dir(&container.id);
+    let failed = |error: ShimError| as_failure(&container.id, error);
+    host::make_folder(&run_dir, 0o711)
+        .map_err(|cause| Refusal::failed("preparing the run-time folder failed", cause))?;
+    shim::forget_exit(&state_dir)
+        .map_err(|cause| Refusal::failed("forgetting the last exit failed", cause))?;
+    let waiting = container.shared().listener.take();
+    let listener = match waiting {
+        Some(listener) => listener,
+        None => shim::bind(&run_dir).map_err(failed)?,
+    };
+    let record = {
+        let mut shared = container.shared();
+        let life = &mut shared.record.life;
+        life.running = true;
+        life.started_at = Some(clock::now());
+        life.stopped_by_hand = false;
+        life.oom_killed = false;
+        life.error.clear();
+        if cause == Cause::Hand {
+            life.restarts = 0;
+        }
+        shared.record.clone()
+    };
+    container.publish(|pulse| {
+        pulse.up = true;
+        pulse.restarting = false;
+        pulse.shim = true;
+    });
+    let (stored, running) = tokio::join!(
+        store_intent(engine, &record),
+        shim::run(&engine.paths.shim, &state_dir, &run_dir, listener)
+    );
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => {
+            tidy(engine, container).await;
+            return Err(failed(error));
+        }
+    };
+    {
+        let mut shared = container.shared();
+        shared.phase = Phase::Running;
+        shared.pid = running.pid;
+    }
+    engine
+        .events
+        .tell("container", "start", &container.id, container.attributes());
+    let pid = running.pid;
+    watch::follow(
+        engine.clone(),
+        container.clone(),
+        running.events,
+        Some(running.child),
+    );
+    if let Err(cause) = stored {
+        super::stop::kill_and_wait(engine, container).await?;
+        return Err(Refusal::failed("the start cannot be recorded, so it was undone", cause).into());
+    }
+    tracing::info!(container = %container.id, pid, "started");
+    health::begin(engine, container);
+    Ok(())
+}
+
+/// A container that removes itself is down after a power cut whatever its record says, and after the daemon's death its shim tells that it runs:
+/// its record needs no second writing.
+async fn store_intent(
+    engine: &Arc<Engine>,
+    record: &crate::state::Record,
+) -> Result<(), crate::state::StoreError> {
+    if record.host_config.auto_remove {
+        return Ok(());
+    }
+    engine.store.put(record).await
+}
+
+/// Removes what a shim that did not come up left.
+async fn tidy(engine: &Arc<Engine>, container: &Arc<Container>) {
+    if let Err(error) = shim::clean(&engine.paths.shim, &engine.paths.state_dir(&container.id)).await {
+        tracing::error!(container = %container.id, error = chain(&error), "a failed start left something behind");
+    }
+    fs::remove_file(engine.paths.run_dir(&container.id).join("shim.sock")).ok();
+}
+
+async fn note_failure(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    failure: &StartFailure,
+    cause: Cause,
+) {
+    let record = {
+        let mut shared = container.shared();
+        shared.phase = if shared.record.life.finished_at.is_some() || cause == Cause::Policy {
+            Phase::Exited
+        } else {
+            Phase::Created
+        };
+        shared.pid = 0;
+        let life = &mut shared.record.life;
+        life.running = false;
+        life.exit_code = failure.exit_code;
+        life.error = failure.refusal.message.clone();
+        if shared.phase == Phase::Created {
+            shared.record.life.started_at = None;
+        }
+        shared.record.clone()
+    };
+    container.publish(|pulse| {
+        pulse.up = false;
+        pulse.shim = false;
+        pulse.ends += 1;
+        pulse.exit_code = failure.exit_code;
+    });
+    if let Err(error) = engine.store.put(&record).await {
+        tracing::error!(container = %container.id, error = chain(&error), "a failed start cannot be recorded");
+    }
+}
+
+/// The status and the words that Docker has for a start that failed.
+fn as_failure(id: &str, error: ShimError) -> StartFailure {
+    let (exit_code, refusal) = match &error {
+        ShimError::Failed { kind, message } => {
+            let said = format!("failed to create task for container: {message}");
+            match kind {
+                FailureKind::CommandNotFound => (127, Refusal::bad(said)),
+                FailureKind::CommandNotExecutable => (126, Refusal::bad(said)),
+                FailureKind::Confinement => (125, Refusal::forbidden(said)),
+                FailureKind::Conflict => (125, Refusal::conflict(said)),
+                FailureKind::Runtime => (125, Refusal::broken(said)),
+            }
+        }
+        other => (
+            125,
+            Refusal::broken(format!(
+                "starting container {}: {}",
+                &id[..12.min(id.len())],
+                chain(other)
+            )),
+        ),
+    };
+    tracing::debug!(container = %id, error = chain(&error), "start failed");
+    StartFailure { exit_code, refusal }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use kakoi_policy::confinement::PolicyIdentity;
+
+    use super::*;
+    use crate::state::{Life, Record, record::RECORD_FORMAT};
+
+    /// A record of a container that never ran.
+    pub(crate) fn record(id: &str) -> Record {
+        Record {
+            format: RECORD_FORMAT,
+            id: id.into(),
+            name: format!("name-{id}"),
+            created: "2026-11-24T00:00:00Z".into(),
+            image_id: "sha256:00".into(),
+            config: Default::default(),
+            host_config: Default::default(),
+            args: vec!["true".into()],
+            mounts: Vec::new(),
+            anonymous_volumes: Vec::new(),
+            policy: PolicyIdentity {
+                name: "strict".into(),
+                sha256: String::new(),
+            },
+            id_slot: None,
+            life: Life::default(),
+        }
+    }
+
+    #[test]
+    fn failures_have_dockers_status_and_exit_code() {
+        for (kind, exit_code, status) in [
+            (FailureKind::CommandNotFound, 127, 400),
+            (FailureKind::CommandNotExecutable, 126, 400),
+            (FailureKind::Confinement, 125, 403),
+            (FailureKind::Runtime, 125, 500),
+        ] {
+            let failure = as_failure(
+                "0123456789abcdef",
+                ShimError::Failed {
+                    kind,
+                    message: "why".into(),
+                },
+            );
+            assert_eq!(
+                (failure.exit_code, failure.refusal.status.as_u16()),
+                (exit_code, status)
+            );
+            assert!(failure.refusal.message.ends_with("why"));
+        }
+    }
+}

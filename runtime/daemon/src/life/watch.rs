@@ -1,0 +1,218 @@
+//! Following a running container to its end, and what comes after the end.
+//!
+//! The end is published as soon as it is known, so that `wait` answers at once. Only then comes what takes time: the shim's own leaving,
+//! removal, the next start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kakoi_container::frames::{Event, Exit};
+use tokio::process::Child;
+
+use super::container::{Container, Phase};
+use super::{remove, start};
+use crate::clock;
+use crate::engine::Engine;
+use crate::refusal::chain;
+use crate::restart::{self, Ended, Policy};
+use crate::shim::{self, Watch, Word};
+
+/// The exit code of a container whose shim was lost: its processes were killed.
+const LOST_EXIT_CODE: i32 = 137;
+
+/// Follows a container whose shim runs. `child` is the shim where this daemon spawned it.
+pub fn follow(engine: Arc<Engine>, container: Arc<Container>, mut events: Watch, child: Option<Child>) {
+    tokio::spawn(async move {
+        let exit = read_events(&engine, &container, &mut events).await;
+        match exit {
+            Some(exit) => {
+                end(&engine, &container, &exit, "");
+                // The shim closes the connection by ending: what it held is free then.
+                while let Ok(Some(_)) = events.next().await {}
+                leave(&container, child).await;
+            }
+            None => {
+                leave(&container, child).await;
+                lost(&engine, &container).await;
+            }
+        }
+        container.publish(|pulse| pulse.shim = false);
+        after_end(&engine, &container).await;
+    });
+}
+
+async fn read_events(engine: &Arc<Engine>, container: &Arc<Container>, events: &mut Watch) -> Option<Exit> {
+    loop {
+        match events.next().await {
+            Ok(Some(Word::Event(Event::Exited(exit)))) => return Some(exit),
+            Ok(Some(Word::Event(Event::OomKilled))) => {
+                container.shared().record.life.oom_killed = true;
+                engine
+                    .events
+                    .tell("container", "oom", &container.id, container.attributes());
+            }
+            Ok(Some(Word::Event(Event::ExecExited { exec_id, exit_code }))) => {
+                engine.execs.ended(engine, &exec_id, exit_code);
+            }
+            Ok(Some(Word::State(_))) => {}
+            Ok(None) => return shim::read_exit(&engine.paths.state_dir(&container.id)),
+            Err(error) => {
+                tracing::warn!(container = %container.id, error = chain(&error), "the shim's events broke off");
+                return shim::read_exit(&engine.paths.state_dir(&container.id));
+            }
+        }
+    }
+}
+
+async fn leave(container: &Arc<Container>, child: Option<Child>) {
+    if let Some(mut child) = child
+        && let Err(cause) = child.wait().await
+    {
+        tracing::warn!(container = %container.id, %cause, "the shim cannot be reaped, ignoring");
+    }
+}
+
+/// The shim is gone without a word: whatever it left is removed, and the container is down.
+async fn lost(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let state_dir = engine.paths.state_dir(&container.id);
+    tracing::error!(container = %container.id, "the shim was lost");
+    let mut trouble = "the container's supervisor was lost; its processes were killed".to_owned();
+    if let Err(error) = shim::clean(&engine.paths.shim, &state_dir).await {
+        tracing::error!(container = %container.id, error = chain(&error), "cleaning up after a lost shim failed");
+        trouble = format!("{trouble}; cleaning up failed");
+    }
+    let mut exit = shim::read_exit(&state_dir).unwrap_or(Exit {
+        exit_code: LOST_EXIT_CODE,
+        finished_at: clock::now(),
+        oom_killed: false,
+        start_error: None,
+        lost: true,
+    });
+    exit.exit_code = if exit.exit_code == 0 {
+        LOST_EXIT_CODE
+    } else {
+        exit.exit_code
+    };
+    end(engine, container, &exit, &trouble);
+}
+
+/// Publishes an end.
+pub fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, trouble: &str) {
+    let oom = {
+        let mut shared = container.shared();
+        shared.phase = Phase::Exited;
+        shared.pid = 0;
+        if let Some(task) = shared.health_task.take() {
+            task.abort();
+        }
+        let life = &mut shared.record.life;
+        life.running = false;
+        life.exit_code = exit.exit_code;
+        life.finished_at = Some(exit.finished_at.clone());
+        life.oom_killed |= exit.oom_killed;
+        life.error = match &exit.start_error {
+            Some((_, message)) => message.clone(),
+            None => trouble.to_owned(),
+        };
+        life.oom_killed
+    };
+    let again = next_start(container).is_some();
+    container.publish(|pulse| {
+        pulse.up = false;
+        pulse.restarting = again;
+        pulse.ends += 1;
+        pulse.exit_code = exit.exit_code;
+    });
+    engine.execs.container_ended(engine, &container.id);
+    let mut attributes = container.attributes();
+    attributes.insert("exitCode".into(), exit.exit_code.to_string());
+    if let Some(ran) = ran(container) {
+        attributes.insert("execDuration".into(), ran.as_secs().to_string());
+    }
+    engine.events.tell("container", "die", &container.id, attributes);
+    tracing::info!(container = %container.id, exit_code = exit.exit_code, oom, "ended");
+}
+
+fn ran(container: &Arc<Container>) -> Option<Duration> {
+    let shared = container.shared();
+    let begun: Timestamp = shared.record.life.started_at.as_deref()?.parse().ok()?;
+    let ended: Timestamp = shared.record.life.finished_at.as_deref()?.parse().ok()?;
+    ended.duration_since(begun).try_into().ok()
+}
+
+/// How long until its restart policy starts it again; `None` if it does not.
+pub fn next_start(container: &Arc<Container>) -> Option<Duration> {
+    let ran = ran(container).unwrap_or_default();
+    let shared = container.shared();
+    let policy = Policy::parse(&shared.record.host_config.restart_policy).ok()?;
+    let life = &shared.record.life;
+    restart::next_start(
+        policy,
+        &Ended {
+            exit_code: life.exit_code,
+            stopped_by_hand: life.stopped_by_hand,
+            restarts: life.restarts,
+            ran,
+            last_wait: shared.last_wait,
+        },
+    )
+}
+
+/// What comes after an end: removal, or a record of it and perhaps the next start.
+async fn after_end(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let record = container.shared().record.clone();
+    if record.host_config.auto_remove {
+        let _turn = container.turn().await;
+        if container.shared().phase == Phase::Exited {
+            remove::remove_in_turn(engine, container, true).await;
+        }
+        return;
+    }
+    let _turn = container.turn().await;
+    if container.shared().phase != Phase::Exited {
+        return;
+    }
+    match next_start(container) {
+        Some(wait) => schedule(engine, container, wait),
+        None => container.publish(|pulse| pulse.restarting = false),
+    }
+    let record = container.shared().record.clone();
+    if let Err(error) = engine.store.put(&record).await {
+        tracing::error!(container = %container.id, error = chain(&error), "an end cannot be recorded; exit.json has it");
+    }
+}
+
+/// Starts a container again after a wait, and again if that fails.
+pub fn schedule(engine: &Arc<Engine>, container: &Arc<Container>, wait: Duration) {
+    let (engine, target) = (engine.clone(), container.clone());
+    let task = tokio::spawn(async move {
+        tokio::time::sleep(wait).await;
+        restart_now(&engine, &target).await;
+    });
+    {
+        let mut shared = container.shared();
+        shared.phase = Phase::Restarting;
+        shared.last_wait = wait;
+        shared.record.life.restarts += 1;
+        shared.restart_task = Some(task.abort_handle());
+    }
+    container.publish(|pulse| pulse.restarting = true);
+}
+
+async fn restart_now(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let _turn = container.turn().await;
+    if container.shared().phase != Phase::Restarting {
+        return;
+    }
+    // The task must not abort itself when the start takes the handle.
+    container.shared().restart_task = None;
+    let Err(refusal) = start::start_in_turn(engine, container, start::Cause::Policy).await else {
+        return;
+    };
+    tracing::warn!(container = %container.id, error = %refusal, "a restart failed");
+    match next_start(container) {
+        Some(wait) => schedule(engine, container, wait),
+        None => container.publish(|pulse| pulse.restarting = false),
+    }
+}

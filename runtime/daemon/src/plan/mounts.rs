@@ -1,0 +1,412 @@
+//! Mounts in the wire's three forms (`Binds`, `Mounts`, `Tmpfs`) and the image's volumes, made one list.
+
+use std::path::PathBuf;
+
+use kakoi_api::container::{ContainerConfig, HostConfig, Mount};
+
+use crate::names;
+use crate::refusal::{Answer, Refusal};
+
+/// Mounts of one container.
+const MOUNTS_MAX: usize = 256;
+
+/// Where a mount comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A path of the host, and whether a missing one is made.
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// Whether a folder is made where nothing is.
+        make: bool,
+    },
+    /// A volume; an empty name asks for a new one.
+    Volume {
+        /// Its name.
+        name: String,
+        /// A folder within.
+        subpath: String,
+        /// Whether it goes with the container.
+        anonymous: bool,
+    },
+    /// Memory.
+    Tmpfs,
+}
+
+/// One mount that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Where it comes from.
+    pub source: Source,
+    /// Absolute path inside, without a trailing `/`.
+    pub target: String,
+    /// Whether it is read-only.
+    pub read_only: bool,
+    /// Options in mount(8)'s words.
+    pub options: Vec<String>,
+    /// Whether an empty volume takes over what the image has.
+    pub copy_up: bool,
+    /// The options as they were written.
+    pub mode: String,
+}
+
+/// All mounts of a request.
+pub fn asked(config: &ContainerConfig, host: &HostConfig) -> Answer<Vec<Asked>> {
+    let mut all = Vec::new();
+    for bind in &host.binds {
+        add(&mut all, of_bind(bind)?)?;
+    }
+    for mount in &host.mounts {
+        add(&mut all, of_mount(mount)?)?;
+    }
+    for (target, options) in &host.tmpfs {
+        add(&mut all, of_tmpfs(target, options)?)?;
+    }
+    for place in config.volumes.keys() {
+        let target = target(place)?;
+        if !all.iter().any(|mount| mount.target == target) {
+            let source = Source::Volume {
+                name: String::new(),
+                subpath: String::new(),
+                anonymous: true,
+            };
+            all.push(Asked {
+                source,
+                target,
+                read_only: false,
+                options: vec![],
+                copy_up: true,
+                mode: String::new(),
+            });
+        }
+    }
+    if all.len() > MOUNTS_MAX {
+        return Err(Refusal::bad(format!(
+            "a container has at most {MOUNTS_MAX} mounts"
+        )));
+    }
+    Ok(all)
+}
+
+fn add(all: &mut Vec<Asked>, mount: Asked) -> Answer<()> {
+    if all.iter().any(|other| other.target == mount.target) {
+        return Err(Refusal::bad(format!("Duplicate mount point: {}", mount.target)));
+    }
+    all.push(mount);
+    Ok(())
+}
+
+/// An absolute path inside, cleaned.
+pub fn target(text: &str) -> Answer<String> {
+    let invalid = |why: &str| Err(Refusal::bad(format!("invalid mount target {text:?}: {why}")));
+    if !text.starts_with('/') {
+        return invalid("mount path must be absolute");
+    }
+    if text.contains('\0') {
+        return invalid("it holds a NUL byte");
+    }
+    let parts: Vec<&str> = text
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    if parts.contains(&"..") {
+        return invalid("it holds '..'");
+    }
+    if parts.is_empty() {
+        return invalid("destination can't be '/'");
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// `source:target[:options]`.
+fn of_bind(text: &str) -> Answer<Asked> {
+    let invalid = || Refusal::bad(format!("invalid volume specification: '{text}'"));
+    let mut parts = text.splitn(3, ':');
+    let (Some(from), Some(to)) = (parts.next().filter(|part| !part.is_empty()), parts.next()) else {
+        return Err(invalid());
+    };
+    let words = parts.next().unwrap_or_default();
+    let target = target(to)?;
+    let is_volume = !from.starts_with('/');
+    let mut mount = Asked {
+        source: Source::Tmpfs,
+        target,
+        read_only: false,
+        options: vec![],
+        copy_up: is_volume,
+        mode: words.to_owned(),
+    };
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "ro" => mount.read_only = true,
+            "rw" | "z" | "Z" | "delegated" | "cached" | "consistent" => {}
+            "nocopy" if is_volume => mount.copy_up = false,
+            "copy" if is_volume => {}
+            "noexec" | "nosuid" | "nodev" | "exec" | "suid" | "bind" | "rbind" => {
+                mount.options.push(word.into())
+            }
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" if !is_volume => {
+                mount.options.push(word.into());
+            }
+            _ => return Err(Refusal::bad(format!("invalid mode: {words}"))),
+        }
+    }
+    mount.source = if is_volume {
+        if !names::is_valid(from) {
+            return Err(Refusal::bad(format!(
+                "create {from}: \"{from}\" includes invalid characters for a local volume name, only \
+                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            )));
+        }
+        Source::Volume {
+            name: from.into(),
+            subpath: String::new(),
+            anonymous: false,
+        }
+    } else {
+        Source::Bind {
+            path: host_path(from)?,
+            make: true,
+        }
+    };
+    Ok(mount)
+}
+
+fn host_path(text: &str) -> Answer<PathBuf> {
+    if !text.starts_with('/') || text.contains('\0') {
+        return Err(Refusal::bad(format!(
+            "invalid mount path: '{text}' mount path must be absolute"
+        )));
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn of_mount(wire: &Mount) -> Answer<Asked> {
+    let invalid = |why: &str| Refusal::bad(format!("invalid mount config for type \"{}\": {why}", wire.kind));
+    if wire.target.is_empty() {
+        return Err(invalid("field Target must not be empty"));
+    }
+    let mut mount = Asked {
+        source: Source::Tmpfs,
+        target: target(&wire.target)?,
+        read_only: wire.read_only,
+        options: vec![],
+        copy_up: false,
+        mode: String::new(),
+    };
+    match wire.kind.as_str() {
+        "bind" => {
+            if wire.source.is_empty() {
+                return Err(invalid("field Source must not be empty"));
+            }
+            let options = wire.bind_options.clone().unwrap_or_default();
+            match options.propagation.as_str() {
+                "" => {}
+                "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                    mount.options.push(options.propagation.clone());
+                }
+                other => return Err(invalid(&format!("invalid propagation mode: {other}"))),
+            }
+            if options.non_recursive {
+                mount.options.push("bind".into());
+            }
+            if wire.read_only && options.read_only_force_recursive {
+                mount.options.push("rro".into());
+            }
+            mount.source = Source::Bind {
+                path: host_path(&wire.source)?,
+                make: options.create_mountpoint,
+            };
+        }
+        "volume" => {
+            let options = wire.volume_options.clone().unwrap_or_default();
+            if !wire.source.is_empty() && !names::is_valid(&wire.source) {
+                return Err(invalid(&format!("{:?} is no name for a volume", wire.source)));
+            }
+            let has_escape =
+                options.subpath.starts_with('/') || options.subpath.split('/').any(|part| part == "..");
+            if has_escape || options.subpath.contains('\0') {
+                return Err(invalid("subpath must be a relative path within the volume"));
+            }
+            mount.copy_up = !options.no_copy;
+            let anonymous = wire.source.is_empty();
+            mount.source = Source::Volume {
+                name: wire.source.clone(),
+                subpath: options.subpath,
+                anonymous,
+            };
+        }
+        "tmpfs" => {
+            if !wire.source.is_empty() {
+                return Err(invalid("field Source must not be specified"));
+            }
+            let options = wire.tmpfs_options.clone().unwrap_or_default();
+            if options.size_bytes < 0 {
+                return Err(invalid("size cannot be negative"));
+            }
+            if options.size_bytes > 0 {
+                mount.options.push(format!("size={}", options.size_bytes));
+            }
+            if options.mode != 0 {
+                mount.options.push(format!("mode={:o}", options.mode & 0o7777));
+            }
+        }
+        other => return Err(Refusal::bad(format!("mount type unknown: {other:?}"))),
+    }
+    Ok(mount)
+}
+
+fn of_tmpfs(place: &str, words: &str) -> Answer<Asked> {
+    let mut mount = Asked {
+        source: Source::Tmpfs,
+        target: target(place)?,
+        read_only: false,
+        options: vec![],
+        copy_up: false,
+        mode: words.to_owned(),
+    };
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        let key = word.split('=').next().unwrap_or_default();
+        match key {
+            "ro" => mount.read_only = true,
+            "rw" => {}
+            "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" if word.len() > key.len() + 1 => {
+                mount.options.push(word.into());
+            }
+            "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" | "noatime" | "relatime" | "sync" => {
+                mount.options.push(word.into());
+            }
+            _ => return Err(Refusal::bad(format!("invalid tmpfs option {word:?}"))),
+        }
+    }
+    Ok(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use kakoi_api::Empty;
+    use kakoi_api::container::{BindOptions, TmpfsOptions, VolumeOptions};
+
+    use super::*;
+
+    #[test]
+    fn reads_binds() {
+        let bind = of_bind("/srv/data/:/data/:ro,rslave").expect("valid");
+        assert_eq!(
+            bind.source,
+            Source::Bind {
+                path: "/srv/data/".into(),
+                make: true
+            }
+        );
+        assert_eq!((bind.target.as_str(), bind.read_only), ("/data", true));
+        assert_eq!(bind.options, ["rslave"]);
+        let volume = of_bind("vol:/data:nocopy").expect("valid");
+        assert_eq!(
+            volume.source,
+            Source::Volume {
+                name: "vol".into(),
+                subpath: String::new(),
+                anonymous: false
+            }
+        );
+        assert!(!volume.copy_up);
+        for bad in [
+            "",
+            "/a",
+            ":/b",
+            "/a:b",
+            "/a:/",
+            "/a:/b/../c",
+            "/a:/b:maybe",
+            "../x:/b",
+            "vol:/b:rslave",
+            "a b:/c",
+        ] {
+            assert!(of_bind(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_the_long_form() {
+        let mount = |kind: &str, source: &str| Mount {
+            kind: kind.into(),
+            source: source.into(),
+            target: "/t".into(),
+            ..Mount::default()
+        };
+        let bind = of_mount(&mount("bind", "/s")).expect("valid");
+        assert_eq!(
+            bind.source,
+            Source::Bind {
+                path: "/s".into(),
+                make: false
+            }
+        );
+        let mut tmpfs = mount("tmpfs", "");
+        tmpfs.tmpfs_options = Some(TmpfsOptions {
+            size_bytes: 4096,
+            mode: 0o700,
+            options: vec![],
+        });
+        assert_eq!(
+            of_mount(&tmpfs).expect("valid").options,
+            ["size=4096", "mode=700"]
+        );
+        let mut escaping = mount("volume", "v1");
+        escaping.volume_options = Some(VolumeOptions {
+            subpath: "a/../../b".into(),
+            ..Default::default()
+        });
+        let mut shared = mount("bind", "/s");
+        shared.bind_options = Some(BindOptions {
+            propagation: "all".into(),
+            ..Default::default()
+        });
+        for bad in [
+            escaping,
+            shared,
+            mount("bind", ""),
+            mount("bind", "s"),
+            mount("tmpfs", "/s"),
+            mount("npipe", "x"),
+        ] {
+            assert!(of_mount(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_images_volume_yields_to_a_mount_and_doubles_are_refused() {
+        let config = ContainerConfig {
+            volumes: [("/data/".to_owned(), Empty), ("/other".to_owned(), Empty)].into(),
+            ..ContainerConfig::default()
+        };
+        let host = HostConfig {
+            binds: vec!["v1:/data".into()],
+            ..HostConfig::default()
+        };
+        let all = asked(&config, &host).expect("valid");
+        let anonymous = |mount: &Asked| matches!(mount.source, Source::Volume { anonymous: true, .. });
+        assert_eq!(
+            all.iter()
+                .filter(|mount| anonymous(mount))
+                .map(|m| m.target.as_str())
+                .collect::<Vec<_>>(),
+            ["/other"]
+        );
+        let double = HostConfig {
+            binds: vec!["v1:/data".into(), "/x:/data".into()],
+            ..HostConfig::default()
+        };
+        assert!(asked(&ContainerConfig::default(), &double).is_err());
+    }
+
+    #[test]
+    fn reads_tmpfs_options() {
+        let mount = of_tmpfs("/run", "rw,size=64m,mode=1777,noexec").expect("valid");
+        assert_eq!(mount.options, ["size=64m", "mode=1777", "noexec"]);
+        for bad in ["size=", "bind", "rshared", "context=x"] {
+            assert!(of_tmpfs("/run", bad).is_err(), "{bad}");
+        }
+    }
+}

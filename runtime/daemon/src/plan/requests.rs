@@ -1,0 +1,301 @@
+//! What a request asks for in the policy language's words: what the owner's ceiling then judges.
+
+use std::str::FromStr;
+
+use kakoi_api::container::HostConfig;
+use kakoi_policy::confinement::{DeviceKind, MountSource, NetworkMode, UserNamespace};
+use kakoi_policy::{
+    CapabilityWord, DeviceNumbersRequest, DeviceRequest, HostNamespace, MountRequest, Requests, device_access,
+};
+
+use super::limits::Asked;
+use crate::refusal::{Answer, Refusal};
+
+/// Where the network comes from, as asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Whatever the policy says.
+    Policy,
+    /// None.
+    None,
+    /// The host's.
+    Host,
+    /// That of a container.
+    Container(String),
+}
+
+/// Reads `NetworkMode`.
+pub fn network(host: &HostConfig) -> Answer<Network> {
+    match host.network_mode.as_str() {
+        "" | "default" => Ok(Network::Policy),
+        "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        other => match other.strip_prefix("container:") {
+            Some("") => Err(Refusal::bad(
+                "Invalid network mode: invalid container format container:<name|id>",
+            )),
+            Some(container) => Ok(Network::Container(container.into())),
+            None => Err(Refusal::unsupported(format!(
+                "network {other:?}: bridge and user-defined networks are not there yet; use --network none, host or container:NAME"
+            ))),
+        },
+    }
+}
+
+/// Where another namespace comes from, as asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// A new one.
+    Own,
+    /// The host's.
+    Host,
+    /// That of a container.
+    Container(String),
+}
+
+/// Reads `PidMode`, `IpcMode`, `UTSMode` and `CgroupnsMode`.
+pub fn sharing(kind: &str, mode: &str) -> Answer<Sharing> {
+    match mode {
+        "" | "private" => Ok(Sharing::Own),
+        "shareable" | "none" if kind == "IPC" => Ok(Sharing::Own),
+        "host" => Ok(Sharing::Host),
+        other => match other.strip_prefix("container:") {
+            Some(container) if !container.is_empty() && matches!(kind, "PID" | "IPC") => {
+                Ok(Sharing::Container(container.into()))
+            }
+            _ => Err(Refusal::bad(format!("invalid {kind} mode: {other}"))),
+        },
+    }
+}
+
+/// Everything a request asks for. `mounts` have their real paths.
+pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>) -> Answer<Requests> {
+    let limits = Asked::of(host)?;
+    let mut requests = Requests {
+        capabilities_add: capabilities("cap-add", &host.cap_add)?,
+        capabilities_drop: capabilities("cap-drop", &host.cap_drop)?,
+        privileged: host.privileged,
+        user: (!user.is_empty()).then(|| user.to_owned()),
+        read_only_root: host.readonly_rootfs.then_some(true),
+        network: match network(host)? {
+            Network::Policy => None,
+            Network::None => Some(NetworkMode::None),
+            Network::Host => Some(NetworkMode::Host),
+            // It is judged where that container was made.
+            Network::Container(_) => Some(NetworkMode::None),
+        },
+        user_namespace: user_namespace(&host.userns_mode)?,
+        mounts,
+        memory_bytes: limits.memory_bytes,
+        swap_bytes: limits.swap_bytes,
+        cpu_millis: limits.cpu_millis,
+        pids: limits.pids,
+        open_files: limits.open_files,
+        ..Requests::none()
+    };
+    for device in &host.devices {
+        requests.devices.push(self::device(device)?);
+    }
+    for rule in &host.device_cgroup_rules {
+        requests.device_rules.push(device_rule(rule)?);
+    }
+    if !host.device_requests.is_empty() {
+        return Err(Refusal::unsupported(
+            "requests to device drivers (--gpus) are not supported; name devices with --device",
+        ));
+    }
+    for (kind, mode, namespace) in [
+        ("PID", &host.pid_mode, HostNamespace::Pid),
+        ("IPC", &host.ipc_mode, HostNamespace::Ipc),
+        ("UTS", &host.uts_mode, HostNamespace::Uts),
+        ("cgroup namespace", &host.cgroupns_mode, HostNamespace::Cgroup),
+    ] {
+        if sharing(kind, mode)? == Sharing::Host {
+            requests.host_namespaces.push(namespace);
+        }
+    }
+    for option in &host.security_opt {
+        security_option(option, &mut requests)?;
+    }
+    if host.masked_paths.as_ref().is_some_and(Vec::is_empty)
+        && host.readonly_paths.as_ref().is_some_and(Vec::is_empty)
+    {
+        requests.system_paths_unconfined = true;
+    }
+    Ok(requests)
+}
+
+fn capabilities(flag: &str, words: &[String]) -> Answer<Vec<CapabilityWord>> {
+    words
+        .iter()
+        .map(|word| {
+            CapabilityWord::from_str(word).map_err(|unknown| {
+                let hint = unknown
+                    .nearest
+                    .map(|nearest| format!("; did you mean {nearest}?"))
+                    .unwrap_or_default();
+                Refusal::bad(format!("invalid {flag}: unknown capability: \"{word}\"{hint}"))
+            })
+        })
+        .collect()
+}
+
+fn user_namespace(mode: &str) -> Answer<Option<UserNamespace>> {
+    match mode {
+        "" => Ok(None),
+        "host" => Ok(Some(UserNamespace::Host)),
+        "auto" | "private" => Ok(Some(UserNamespace::Auto)),
+        "keep-id" => Ok(Some(UserNamespace::KeepId)),
+        other => Err(Refusal::bad(format!(
+            "invalid userns mode: {other}; use host, auto or keep-id"
+        ))),
+    }
+}
+
+fn device(wire: &kakoi_api::container::DeviceMapping) -> Answer<DeviceRequest> {
+    let inside = &wire.path_in_container;
+    if !inside.is_empty() && *inside != wire.path_on_host {
+        return Err(Refusal::unsupported(format!(
+            "device {}: a device keeps its path inside ({inside} was asked for)",
+            wire.path_on_host
+        )));
+    }
+    let text = if wire.cgroup_permissions.is_empty() {
+        "rwm"
+    } else {
+        &wire.cgroup_permissions
+    };
+    let access = device_access(text).ok_or_else(|| Refusal::bad(format!("invalid device mode: {text}")))?;
+    Ok(DeviceRequest {
+        path: wire.path_on_host.clone(),
+        access,
+    })
+}
+
+/// `c 188:* rwm`
+fn device_rule(text: &str) -> Answer<DeviceNumbersRequest> {
+    let invalid = || Refusal::bad(format!("invalid device cgroup rule format: '{text}'"));
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let [kind, numbers, access] = fields[..] else {
+        return Err(invalid());
+    };
+    let kind = match kind {
+        "a" => DeviceKind::All,
+        "b" => DeviceKind::Block,
+        "c" => DeviceKind::Char,
+        _ => return Err(invalid()),
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        digits => digits.parse::<u32>().map(Some).map_err(|_| invalid()),
+    };
+    Ok(DeviceNumbersRequest {
+        kind,
+        major: number(major)?,
+        minor: number(minor)?,
+        access: device_access(access).ok_or_else(invalid)?,
+    })
+}
+
+fn security_option(text: &str, requests: &mut Requests) -> Answer<()> {
+    let (name, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
+    match (name, value) {
+        ("no-new-privileges", "" | "true") => requests.no_new_privileges = Some(true),
+        ("no-new-privileges", "false") => requests.no_new_privileges = Some(false),
+        ("seccomp", "unconfined") => requests.seccomp_unconfined = true,
+        ("seccomp", "builtin") | ("apparmor" | "label", "disable" | "unconfined") => {}
+        ("seccomp", _) => {
+            return Err(Refusal::unsupported(
+                "--security-opt seccomp=FILE: a Docker seccomp profile is not read; write the rules as a policy and give it with --policy",
+            ));
+        }
+        ("systempaths", "unconfined") => requests.system_paths_unconfined = true,
+        // Which policy; read where the policy is chosen.
+        ("kakoi", _) => {}
+        ("umask", octal) => {
+            let umask = u32::from_str_radix(octal, 8).ok().filter(|mask| *mask <= 0o777);
+            requests.umask = Some(umask.ok_or_else(|| Refusal::bad(format!("invalid umask {octal:?}")))?);
+        }
+        ("apparmor" | "label", _) => {
+            return Err(Refusal::unsupported(format!(
+                "--security-opt {name}: Kakoi confines with landlock and seccomp"
+            )));
+        }
+        _ => return Err(Refusal::bad(format!("invalid --security-opt: {text:?}"))),
+    }
+    Ok(())
+}
+
+/// A mount in the policy language's words.
+pub fn mount(source: MountSource, target: &str, read_only: bool) -> MountRequest {
+    MountRequest {
+        source,
+        target: target.to_owned(),
+        read_only,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(change: impl FnOnce(&mut HostConfig)) -> Answer<Requests> {
+        let mut host = HostConfig::default();
+        change(&mut host);
+        of(&host, "", Vec::new())
+    }
+
+    #[test]
+    fn nothing_asked_is_nothing_requested() {
+        assert_eq!(asked(|_| {}).expect("valid"), Requests::none());
+    }
+
+    #[test]
+    fn every_grant_is_carried_over() {
+        let requests = asked(|host| {
+            host.privileged = true;
+            host.cap_add = vec!["NET_ADMIN".into()];
+            host.cap_drop = vec!["all".into()];
+            host.pid_mode = "host".into();
+            host.security_opt = vec!["seccomp=unconfined".into(), "no-new-privileges:false".into()];
+            host.network_mode = "host".into();
+            host.userns_mode = "keep-id".into();
+            host.device_cgroup_rules = vec!["c 188:* rw".into()];
+        })
+        .expect("valid");
+        assert!(requests.privileged && requests.seccomp_unconfined);
+        assert_eq!(requests.no_new_privileges, Some(false));
+        assert_eq!(requests.capabilities_drop, [CapabilityWord::All]);
+        assert_eq!(requests.host_namespaces, [HostNamespace::Pid]);
+        assert_eq!(requests.network, Some(NetworkMode::Host));
+        assert_eq!(requests.user_namespace, Some(UserNamespace::KeepId));
+        assert_eq!(
+            (requests.device_rules[0].major, requests.device_rules[0].minor),
+            (Some(188), None)
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(
+            asked(|host| host.cap_add = vec!["NET_ADMN".into()])
+                .expect_err("typo")
+                .message
+                .contains("NET_ADMIN")
+        );
+        assert!(asked(|host| host.network_mode = "bridge".into()).is_err());
+        assert!(asked(|host| host.network_mode = "container:".into()).is_err());
+        assert!(asked(|host| host.pid_mode = "hots".into()).is_err());
+        assert!(asked(|host| host.uts_mode = "container:x".into()).is_err());
+        assert!(asked(|host| host.userns_mode = "x".into()).is_err());
+        assert!(asked(|host| host.security_opt = vec!["seccomp={}".into()]).is_err());
+        assert!(asked(|host| host.security_opt = vec!["nonsense".into()]).is_err());
+        for rule in ["", "c 1:2", "x 1:2 r", "c 1 r", "c 1:x r", "c 1:2 q"] {
+            assert!(
+                asked(|host| host.device_cgroup_rules = vec![rule.into()]).is_err(),
+                "{rule}"
+            );
+        }
+    }
+}

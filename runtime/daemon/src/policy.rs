@@ -1,0 +1,305 @@
+//! Which policy confines a container: the shelf of known ones, the owner's ceiling, and the decision.
+//!
+//! Owns `<config>/policies/*.yaml` and `<config>/ceiling.yaml` as texts in memory, read at the start and on SIGHUP: a container that exists keeps the
+//! confinement it was created with. Fails closed: a ceiling that cannot be read stops the daemon, or, on SIGHUP, leaves the one before in force.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use kakoi_api::container::CreateBody;
+use kakoi_api::kakoi::{PolicySummary, PolicyText};
+use kakoi_policy::confinement::{Confinement, Identity};
+use kakoi_policy::kernel::KernelFacts;
+use kakoi_policy::{
+    Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Resolver, SHIPPED, bound, compile, compose, parse,
+};
+
+use crate::config::{ConfigError, Settings, read_owner_file};
+use crate::names;
+use crate::refusal::{Answer, Refusal, chain};
+
+/// The label that names a container's policy.
+pub const LABEL: &str = "io.kakoi.policy";
+/// Policies that an owner may put on the shelf: each is read into memory.
+const LOCAL_MAX: usize = 256;
+
+/// The known policies and the ceiling.
+#[derive(Debug)]
+pub struct Shelf {
+    local: BTreeMap<String, String>,
+    ceiling: Ceiling,
+    default: String,
+}
+
+impl Shelf {
+    /// Reads the owner's files.
+    pub fn read(config: &Path, settings: &Settings) -> Result<Self, ConfigError> {
+        let path = config.join("ceiling.yaml");
+        let ceiling = match read_owner_file(&path, DOCUMENT_BYTES_MAX as u64)? {
+            Some(text) => Ceiling::parse(&path.display().to_string(), &text).map_err(|diagnostics| {
+                ConfigError::Invalid {
+                    path,
+                    reason: diagnostics.to_string(),
+                }
+            })?,
+            None => Ceiling::built_in(),
+        };
+        let default = ceiling
+            .default_policy
+            .clone()
+            .unwrap_or_else(|| settings.default_policy.clone());
+        Ok(Self {
+            local: read_local(&config.join("policies"))?,
+            ceiling,
+            default,
+        })
+    }
+
+    /// Which policy a request names, and its text.
+    fn choose(&self, body: &CreateBody) -> Answer<(String, String)> {
+        let option = body
+            .host_config
+            .security_opt
+            .iter()
+            .find_map(|option| option.strip_prefix("kakoi="));
+        let choice = body.policy.clone().unwrap_or_default();
+        if let Some(source) = choice.source {
+            if source.len() > DOCUMENT_BYTES_MAX {
+                return Err(Refusal::bad(format!(
+                    "the policy is longer than {DOCUMENT_BYTES_MAX} bytes"
+                )));
+            }
+            let name = if choice.name.is_empty() {
+                "policy.yaml".into()
+            } else {
+                choice.name
+            };
+            if name.len() > names::NAME_BYTES_MAX || name.chars().any(char::is_control) {
+                return Err(Refusal::bad(
+                    "the policy's name is too long or holds control characters",
+                ));
+            }
+            return Ok((name, source));
+        }
+        let named = [
+            Some(choice.name.as_str()),
+            option,
+            body.config.labels.get(LABEL).map(String::as_str),
+        ];
+        let name = named
+            .into_iter()
+            .flatten()
+            .find(|name| !name.is_empty())
+            .unwrap_or(&self.default);
+        self.find(name).ok_or_else(|| {
+            let known: Vec<&str> = self.names().collect();
+            Refusal::bad(format!("no such policy: {name}; known are {}", known.join(", ")))
+        })
+    }
+
+    /// Shipped ones come first, so that no file can take the place of one.
+    fn find(&self, name: &str) -> Option<(String, String)> {
+        if let Some(profile) = SHIPPED.iter().find(|profile| profile.name == name) {
+            return Some((profile.file(), profile.text.to_owned()));
+        }
+        self.local
+            .get(name)
+            .map(|text| (format!("{name}.yaml"), text.clone()))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        SHIPPED
+            .iter()
+            .map(|profile| profile.name)
+            .chain(self.local.keys().map(String::as_str))
+    }
+
+    /// Composes a request's policy: what it says before flags and ceiling.
+    pub fn composed(&self, body: &CreateBody) -> Answer<Composed> {
+        let (name, text) = self.choose(body)?;
+        let policy = parse(&name, &text)
+            .map_err(|diagnostics| Refusal::bad(format!("invalid policy:\n{diagnostics}")))?;
+        compose(&policy, self).map_err(|diagnostics| Refusal::bad(format!("invalid policy:\n{diagnostics}")))
+    }
+
+    /// Bounds and compiles.
+    pub fn decide(&self, asked: Composed, identity: &Identity, facts: &KernelFacts) -> Answer<Confinement> {
+        let bounded =
+            bound(&asked, &self.ceiling).map_err(|excess| Refusal::forbidden(excess.to_string()))?;
+        compile(&bounded, identity, facts).map_err(|error| {
+            Refusal::forbidden(format!(
+                "policy {:?} cannot be enforced here: {}",
+                bounded.name,
+                chain(&error)
+            ))
+        })
+    }
+
+    /// All, for people.
+    pub fn list(&self) -> Vec<PolicySummary> {
+        self.names()
+            .filter_map(|name| {
+                let (file, text) = self.find(name)?;
+                let is_shipped = SHIPPED.iter().any(|profile| profile.name == name);
+                let error = parse(&file, &text)
+                    .and_then(|policy| compose(&policy, self))
+                    .err();
+                Some(PolicySummary {
+                    name: name.to_owned(),
+                    origin: if is_shipped { "shipped" } else { "local" }.into(),
+                    description: description(&text),
+                    error: error
+                        .map(|diagnostics| diagnostics.to_string())
+                        .unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+
+    /// One, as text.
+    pub fn text(&self, name: &str) -> Answer<PolicyText> {
+        let (_, source) = self
+            .find(name)
+            .ok_or_else(|| Refusal::missing(format!("no such policy: {name}")))?;
+        let is_shipped = SHIPPED.iter().any(|profile| profile.name == name);
+        Ok(PolicyText {
+            name: name.into(),
+            origin: if is_shipped { "shipped" } else { "local" }.into(),
+            source,
+        })
+    }
+}
+
+impl Resolver for Shelf {
+    fn resolve(&self, name: &str) -> Option<(String, String)> {
+        self.local
+            .get(name)
+            .map(|text| (format!("{name}.yaml"), text.clone()))
+    }
+}
+
+/// The first comment line.
+fn description(text: &str) -> String {
+    let comment = text.lines().find_map(|line| line.trim_start().strip_prefix('#'));
+    comment.unwrap_or_default().trim().to_owned()
+}
+
+fn read_local(folder: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
+    let read = |cause| ConfigError::Read {
+        path: folder.to_owned(),
+        cause,
+    };
+    let entries = match fs::read_dir(folder) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        other => other.map_err(read)?,
+    };
+    let mut local = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(read)?.path();
+        let (Some(name), Some("yaml")) = (
+            path.file_stem().and_then(|s| s.to_str()),
+            path.extension().and_then(|e| e.to_str()),
+        ) else {
+            continue;
+        };
+        if name == DEFAULT_POLICY || SHIPPED.iter().any(|profile| profile.name == name) {
+            tracing::warn!(path = %path.display(), "ignoring a policy that has the name of a shipped one");
+            continue;
+        }
+        if local.len() == LOCAL_MAX {
+            let reason = format!("it holds more than {LOCAL_MAX} policies");
+            return Err(ConfigError::Invalid {
+                path: folder.to_owned(),
+                reason,
+            });
+        }
+        if let Some(text) = read_owner_file(&path, DOCUMENT_BYTES_MAX as u64)? {
+            local.insert(name.to_owned(), text);
+        }
+    }
+    Ok(local)
+}
+
+#[cfg(test)]
+mod tests {
+    use kakoi_api::kakoi::PolicyChoice;
+
+    use super::*;
+
+    fn shelf(files: &[(&str, &str)]) -> Result<Shelf, ConfigError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("policies")).expect("a folder");
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).expect("a file");
+        }
+        Shelf::read(folder.path(), &Settings::default())
+    }
+
+    fn named(name: &str) -> CreateBody {
+        CreateBody {
+            policy: Some(PolicyChoice {
+                name: name.into(),
+                source: None,
+            }),
+            ..CreateBody::default()
+        }
+    }
+
+    #[test]
+    fn the_default_is_the_strictest_and_names_are_found() {
+        let shelf = shelf(&[
+            ("policies/app.yaml", "kakoi: 1\nextends: [strict]\n"),
+            ("policies/strict.yaml", "bad"),
+        ])
+        .expect("valid");
+        assert_eq!(
+            shelf.composed(&CreateBody::default()).expect("the default").name,
+            "strict"
+        );
+        assert_eq!(shelf.composed(&named("app")).expect("local").name, "app");
+        assert!(
+            shelf
+                .composed(&named("ap"))
+                .expect_err("unknown")
+                .message
+                .contains("app")
+        );
+        let mut labelled = CreateBody::default();
+        labelled
+            .config
+            .labels
+            .insert(LABEL.into(), "docker-default".into());
+        assert_eq!(
+            shelf.composed(&labelled).expect("by label").name,
+            "docker-default"
+        );
+        labelled.host_config.security_opt.push("kakoi=app".into());
+        assert_eq!(
+            shelf.composed(&labelled).expect("an option before a label").name,
+            "app"
+        );
+        assert!(shelf.list().iter().all(|row| row.error.is_empty()));
+    }
+
+    #[test]
+    fn a_bad_policy_is_refused_with_its_place() {
+        let shelf = shelf(&[]).expect("valid");
+        let source = Some("kakoi: 1\ncapabilites: {}\n".into());
+        let body = CreateBody {
+            policy: Some(PolicyChoice {
+                name: "x.yaml".into(),
+                source,
+            }),
+            ..Default::default()
+        };
+        let refusal = shelf.composed(&body).expect_err("a typo");
+        assert_eq!(refusal.status.as_u16(), 400);
+        assert!(refusal.message.contains("x.yaml:2:1"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn a_broken_ceiling_is_no_ceiling() {
+        assert!(shelf(&[("ceiling.yaml", "kakoi: 1\nprivilegd: true\n")]).is_err());
+    }
+}

@@ -1,0 +1,488 @@
+//! Containers: everything but their streams.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use kakoi_api::container::{
+    ContainerSummary, ContainersPruned, CreateBody, UpdateAnswer, UpdateBody, WaitAnswer, WaitError,
+};
+use kakoi_container::frames::{Reply as ShimReply, Request};
+use kakoi_container::plan::TerminalSize;
+
+use super::reply::{self, Reply};
+use super::router::Asked;
+use super::view;
+use crate::clock;
+use crate::engine::Engine;
+use crate::filters::{Filters, name_fits};
+use crate::life::container::{Container, Phase, Pulse};
+use crate::life::{create as making, remove, start as starting, stop as stopping};
+use crate::plan::{self, limits};
+use crate::refusal::{Answer, Refusal};
+use crate::restart::Policy;
+use crate::shim;
+use crate::state::Record;
+use crate::volumes::tree_bytes;
+
+/// Keys that the list knows.
+const LIST_KEYS: [&str; 17] = [
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "policy",
+];
+
+/// `POST /containers/create`
+pub async fn create(mut asked: Asked) -> Answer<Reply> {
+    let body: CreateBody = asked.body().await?;
+    let name = asked.query.get("name").unwrap_or_default().to_owned();
+    let answer = making::create(&asked.engine, &name, body).await?;
+    Ok(reply::json(StatusCode::CREATED, &answer))
+}
+
+/// `GET /containers/json`
+pub async fn list(asked: &Asked) -> Answer<Reply> {
+    let filters = Filters::parse(asked.query.get("filters"), &LIST_KEYS)?;
+    let limit = asked.query.number::<i64>("limit")?.filter(|limit| *limit > 0);
+    let all = asked.query.flag("all") || limit.is_some() || !filters.values("status").is_empty();
+    let rows = select(&asked.engine, &filters, all, limit)?;
+    let rows = if asked.query.flag("size") {
+        with_sizes(&asked.engine, rows).await?
+    } else {
+        rows
+    };
+    Ok(reply::ok(&rows))
+}
+
+/// Measures writable layers, off the event loop.
+pub async fn with_sizes(
+    engine: &Arc<Engine>,
+    mut rows: Vec<ContainerSummary>,
+) -> Answer<Vec<ContainerSummary>> {
+    let engine = engine.clone();
+    tokio::task::spawn_blocking(move || {
+        for row in &mut rows {
+            let bytes = tree_bytes(&engine.paths.state_dir(&row.id).join("upper"));
+            let image = engine
+                .images
+                .inspect(&row.image_id)
+                .map_or(0, |details| details.summary.size);
+            row.size_rw = Some(bytes);
+            row.size_root_fs = Some(bytes.saturating_add(i64::try_from(image).unwrap_or(i64::MAX)));
+        }
+        rows
+    })
+    .await
+    .map_err(|cause| Refusal::failed("measuring failed", cause))
+}
+
+/// Rows that fit, the newest first.
+pub fn select(
+    engine: &Arc<Engine>,
+    filters: &Filters,
+    all: bool,
+    limit: Option<i64>,
+) -> Answer<Vec<ContainerSummary>> {
+    for word in filters.values("status") {
+        if ![
+            "created",
+            "running",
+            "paused",
+            "restarting",
+            "removing",
+            "exited",
+            "dead",
+        ]
+        .contains(&word.as_str())
+        {
+            return Err(Refusal::bad(format!("invalid filter 'status={word}'")));
+        }
+    }
+    let created_of = |key: &str| -> Answer<Option<String>> {
+        filters
+            .values(key)
+            .first()
+            .map(|name| Ok(engine.containers.find(name)?.shared().record.created.clone()))
+            .transpose()
+    };
+    let (before, since) = (created_of("before")?, created_of("since")?);
+    let mut exits = Vec::new();
+    for text in filters.values("exited") {
+        exits.push(
+            text.parse::<i32>()
+                .map_err(|_| Refusal::bad(format!("invalid filter 'exited={text}'")))?,
+        );
+    }
+    let ancestors: Vec<(String, Option<String>)> = filters
+        .values("ancestor")
+        .iter()
+        .map(|name| {
+            (
+                name.clone(),
+                engine.images.resolve(name).ok().map(|image| image.id.to_string()),
+            )
+        })
+        .collect();
+    let mut rows = Vec::new();
+    for container in engine.containers.all() {
+        let shared = container.shared();
+        let record = &shared.record;
+        let health = shared
+            .health
+            .as_ref()
+            .map_or("none", |health| health.status.as_str());
+        let fits = (all || shared.phase.is_up() || shared.phase == Phase::Restarting)
+            && filters.any("status", |word| word == shared.phase.word())
+            && filters.any("id", |id| record.id.starts_with(id))
+            && filters.any("name", |name| name_fits(&record.name, name))
+            && filters.any("health", |word| word == health)
+            && filters.any("policy", |name| name == record.policy.name)
+            && filters.any("network", |name| network_fits(record, name))
+            && filters.any("volume", |wanted| {
+                record
+                    .mounts
+                    .iter()
+                    .any(|mount| mount.name == wanted || mount.destination == wanted)
+            })
+            && filters.any("expose", |port| exposes(record, port))
+            && filters.values("publish").is_empty()
+            && filters.any("is-task", |flag| matches!(flag, "false" | "0"))
+            && filters.labels(&record.config.labels)
+            && (exits.is_empty()
+                || (shared.phase == Phase::Exited && exits.contains(&record.life.exit_code)))
+            && (ancestors.is_empty()
+                || ancestors
+                    .iter()
+                    .any(|(name, id)| record.config.image == *name || id.as_ref() == Some(&record.image_id)))
+            && before.as_ref().is_none_or(|time| record.created < *time)
+            && since.as_ref().is_none_or(|time| record.created > *time);
+        if fits {
+            rows.push((record.created.clone(), view::summary(&shared, None)));
+        }
+    }
+    rows.sort_by(|one, other| other.0.cmp(&one.0));
+    if let Some(limit) = limit {
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+fn network_fits(record: &Record, name: &str) -> bool {
+    let mode = record.host_config.network_mode.as_str();
+    mode == name || (name == "none" && matches!(mode, "" | "default"))
+}
+
+fn exposes(record: &Record, port: &str) -> bool {
+    let full = if port.contains('/') {
+        port.to_owned()
+    } else {
+        format!("{port}/tcp")
+    };
+    record
+        .config
+        .exposed_ports
+        .keys()
+        .any(|held| *held == full || *held == port)
+}
+
+/// `GET /containers/{id}/json`
+pub async fn inspect(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    let mut answer = view::inspect(&asked.engine, &container);
+    if asked.query.flag("size") {
+        let row = view::summary(&container.shared(), None);
+        let rows = with_sizes(&asked.engine, vec![row]).await?;
+        answer.size_rw = rows[0].size_rw;
+        answer.size_root_fs = rows[0].size_root_fs;
+    }
+    Ok(reply::ok(&answer))
+}
+
+/// `POST /containers/{id}/start`
+pub async fn start(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    starting::start(&asked.engine, &container, starting::Cause::Hand).await?;
+    Ok(reply::nothing())
+}
+
+/// `POST /containers/{id}/stop`
+pub async fn stop(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    stopping::stop(
+        &asked.engine,
+        &container,
+        asked.query.number("t")?,
+        asked.query.get("signal"),
+    )
+    .await?;
+    Ok(reply::nothing())
+}
+
+/// `POST /containers/{id}/restart`
+pub async fn restart(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    stopping::restart(
+        &asked.engine,
+        &container,
+        asked.query.number("t")?,
+        asked.query.get("signal"),
+    )
+    .await?;
+    Ok(reply::nothing())
+}
+
+/// `POST /containers/{id}/kill`
+pub async fn kill(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    stopping::kill(&asked.engine, &container, asked.query.get("signal")).await?;
+    Ok(reply::nothing())
+}
+
+/// `POST /containers/{id}/pause`
+pub async fn pause(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    stopping::pause(&asked.engine, &container).await?;
+    Ok(reply::nothing())
+}
+
+/// `POST /containers/{id}/unpause`
+pub async fn unpause(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    stopping::unpause(&asked.engine, &container).await?;
+    Ok(reply::nothing())
+}
+
+/// `POST /containers/{id}/rename`
+pub async fn rename(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    making::rename(
+        &asked.engine,
+        &container,
+        asked.query.get("name").unwrap_or_default(),
+    )
+    .await?;
+    Ok(reply::nothing())
+}
+
+/// `DELETE /containers/{id}`
+pub async fn delete(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    remove::remove(
+        &asked.engine,
+        &container,
+        asked.query.flag("force"),
+        asked.query.flag("v"),
+    )
+    .await?;
+    Ok(reply::nothing())
+}
+
+/// `POST /containers/prune`
+pub async fn prune(asked: &Asked) -> Answer<Reply> {
+    let filters = Filters::parse(asked.query.get("filters"), &["label", "label!", "until"])?;
+    let until = until(&filters)?;
+    let (gone, bytes) = making::prune(&asked.engine, |record| {
+        filters.labels(&record.config.labels) && until.as_ref().is_none_or(|time| record.created < *time)
+    })
+    .await;
+    Ok(reply::ok(&ContainersPruned {
+        containers_deleted: (!gone.is_empty()).then_some(gone),
+        space_reclaimed: bytes,
+    }))
+}
+
+/// The `until` filter as RFC 3339.
+pub fn until(filters: &Filters) -> Answer<Option<String>> {
+    match filters.values("until") {
+        [] => Ok(None),
+        [text] => clock::parse(text, jiff::Timestamp::now())
+            .map(|time| Some(clock::format(time)))
+            .ok_or_else(|| Refusal::bad(format!("invalid filter 'until={text}'"))),
+        _ => Err(Refusal::bad("more than one until filter specified")),
+    }
+}
+
+/// A pair of numbers `h` and `w`.
+pub fn size(asked: &Asked) -> Answer<TerminalSize> {
+    let side = |name: &str| -> Answer<u16> {
+        asked
+            .query
+            .number::<u16>(name)?
+            .ok_or_else(|| Refusal::bad(format!("invalid resize {name}: not a number")))
+    };
+    Ok(TerminalSize {
+        height: side("h")?,
+        width: side("w")?,
+    })
+}
+
+/// `POST /containers/{id}/resize`
+pub async fn resize(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    let size = size(asked)?;
+    if !container.shared().phase.is_up() {
+        return Err(stopping::not_running(&container));
+    }
+    ask(&asked.engine, &container, Request::Resize { exec_id: None, size }).await?;
+    Ok(reply::empty(StatusCode::OK))
+}
+
+/// Asks a shim for something that is merely done.
+pub async fn ask(engine: &Engine, container: &Container, request: Request) -> Answer<()> {
+    match shim::ask(&engine.paths.run_dir(&container.id), &request).await {
+        Ok((ShimReply::Done, _)) => Ok(()),
+        Ok((other, _)) => Err(Refusal::broken(format!(
+            "the supervisor of {} answered {other:?}",
+            container.id
+        ))),
+        Err(error) => Err(stopping::talk_failed(container, error)),
+    }
+}
+
+/// `POST /containers/{id}/update`
+pub async fn update(mut asked: Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    let body: UpdateBody = asked.body().await?;
+    let policy = body.restart_policy.as_ref().map(Policy::parse).transpose()?;
+    let changed = limits::update(&body)?;
+    let _turn = container.turn().await;
+    if container.pulse().borrow().gone {
+        return Err(Refusal::missing(format!("No such container: {id}")));
+    }
+    if container.shared().record.host_config.auto_remove && policy.is_some_and(|policy| policy != Policy::No)
+    {
+        return Err(Refusal::bad(
+            "Restart policy cannot be updated because AutoRemove is enabled for the container",
+        ));
+    }
+    let state_dir = asked.engine.paths.state_dir(&container.id);
+    let mut plan = plan::read(&state_dir)?;
+    merge_limits(&mut plan.resources, &changed);
+    if container.shared().phase.is_up() {
+        ask(&asked.engine, &container, Request::Update(changed)).await?;
+    }
+    let record = {
+        let mut shared = container.shared();
+        merge_host(&mut shared.record.host_config, &body);
+        shared.record.clone()
+    };
+    plan::write(&state_dir, &plan, !record.host_config.auto_remove)
+        .map_err(|cause| Refusal::failed("the plan cannot be written", cause))?;
+    asked
+        .engine
+        .store
+        .put(&record)
+        .await
+        .map_err(|cause| Refusal::failed("the update cannot be recorded", cause))?;
+    asked
+        .engine
+        .events
+        .tell("container", "update", &container.id, container.attributes());
+    Ok(reply::ok(&UpdateAnswer::default()))
+}
+
+fn merge_limits(held: &mut kakoi_container::plan::Resources, changed: &kakoi_container::plan::Resources) {
+    fn take<T: Clone>(held: &mut Option<T>, changed: &Option<T>) {
+        if changed.is_some() {
+            held.clone_from(changed);
+        }
+    }
+    take(&mut held.memory_bytes, &changed.memory_bytes);
+    take(
+        &mut held.memory_reservation_bytes,
+        &changed.memory_reservation_bytes,
+    );
+    take(&mut held.memory_and_swap_bytes, &changed.memory_and_swap_bytes);
+    take(&mut held.cpu_shares, &changed.cpu_shares);
+    take(&mut held.cpu_quota_us, &changed.cpu_quota_us);
+    take(&mut held.cpu_period_us, &changed.cpu_period_us);
+    take(&mut held.cpuset_cpus, &changed.cpuset_cpus);
+    take(&mut held.cpuset_mems, &changed.cpuset_mems);
+    take(&mut held.pids, &changed.pids);
+    take(&mut held.blkio_weight, &changed.blkio_weight);
+}
+
+fn merge_host(host: &mut kakoi_api::container::HostConfig, body: &UpdateBody) {
+    for (held, changed) in [
+        (&mut host.memory, body.memory),
+        (&mut host.memory_reservation, body.memory_reservation),
+        (&mut host.memory_swap, body.memory_swap),
+        (&mut host.nano_cpus, body.nano_cpus),
+        (&mut host.cpu_shares, body.cpu_shares),
+        (&mut host.cpu_period, body.cpu_period),
+        (&mut host.cpu_quota, body.cpu_quota),
+    ] {
+        if changed != 0 {
+            *held = changed;
+        }
+    }
+    if !body.cpuset_cpus.is_empty() {
+        host.cpuset_cpus.clone_from(&body.cpuset_cpus);
+    }
+    if !body.cpuset_mems.is_empty() {
+        host.cpuset_mems.clone_from(&body.cpuset_mems);
+    }
+    if body.blkio_weight != 0 {
+        host.blkio_weight = body.blkio_weight;
+    }
+    host.pids_limit = body.pids_limit.or(host.pids_limit);
+    if let Some(policy) = &body.restart_policy {
+        host.restart_policy = policy.clone();
+    }
+}
+
+/// Which end is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+/// `POST /containers/{id}/wait`: the headers go out at once, the answer when it comes.
+pub fn wait(asked: &Asked, id: &str) -> Answer<Reply> {
+    let container = asked.engine.containers.find(id)?;
+    let condition = match asked.query.get("condition") {
+        None | Some("not-running") => Condition::NotRunning,
+        Some("next-exit") => Condition::NextExit,
+        Some("removed") => Condition::Removed,
+        Some(other) => return Err(Refusal::bad(format!("invalid condition: \"{other}\""))),
+    };
+    // Registered before the answer begins: an end that comes at once is seen.
+    let mut pulse = container.pulse();
+    let ends = pulse.borrow_and_update().ends;
+    let (sender, reply) = reply::stream("application/json");
+    tokio::spawn(async move {
+        let is_over = move |pulse: &Pulse| match condition {
+            Condition::NotRunning => !pulse.up && !pulse.restarting,
+            Condition::NextExit => pulse.ends > ends || pulse.gone,
+            Condition::Removed => pulse.gone || !pulse.trouble.is_empty(),
+        };
+        let last = tokio::select! {
+            last = pulse.wait_for(is_over) => last.map(|pulse| pulse.clone()).unwrap_or_default(),
+            () = sender.closed() => return,
+        };
+        let error = (!last.trouble.is_empty()).then(|| WaitError {
+            message: last.trouble.clone(),
+        });
+        let answer = WaitAnswer {
+            status_code: last.exit_code.into(),
+            error,
+        };
+        reply::send_line(&sender, &answer).await;
+    });
+    Ok(reply)
+}

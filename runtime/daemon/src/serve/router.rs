@@ -1,0 +1,251 @@
+//! From method and path to a handler. By hand, because image names hold slashes in the middle of a path.
+
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use kakoi_api::{API_VERSION, API_VERSION_MIN};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::query::{Query, decode};
+use super::reply::{self, Reply};
+use super::{attach, containers, exec, images, logs, stats, system, top, volumes};
+use crate::engine::Engine;
+use crate::refusal::{Answer, Refusal};
+
+/// A JSON body: a policy of 256 KiB and an environment at the kernel's limit fit.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// A request, taken apart.
+pub struct Asked {
+    /// The daemon.
+    pub engine: Arc<Engine>,
+    /// The query.
+    pub query: Query,
+    /// The request itself, its body unread.
+    pub request: Request<Incoming>,
+}
+
+impl Asked {
+    /// Reads the body as JSON; an empty one as the type's default.
+    pub async fn body<T: DeserializeOwned + Serialize + Default>(&mut self) -> Answer<T> {
+        if let Some(kind) = self.request.headers().get(CONTENT_TYPE) {
+            let kind = kind.to_str().unwrap_or_default();
+            let essence = kind.split(';').next().unwrap_or_default().trim();
+            if !essence.is_empty()
+                && !essence.eq_ignore_ascii_case("application/json")
+                && !essence.starts_with("text/plain")
+            {
+                return Err(Refusal::bad(format!(
+                    "unsupported Content-Type header ({kind}): must be 'application/json'"
+                )));
+            }
+        }
+        let body = Limited::new(self.request.body_mut(), BODY_BYTES_MAX);
+        let bytes = body
+            .collect()
+            .await
+            .map_err(|cause| Refusal::bad(format!("the request's body cannot be read: {cause}")))?
+            .to_bytes();
+        kakoi_api::decode(&bytes).map_err(|error| Refusal::bad(error.to_string()))
+    }
+}
+
+/// Answers a request.
+pub async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
+    let is_head = request.method() == Method::HEAD;
+    let path = request.uri().path().to_owned();
+    let mut reply = match route(engine, request, &path).await {
+        Ok(reply) => reply,
+        Err(refusal) => reply::refusal(&refusal),
+    };
+    let headers = reply.headers_mut();
+    for (name, value) in [
+        ("api-version", API_VERSION),
+        ("ostype", "linux"),
+        ("docker-experimental", "false"),
+        ("server", concat!("Kakoi/", env!("CARGO_PKG_VERSION"), " (linux)")),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if is_head {
+        *reply.body_mut() = reply::empty(StatusCode::OK).into_body();
+    }
+    reply
+}
+
+/// Takes the version off a path; one that is not spoken is refused in Docker's words.
+fn unversioned(path: &str) -> Answer<&str> {
+    if let Some(rest) = path.strip_prefix("/kakoi/v1/") {
+        return Ok(rest);
+    }
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let Some(version) = first.strip_prefix('v').filter(|version| version.contains('.')) else {
+        return Ok(path);
+    };
+    let number = |text: &str| -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let asked = number(version).ok_or_else(|| Refusal::missing("page not found"))?;
+    if Some(asked) > number(API_VERSION) {
+        return Err(Refusal::bad(format!(
+            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
+        )));
+    }
+    if Some(asked) < number(API_VERSION_MIN) {
+        return Err(Refusal::bad(format!(
+            "client version {version} is too old. Minimum supported API version is {API_VERSION_MIN}, please upgrade your client to a newer version"
+        )));
+    }
+    Ok(rest)
+}
+
+async fn route(engine: &Arc<Engine>, request: Request<Incoming>, path: &str) -> Answer<Reply> {
+    let parts: Vec<String> = unversioned(path)?
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(decode)
+        .collect::<Answer<_>>()?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    let method = request.method().clone();
+    let asked = Asked {
+        engine: engine.clone(),
+        query,
+        request,
+    };
+    match parts.first().copied().unwrap_or_default() {
+        "containers" => route_containers(asked, &method, &parts[1..]).await,
+        "exec" => match (method.as_str(), &parts[1..]) {
+            ("GET", [id, "json"]) => exec::inspect(&asked, id),
+            ("POST", [id, "start"]) => exec::start(asked, id).await,
+            ("POST", [id, "resize"]) => exec::resize(&asked, id).await,
+            _ => unknown(),
+        },
+        "images" => route_images(asked, &method, &parts[1..]).await,
+        "volumes" => match (method.as_str(), &parts[1..]) {
+            ("GET", []) => volumes::list(&asked),
+            ("POST", ["create"]) => volumes::create(asked).await,
+            ("POST", ["prune"]) => volumes::prune(&asked).await,
+            ("GET", [name]) => volumes::inspect(&asked, name),
+            ("DELETE", [name]) => volumes::delete(&asked, name).await,
+            _ => unknown(),
+        },
+        _ => route_system(asked, &method, &parts).await,
+    }
+}
+
+async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<Reply> {
+    match (method.as_str(), parts) {
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
+        ("GET", ["version"]) => Ok(system::version(&asked)),
+        ("GET", ["info"]) => system::info(&asked).await,
+        ("GET", ["events"]) => system::events(&asked),
+        ("GET", ["system", "df"]) => system::disk_usage(&asked).await,
+        ("GET", ["doctor"]) => Ok(system::doctor(&asked)),
+        ("GET", ["policies"]) => Ok(system::policies(&asked)),
+        ("GET", ["policies", name]) => system::policy(&asked, name),
+        ("GET", ["plugins"]) => Ok(reply::ok(&Vec::<String>::new())),
+        ("GET", ["networks"]) => Ok(reply::ok(&Vec::<String>::new())),
+        (_, ["networks", ..]) => Err(Refusal::unsupported(
+            "networks are not there yet: containers have --network none, host or container:NAME",
+        )),
+        ("POST", ["build"]) => Err(Refusal::unsupported(
+            "images are not built here: build elsewhere and load them (docker save IMAGE | kakoi load)",
+        )),
+        ("POST", ["build", "prune"]) => Ok(reply::ok(
+            &serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0}),
+        )),
+        (
+            _,
+            [
+                "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs",
+                ..,
+            ],
+        ) => Err(Refusal::unavailable(
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        )),
+        _ => unknown(),
+    }
+}
+
+async fn route_containers(asked: Asked, method: &Method, parts: &[&str]) -> Answer<Reply> {
+    match (method.as_str(), parts) {
+        ("GET", ["json"]) => containers::list(&asked).await,
+        ("POST", ["create"]) => containers::create(asked).await,
+        ("POST", ["prune"]) => containers::prune(&asked).await,
+        ("GET", [id, "json"]) => containers::inspect(&asked, id).await,
+        ("GET", [id, "logs"]) => logs::logs(&asked, id).await,
+        ("GET", [id, "top"]) => top::top(&asked, id).await,
+        ("GET", [id, "stats"]) => stats::stats(&asked, id).await,
+        ("POST", [id, "start"]) => containers::start(&asked, id).await,
+        ("POST", [id, "stop"]) => containers::stop(&asked, id).await,
+        ("POST", [id, "restart"]) => containers::restart(&asked, id).await,
+        ("POST", [id, "kill"]) => containers::kill(&asked, id).await,
+        ("POST", [id, "pause"]) => containers::pause(&asked, id).await,
+        ("POST", [id, "unpause"]) => containers::unpause(&asked, id).await,
+        ("POST", [id, "rename"]) => containers::rename(&asked, id).await,
+        ("POST", [id, "resize"]) => containers::resize(&asked, id).await,
+        ("POST", [id, "update"]) => containers::update(asked, id).await,
+        ("POST", [id, "wait"]) => containers::wait(&asked, id),
+        ("POST", [id, "attach"]) => attach::attach(asked, id).await,
+        ("POST", [id, "exec"]) => exec::create(asked, id).await,
+        ("DELETE", [id]) => containers::delete(&asked, id).await,
+        _ => unknown(),
+    }
+}
+
+async fn route_images(asked: Asked, method: &Method, parts: &[&str]) -> Answer<Reply> {
+    match (method.as_str(), parts) {
+        ("GET", ["json"]) => images::list(&asked).await,
+        ("GET", ["get"]) => images::save(&asked, None),
+        ("POST", ["load"]) => images::load(asked).await,
+        ("POST", ["create"]) => images::create(asked).await,
+        ("POST", ["prune"]) => images::prune(&asked).await,
+        ("GET", [name @ .., "json"]) => images::inspect(&asked, &name.join("/")).await,
+        ("GET", [name @ .., "history"]) => images::history(&asked, &name.join("/")).await,
+        ("GET", [name @ .., "get"]) => images::save(&asked, Some(name.join("/"))),
+        ("POST", [name @ .., "tag"]) => images::tag(&asked, &name.join("/")).await,
+        ("DELETE", [name @ ..]) if !name.is_empty() => images::delete(&asked, &name.join("/")).await,
+        ("POST", [.., "push"]) => Err(Refusal::unsupported(
+            "pushing to registries is not there yet; use kakoi save",
+        )),
+        _ => unknown(),
+    }
+}
+
+fn unknown() -> Answer<Reply> {
+    Err(Refusal::missing("page not found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_taken_off_or_refused() {
+        assert_eq!(unversioned("/v1.51/info").expect("newest"), "info");
+        assert_eq!(unversioned("/v1.24/a/b").expect("oldest"), "a/b");
+        assert_eq!(unversioned("/info").expect("none"), "info");
+        assert_eq!(unversioned("/kakoi/v1/doctor").expect("own"), "doctor");
+        assert_eq!(unversioned("/volumes/v1").expect("no version"), "volumes/v1");
+        assert!(
+            unversioned("/v1.99/info")
+                .expect_err("too new")
+                .message
+                .contains("too new")
+        );
+        assert!(
+            unversioned("/v1.20/info")
+                .expect_err("too old")
+                .message
+                .contains("too old")
+        );
+        assert!(unversioned("/vx.y/info").is_err());
+    }
+}

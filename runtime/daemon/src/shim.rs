@@ -1,0 +1,314 @@
+//! The daemon's side of the shim: spawning it, cleaning up after it, talking to it.
+//!
+//! Knows the words of [`kakoi_container::frames`] and nothing of what a container is for. Invariant: a shim inherits no environment and no
+//! descriptor beyond its control socket (standard input), the pipe of its first answer (standard output) and a file for what it may
+//! have to say (standard error).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use kakoi_container::frames::{Event, Exit, FailureKind, LINE_BYTES_MAX, Ready, Reply, Request};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+
+/// What a shim may write to its error file before it is of no use to anybody.
+const TROUBLE_BYTES_MAX: u64 = 4096;
+
+/// A shim that does not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    /// It cannot be spawned.
+    #[error("starting the shim {}", .program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// Its socket cannot be made or reached.
+    #[error("talking to the shim")]
+    Talk(#[source] io::Error),
+    /// It says what is not in the vocabulary.
+    #[error("the shim answered {line:?}")]
+    Nonsense {
+        /// The beginning of what it said.
+        line: String,
+    },
+    /// It ended without an answer.
+    #[error("the shim ended without an answer{}", if .said.is_empty() { String::new() } else { format!(": {}", .said) })]
+    Silent {
+        /// The end of what it wrote to standard error.
+        said: String,
+    },
+    /// It answered that the request failed.
+    #[error("{message}")]
+    Failed {
+        /// Whose fault it is.
+        kind: FailureKind,
+        /// The chain of causes.
+        message: String,
+    },
+    /// Cleaning up after a dead one failed.
+    #[error("cleaning up after a dead shim: {said}")]
+    Clean {
+        /// What it wrote to standard error.
+        said: String,
+    },
+}
+
+/// A shim whose app runs.
+#[derive(Debug)]
+pub struct Running {
+    /// The first process's id on the host.
+    pub pid: i32,
+    /// The shim itself, to be reaped.
+    pub child: Child,
+    /// Where its events come from.
+    pub events: Watch,
+}
+
+/// Makes the control socket that a shim will inherit.
+pub fn bind(run_dir: &Path) -> Result<UnixListener, ShimError> {
+    let path = run_dir.join("shim.sock");
+    match fs::remove_file(&path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(ShimError::Talk(cause)),
+        _ => {}
+    }
+    UnixListener::bind(&path).map_err(ShimError::Talk)
+}
+
+/// Spawns a shim and waits until its app runs, or does not.
+pub async fn run(
+    program: &Path,
+    state_dir: &Path,
+    run_dir: &Path,
+    listener: UnixListener,
+) -> Result<Running, ShimError> {
+    let spawn = |cause| ShimError::Spawn {
+        program: program.to_owned(),
+        cause,
+    };
+    let events = watch(run_dir).await?;
+    let (reader, writer) = io::pipe().map_err(spawn)?;
+    let trouble = run_dir.join("shim.err");
+    let child = {
+        let stderr = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&trouble)
+            .map_err(spawn)?;
+        shim_command(program, state_dir, "run")
+            .args(["--ready-fd", "1"])
+            .stdin(OwnedFd::from(listener))
+            .stdout(OwnedFd::from(writer))
+            .stderr(stderr)
+            .spawn()
+            .map_err(spawn)?
+    };
+    match first_word(reader).await? {
+        Some(Ready::Ready { pid }) => Ok(Running { pid, child, events }),
+        Some(Ready::Failed { kind, message }) => {
+            reap(child).await;
+            Err(ShimError::Failed { kind, message })
+        }
+        None => {
+            reap(child).await;
+            Err(ShimError::Silent { said: tail(&trouble) })
+        }
+    }
+}
+
+fn shim_command(program: &Path, state_dir: &Path, verb: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg(verb)
+        .arg("--plan")
+        .arg(state_dir.join("plan.json"))
+        .env_clear()
+        .current_dir("/");
+    command
+}
+
+async fn reap(mut child: Child) {
+    if let Err(cause) = child.wait().await {
+        tracing::warn!(%cause, "a shim cannot be reaped, ignoring");
+    }
+}
+
+async fn first_word(reader: PipeReader) -> Result<Option<Ready>, ShimError> {
+    let receiver = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(ShimError::Talk)?;
+    let mut line = Vec::new();
+    receiver
+        .take(LINE_BYTES_MAX as u64)
+        .read_to_end(&mut line)
+        .await
+        .map_err(ShimError::Talk)?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&line)
+        .map(Some)
+        .map_err(|_| nonsense(&line))
+}
+
+fn nonsense(line: &[u8]) -> ShimError {
+    ShimError::Nonsense {
+        line: String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned(),
+    }
+}
+
+fn tail(path: &Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> io::Result<String> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TROUBLE_BYTES_MAX)))?;
+        let mut bytes = Vec::new();
+        file.take(TROUBLE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    };
+    read().unwrap_or_default()
+}
+
+/// Removes what a dead shim left: processes, control group, mounts; writes `exit.json` where there is none.
+pub async fn clean(program: &Path, state_dir: &Path) -> Result<(), ShimError> {
+    let output = shim_command(program, state_dir, "clean")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .await
+        .map_err(|cause| ShimError::Spawn {
+            program: program.to_owned(),
+            cause,
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(2000)])
+        .trim()
+        .to_owned();
+    Err(ShimError::Clean {
+        said: if said.is_empty() {
+            output.status.to_string()
+        } else {
+            said
+        },
+    })
+}
+
+/// A connection that carries events.
+#[derive(Debug)]
+pub struct Watch {
+    reader: BufReader<UnixStream>,
+}
+
+/// What a [`Watch`] brings.
+#[derive(Debug)]
+pub enum Word {
+    /// The shim's state, once, first.
+    State(kakoi_container::frames::State),
+    /// Something happened.
+    Event(Event),
+}
+
+/// Connects to a shim, living or about to be spawned, and asks for its events.
+pub async fn watch(run_dir: &Path) -> Result<Watch, ShimError> {
+    let stream = send(run_dir, &Request::Watch).await?;
+    Ok(Watch {
+        reader: BufReader::new(stream),
+    })
+}
+
+impl Watch {
+    /// The next word; `None` when the shim is gone.
+    pub async fn next(&mut self) -> Result<Option<Word>, ShimError> {
+        let Some(line) = read_line(&mut self.reader).await? else {
+            return Ok(None);
+        };
+        if let Ok(event) = serde_json::from_slice(&line) {
+            return Ok(Some(Word::Event(event)));
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Reply::State(state)) => Ok(Some(Word::State(state))),
+            Ok(Reply::Failed { kind, message }) => Err(ShimError::Failed { kind, message }),
+            _ => Err(nonsense(&line)),
+        }
+    }
+}
+
+async fn send(run_dir: &Path, request: &Request) -> Result<UnixStream, ShimError> {
+    let mut stream = UnixStream::connect(run_dir.join("shim.sock"))
+        .await
+        .map_err(ShimError::Talk)?;
+    let mut line = serde_json::to_vec(request).expect("a request is plain data");
+    line.push(b'\n');
+    stream.write_all(&line).await.map_err(ShimError::Talk)?;
+    Ok(stream)
+}
+
+async fn read_line(reader: &mut BufReader<UnixStream>) -> Result<Option<Vec<u8>>, ShimError> {
+    let mut line = Vec::new();
+    let mut limited = reader.take(LINE_BYTES_MAX as u64);
+    match limited.read_until(b'\n', &mut line).await {
+        Ok(0) => Ok(None),
+        Ok(_) if line.last() == Some(&b'\n') => Ok(Some(line)),
+        Ok(_) => Err(nonsense(&line)),
+        // A shim that dies with unread requests resets the connection.
+        Err(cause) if cause.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(cause) => Err(ShimError::Talk(cause)),
+    }
+}
+
+/// Sends one request and gives back the answer and the connection, which carries bytes after [`Reply::Stream`].
+pub async fn ask(run_dir: &Path, request: &Request) -> Result<(Reply, BufReader<UnixStream>), ShimError> {
+    Pending::send(run_dir, request).await?.answer().await
+}
+
+/// A request whose answer is not waited for yet.
+#[derive(Debug)]
+pub struct Pending(BufReader<UnixStream>);
+
+impl Pending {
+    /// Sends a request; to a shim that is not spawned yet, too, once its socket is made.
+    pub async fn send(run_dir: &Path, request: &Request) -> Result<Self, ShimError> {
+        Ok(Self(BufReader::new(send(run_dir, request).await?)))
+    }
+
+    /// Waits for the answer.
+    pub async fn answer(self) -> Result<(Reply, BufReader<UnixStream>), ShimError> {
+        let mut reader = self.0;
+        let Some(line) = read_line(&mut reader).await? else {
+            return Err(ShimError::Silent { said: String::new() });
+        };
+        match serde_json::from_slice(&line) {
+            Ok(Reply::Failed { kind, message }) => Err(ShimError::Failed { kind, message }),
+            Ok(reply) => Ok((reply, reader)),
+            Err(_) => Err(nonsense(&line)),
+        }
+    }
+}
+
+/// How a container ended, from the file that its shim wrote; `None` where there is none.
+pub fn read_exit(state_dir: &Path) -> Option<Exit> {
+    let bytes = fs::read(state_dir.join("exit.json")).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Forgets how the run before ended.
+pub fn forget_exit(state_dir: &Path) -> io::Result<()> {
+    match fs::remove_file(state_dir.join("exit.json")) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,260 @@
+//! Named volumes: folders below the root, and their records.
+//!
+//! Invariant: the folder is there before the record is written and goes after the record is gone... except in removal, where the record goes last: a
+//! volume that a client sees always has its folder. A volume that a container mounts is not removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+
+use kakoi_api::volume::{UsageData, Volume};
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::host;
+use crate::life::remove::remove_tree;
+use crate::names;
+use crate::refusal::{Answer, Refusal};
+use crate::state::record::RECORD_FORMAT;
+use crate::state::{Record, VolumeRecord};
+
+/// Volumes one daemon takes.
+const VOLUMES_MAX: usize = 4096;
+
+/// All volumes.
+#[derive(Debug)]
+pub struct Volumes {
+    rows: Mutex<BTreeMap<String, VolumeRecord>>,
+    /// Serialises making and removing.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Volumes {
+    /// The volumes that were kept.
+    pub fn new(kept: Vec<VolumeRecord>) -> Self {
+        let rows = kept
+            .into_iter()
+            .map(|volume| (volume.name.clone(), volume))
+            .collect();
+        Self {
+            rows: Mutex::new(rows),
+            turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// All, in the order of their names.
+    pub fn all(&self) -> Vec<VolumeRecord> {
+        self.rows
+            .lock()
+            .expect("no panic while locked")
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// Finds by name.
+    pub fn find(&self, name: &str) -> Answer<VolumeRecord> {
+        let rows = self.rows.lock().expect("no panic while locked");
+        rows.get(name)
+            .cloned()
+            .ok_or_else(|| Refusal::missing(format!("get {name}: no such volume")))
+    }
+
+    /// Makes a volume; one of that name is given back as it is.
+    pub async fn create(
+        &self,
+        engine: &Engine,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Answer<(VolumeRecord, bool)> {
+        let _turn = self.turn.lock().await;
+        let anonymous = name.is_empty();
+        let name = if anonymous {
+            names::new_id().map_err(|cause| Refusal::failed("no random bytes for a name", cause))?
+        } else {
+            if !names::is_valid(name) {
+                return Err(Refusal::bad(format!(
+                    "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+                     \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+                )));
+            }
+            name.to_owned()
+        };
+        if let Ok(held) = self.find(&name) {
+            return Ok((held, false));
+        }
+        if self.rows.lock().expect("no panic while locked").len() >= VOLUMES_MAX {
+            return Err(Refusal::unavailable(format!(
+                "there are {VOLUMES_MAX} volumes already; remove some first"
+            )));
+        }
+        let volume = VolumeRecord {
+            format: RECORD_FORMAT,
+            name: name.clone(),
+            created: clock::now(),
+            labels,
+            options,
+            anonymous,
+        };
+        let folder = engine.paths.volume_dir(&name);
+        let made = host::make_folder(&folder.join("_data"), 0o755)
+            .and_then(|()| {
+                fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).map_err(|cause| {
+                    host::HostError::Prepare {
+                        path: folder.clone(),
+                        cause,
+                    }
+                })
+            })
+            .map_err(|cause| Refusal::failed(format!("create {name}: making the folder failed"), cause));
+        let kept = match made {
+            Ok(()) => engine.store.put_volume(&volume).await.map_err(|cause| {
+                Refusal::failed(format!("create {name}: the volume cannot be recorded"), cause)
+            }),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = kept {
+            // Only an empty folder: what an unknown hand put there is not ours to take.
+            fs::remove_dir(folder.join("_data"))
+                .and_then(|()| fs::remove_dir(&folder))
+                .ok();
+            return Err(refusal);
+        }
+        self.rows
+            .lock()
+            .expect("no panic while locked")
+            .insert(name.clone(), volume.clone());
+        engine.events.tell(
+            "volume",
+            "create",
+            &name,
+            BTreeMap::from([("driver".into(), "local".into())]),
+        );
+        Ok((volume, true))
+    }
+
+    /// Removes a volume that no container mounts.
+    pub async fn remove(&self, engine: &Engine, name: &str) -> Answer<()> {
+        let _turn = self.turn.lock().await;
+        self.find(name)?;
+        let users = users(engine, name);
+        if !users.is_empty() {
+            return Err(Refusal::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.into_iter().collect::<Vec<_>>().join(", ")
+            )));
+        }
+        self.take_away(engine, name).await
+    }
+
+    async fn take_away(&self, engine: &Engine, name: &str) -> Answer<()> {
+        let folder = engine.paths.volume_dir(name);
+        tokio::task::spawn_blocking(move || remove_tree(&folder))
+            .await
+            .map_err(|cause| Refusal::failed(format!("remove {name}: removing its files failed"), cause))?
+            .map_err(|cause| {
+                Refusal::failed(
+                    format!("remove {name}: removing its files failed: {cause}"),
+                    cause,
+                )
+            })?;
+        engine.store.delete_volume(name).await.map_err(|cause| {
+            Refusal::failed(format!("remove {name}: the removal cannot be recorded"), cause)
+        })?;
+        self.rows.lock().expect("no panic while locked").remove(name);
+        engine.events.tell(
+            "volume",
+            "destroy",
+            name,
+            BTreeMap::from([("driver".into(), "local".into())]),
+        );
+        Ok(())
+    }
+
+    /// Removes the volumes that were made for a container alone. Failures are logged: the container goes all the same.
+    pub async fn remove_anonymous(&self, engine: &Arc<Engine>, record: &Record) {
+        let _turn = if record.anonymous_volumes.is_empty() {
+            None
+        } else {
+            Some(self.turn.lock().await)
+        };
+        for name in &record.anonymous_volumes {
+            let mut users = users(engine, name);
+            users.remove(&record.id);
+            if users.is_empty()
+                && self.find(name).is_ok()
+                && let Err(refusal) = self.take_away(engine, name).await
+            {
+                tracing::warn!(volume = %name, error = crate::refusal::chain(&refusal), "ignoring a volume that cannot be removed");
+            }
+        }
+    }
+
+    /// A volume for the wire.
+    pub fn to_wire(&self, engine: &Engine, volume: &VolumeRecord) -> Volume {
+        Volume {
+            created_at: volume.created.clone(),
+            driver: "local".into(),
+            labels: volume.labels.clone(),
+            mountpoint: engine
+                .paths
+                .volume_dir(&volume.name)
+                .join("_data")
+                .display()
+                .to_string(),
+            name: volume.name.clone(),
+            options: (!volume.options.is_empty()).then(|| volume.options.clone()),
+            scope: "local".into(),
+            usage_data: None,
+        }
+    }
+
+    /// A volume's use.
+    pub fn usage(&self, engine: &Engine, name: &str) -> UsageData {
+        UsageData {
+            size: tree_bytes(&engine.paths.volume_dir(name)),
+            ref_count: i64::try_from(users(engine, name).len()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// Ids of the containers that mount a volume.
+pub fn users(engine: &Engine, name: &str) -> BTreeSet<String> {
+    engine
+        .containers
+        .all()
+        .into_iter()
+        .filter(|container| {
+            container
+                .shared()
+                .record
+                .mounts
+                .iter()
+                .any(|mount| mount.kind == "volume" && mount.name == name)
+        })
+        .map(|container| container.id.clone())
+        .collect()
+}
+
+/// Bytes that a tree occupies; what cannot be read counts as nothing. Follows no link.
+pub fn tree_bytes(path: &std::path::Path) -> i64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes: u64 = 0;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else {
+                bytes += metadata.blocks() * 512;
+            }
+        }
+    }
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
