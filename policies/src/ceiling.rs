@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::{Capability, CapabilityWord};
 use crate::compile::landlock::covers;
+use crate::compile::plan::{Action, plan};
 use crate::compile::{MASKED_PATHS, READ_ONLY_PATHS, paths};
 use crate::compose::Composed;
 use crate::confinement::{DeviceKind, Loss, MountSource, NetworkMode};
 use crate::decode::fields::{Fields, boolean, choice, list, path};
-use crate::decode::{capability_word, limit_set, network_mode, policy_name, version};
+use crate::decode::{calls, capability_word, limit_set, network_mode, policy_name, version};
 use crate::diagnostics::{Diagnostics, Origin, Report};
-use crate::model::{DeviceSubject, LIMITS, Limit, LimitSet, Sited};
+use crate::model::{CallRule, DeviceSubject, LIMITS, Limit, LimitSet, Sited};
 use crate::request::HostNamespace;
 use crate::yaml::{self, Kind, Node};
 
@@ -25,7 +26,7 @@ use crate::yaml::{self, Kind, Node};
 const BUILT_IN: &str = include_str!("../profiles/ceiling/built-in.yaml");
 
 /// The fields of a ceiling.
-pub(crate) const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 13] = [
     "kakoi",
     "default_policy",
     "on_excess",
@@ -33,6 +34,7 @@ pub(crate) const KEYS: [&str; 12] = [
     "unconfined",
     "new_privileges",
     "capabilities",
+    "system_calls",
     "bind_mounts",
     "network",
     "host_namespaces",
@@ -62,6 +64,7 @@ pub struct Ceiling {
     unconfined: Sited<bool>,
     new_privileges: Sited<bool>,
     capabilities: Sited<BTreeSet<Capability>>,
+    calls_denied: Vec<CallRule>,
     bind_mounts: Sited<Vec<BindSource>>,
     network: Sited<Vec<NetworkMode>>,
     host_namespaces: Sited<BTreeSet<HostNamespace>>,
@@ -113,21 +116,51 @@ fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
     let whole = report.origin(node.span);
     let mut fields = Fields::open(node, "a ceiling", &KEYS, report)?;
     version(&mut fields, "ceiling", report);
-    let default_policy = fields
-        .take("default_policy", report)
-        .and_then(|n| policy_name(&n, report));
+    let fields = &mut fields;
+    let words = [("refuse", OnExcess::Refuse), ("trim", OnExcess::Trim)];
     let on_excess = fields
         .take("on_excess", report)
-        .and_then(|n| {
-            choice(
-                &n,
-                "`on_excess`",
-                &[("refuse", OnExcess::Refuse), ("trim", OnExcess::Trim)],
-                report,
-            )
-        })
-        .unwrap_or(OnExcess::Refuse);
-    let mut flag = |name: &str, report: &mut Report<'_>| match fields.take(name, report) {
+        .and_then(|node| choice(&node, "`on_excess`", &words, report));
+    let capabilities = section(fields, "capabilities", &whole, report, |node, report| {
+        capability_word(node, report).map(|word| word.value)
+    });
+    let namespaces = section(fields, "host_namespaces", &whole, report, |node, report| {
+        choice(node, "a namespace", &HOST_NAMESPACES, report)
+    });
+    Some(Ceiling {
+        file: name.to_owned(),
+        default_policy: fields
+            .take("default_policy", report)
+            .and_then(|node| policy_name(&node, report)),
+        on_excess: on_excess.unwrap_or(OnExcess::Refuse),
+        privileged: flag(fields, "privileged", &whole, report),
+        unconfined: flag(fields, "unconfined", &whole, report),
+        new_privileges: flag(fields, "new_privileges", &whole, report),
+        capabilities: Sited::new(
+            capabilities
+                .value
+                .into_iter()
+                .flat_map(CapabilityWord::expand)
+                .collect(),
+            capabilities.origin,
+        ),
+        calls_denied: fields
+            .take("system_calls", report)
+            .map(|node| denied(node, report))
+            .unwrap_or_default(),
+        bind_mounts: section(fields, "bind_mounts", &whole, report, bind_source),
+        network: section(fields, "network", &whole, report, network_mode),
+        host_namespaces: Sited::new(namespaces.value.into_iter().collect(), namespaces.origin),
+        devices: section(fields, "devices", &whole, report, device_grant),
+        limits: fields
+            .take("limits", report)
+            .map_or_else(LimitSet::none, |node| limit_set(node, report)),
+    })
+}
+
+/// A field that is `true` or `false`; absent is `false`, for which the whole document stands as the place.
+fn flag(fields: &mut Fields, name: &str, whole: &Origin, report: &mut Report<'_>) -> Sited<bool> {
+    match fields.take(name, report) {
         Some(node) => {
             let origin = report.origin(node.span);
             Sited::new(
@@ -136,52 +169,48 @@ fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
             )
         }
         None => Sited::new(false, whole.clone()),
-    };
-    let privileged = flag("privileged", report);
-    let unconfined = flag("unconfined", report);
-    let new_privileges = flag("new_privileges", report);
-    let mut section = |name: &str, report: &mut Report<'_>| match fields.take(name, report) {
+    }
+}
+
+/// A field that is a list; absent is empty.
+fn section<T>(
+    fields: &mut Fields,
+    name: &str,
+    whole: &Origin,
+    report: &mut Report<'_>,
+    mut read: impl FnMut(&Node, &mut Report<'_>) -> Option<T>,
+) -> Sited<Vec<T>> {
+    match fields.take(name, report) {
         Some(node) => {
             let origin = report.origin(node.span);
-            Sited::new(list(node, "entries", report), origin)
+            let nodes = list(node, "entries", report);
+            Sited::new(
+                nodes.iter().filter_map(|node| read(node, report)).collect(),
+                origin,
+            )
         }
         None => Sited::new(Vec::new(), whole.clone()),
-    };
-    let capabilities = each(section("capabilities", report), |node| {
-        capability_word(node, report).map(|word| word.value)
-    });
-    let capabilities = Sited::new(
-        capabilities
-            .value
-            .into_iter()
-            .flat_map(CapabilityWord::expand)
-            .collect(),
-        capabilities.origin,
-    );
-    let bind_mounts = each(section("bind_mounts", report), |node| bind_source(node, report));
-    let network = each(section("network", report), |node| network_mode(node, report));
-    let namespaces = each(section("host_namespaces", report), |node| {
-        choice(node, "a namespace", &HOST_NAMESPACES, report)
-    });
-    let devices = each(section("devices", report), |node| device_grant(node, report));
-    let limits = match fields.take("limits", report) {
-        Some(node) => limit_set(node, report),
-        None => LimitSet::none(),
-    };
-    Some(Ceiling {
-        file: name.to_owned(),
-        default_policy,
-        on_excess,
-        privileged,
-        unconfined,
-        new_privileges,
-        capabilities,
-        bind_mounts,
-        network,
-        host_namespaces: Sited::new(namespaces.value.into_iter().collect(), namespaces.origin),
-        devices,
-        limits,
-    })
+    }
+}
+
+/// `system_calls: {deny: […]}`: calls that no app may make, with the grammar of a policy's denials. Conditions would leave part of a call
+/// open, which is the policy's business, and are refused.
+fn denied(node: Node, report: &mut Report<'_>) -> Vec<CallRule> {
+    let span = node.span;
+    let calls = calls::decode(node, report);
+    if calls.unconfined.is_some() || !calls.allow.is_empty() {
+        report
+            .error(span, "a ceiling allows no system calls, it denies some")
+            .help("write `system_calls: {deny: [\"@module\"]}`");
+    }
+    if calls.deny.iter().any(|rule| {
+        !rule.when.is_empty() || !rule.if_capabilities.is_empty() || !rule.unless_capabilities.is_empty()
+    }) {
+        report
+            .error(span, "a ceiling denies whole system calls")
+            .help("remove `when` and the capabilities");
+    }
+    calls.deny
 }
 
 /// The namespaces' words.
@@ -191,10 +220,6 @@ pub(crate) const HOST_NAMESPACES: [(&str, HostNamespace); 4] = [
     ("uts", HostNamespace::Uts),
     ("cgroup", HostNamespace::Cgroup),
 ];
-
-fn each<T>(nodes: Sited<Vec<Node>>, read: impl FnMut(&Node) -> Option<T>) -> Sited<Vec<T>> {
-    Sited::new(nodes.value.iter().filter_map(read).collect(), nodes.origin)
-}
 
 fn bind_source(node: &Node, report: &mut Report<'_>) -> Option<BindSource> {
     if matches!(node.kind, Kind::Scalar { .. }) {
@@ -281,6 +306,7 @@ pub fn bound(policy: &Composed, ceiling: &Ceiling) -> Result<Composed, Excess> {
         judge.unconfined(&mut bounded);
         judge.capabilities(&mut bounded);
         judge.devices(&mut bounded);
+        judge.calls(&mut bounded);
     }
     judge.network(policy);
     judge.namespaces(&mut bounded);
@@ -431,6 +457,38 @@ impl Judge<'_> {
                 &line,
                 remedy,
             );
+        }
+    }
+
+    /// After the capabilities, because some calls are allowed only to who holds one.
+    fn calls(&mut self, policy: &mut Composed) {
+        if policy.rules.calls.unconfined.is_some() {
+            return;
+        }
+        let plan = plan(policy);
+        for denied in self.ceiling.calls_denied.clone() {
+            let opened = plan
+                .0
+                .iter()
+                .filter(|(call, _)| denied.subject.is_about(call))
+                .find_map(|(call, lines)| {
+                    lines
+                        .iter()
+                        .find(|line| line.action == Action::Allow)
+                        .map(|line| (call, line))
+                });
+            if let Some((call, line)) = opened {
+                let remedy = "do without; or the owner takes it out of `system_calls.deny`".to_owned();
+                let allowed = format!("all but {}", denied.subject);
+                self.excess(
+                    format!("system call {call}"),
+                    &line.origin,
+                    allowed,
+                    &denied.origin,
+                    remedy,
+                );
+                policy.rules.calls.deny.push(denied);
+            }
         }
     }
 

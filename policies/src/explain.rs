@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capability;
 use crate::compile::STANDARD_DEVICES;
 use crate::compile::landlock::granting;
-use crate::compile::plan::{Action, plan};
+use crate::compile::plan::{Action, Line, plan};
 use crate::compose::Composed;
 use crate::confinement::DeviceKind;
 use crate::constants::errno_name;
@@ -169,7 +169,6 @@ fn system_call(policy: &Composed, name: &str, arguments: Option<&[u64; 6]>) -> A
         Some(arguments) => lines.iter().find(|line| line.holds(arguments)),
         None => lines.first().filter(|line| line.when.is_empty()),
     };
-    let remedy = || Some(format!("system_calls:\n  allow: [{name}]"));
     match deciding {
         Some(line) => match line.action {
             Action::Allow => allowed(asked, format!("`{}` is allowed", line.says), &line.origin),
@@ -178,53 +177,53 @@ fn system_call(policy: &Composed, name: &str, arguments: Option<&[u64; 6]>) -> A
                 denied(asked, because, Some(line.origin.clone()), None)
             }
         },
-        None if lines.is_empty() => {
-            let group = groups::GROUPS.iter().find(|group| group.contains(name));
-            let hint = group
-                .map(|g| format!(" (it is in {}: {})", g.name, g.about))
-                .unwrap_or_default();
-            denied(
-                asked,
-                format!("no rule allows it{hint}; it gives EPERM"),
-                None,
-                remedy(),
-            )
-        }
-        None if arguments.is_some() => {
-            let conditions: Vec<String> = lines
-                .iter()
-                .filter(|l| l.action == Action::Allow)
-                .map(in_words)
-                .collect();
-            let because = format!(
-                "its arguments meet no allowing rule; it gives EPERM. Allowed is:\n          {}",
-                conditions.join("\n          ")
-            );
-            denied(
-                asked,
-                because,
-                lines.first().map(|line| line.origin.clone()),
-                remedy(),
-            )
-        }
-        None => Answer {
-            asked,
-            verdict: Verdict::Conditional,
-            because: format!(
-                "it depends on its arguments, in this order:\n          {}",
-                lines
-                    .iter()
-                    .map(in_words)
-                    .collect::<Vec<_>>()
-                    .join("\n          ")
-            ),
-            rule: lines.first().map(|line| line.origin.clone()),
-            remedy: remedy(),
-        },
+        None => undecided(asked, name, lines, arguments.is_some()),
     }
 }
 
-fn in_words(line: &crate::compile::plan::Line) -> String {
+/// The answer where no line decides: there is none, none holds, or it depends.
+fn undecided(asked: String, name: &str, lines: &[Line], with_arguments: bool) -> Answer {
+    let remedy = Some(format!("system_calls:\n  allow: [{name}]"));
+    let rule = lines.first().map(|line| line.origin.clone());
+    let listed = |lines: Vec<&Line>| {
+        lines
+            .into_iter()
+            .map(in_words)
+            .collect::<Vec<_>>()
+            .join("\n          ")
+    };
+    if lines.is_empty() {
+        let group = groups::GROUPS.iter().find(|group| group.contains(name));
+        let hint = group
+            .map(|g| format!(" (it is in {}: {})", g.name, g.about))
+            .unwrap_or_default();
+        return denied(
+            asked,
+            format!("no rule allows it{hint}; it gives EPERM"),
+            None,
+            remedy,
+        );
+    }
+    if with_arguments {
+        let open = listed(lines.iter().filter(|line| line.action == Action::Allow).collect());
+        let because =
+            format!("its arguments meet no allowing rule; it gives EPERM. Allowed is:\n          {open}");
+        return denied(asked, because, rule, remedy);
+    }
+    let because = format!(
+        "it depends on its arguments, in this order:\n          {}",
+        listed(lines.iter().collect())
+    );
+    Answer {
+        asked,
+        verdict: Verdict::Conditional,
+        because,
+        rule,
+        remedy,
+    }
+}
+
+fn in_words(line: &Line) -> String {
     let action = match line.action {
         Action::Allow => "allowed".to_owned(),
         Action::Deny { errno, .. } => format!("denied with {}", errno_name(errno)),

@@ -164,6 +164,17 @@ pub(crate) enum CallSubject {
     Group(&'static str),
 }
 
+impl CallSubject {
+    pub(crate) fn is_about(&self, call: &str) -> bool {
+        match self {
+            Self::Names(names) => names.iter().any(|name| name == call),
+            Self::Group(group) => {
+                crate::syscalls::groups::find(group).is_some_and(|group| group.contains(call))
+            }
+        }
+    }
+}
+
 impl fmt::Display for CallSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

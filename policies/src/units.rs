@@ -88,7 +88,7 @@ fn scaled(text: &str, factor: u64) -> Option<u64> {
 /// Writes a size the way it is read back exactly.
 pub fn show_bytes(bytes: u64) -> String {
     for (unit, size) in [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if bytes >= size && bytes % size == 0 {
+        if bytes >= size && bytes.is_multiple_of(size) {
             return format!("{}{unit}", bytes / size);
         }
     }

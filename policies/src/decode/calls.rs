@@ -37,7 +37,7 @@ enum Side {
     Deny,
 }
 
-pub(super) fn decode(node: Node, report: &mut Report<'_>) -> Calls {
+pub(crate) fn decode(node: Node, report: &mut Report<'_>) -> Calls {
     let mut calls = Calls {
         unconfined: None,
         allow: Vec::new(),

@@ -3,13 +3,11 @@
 //! Owns the grammar: which field stands where and what it may hold. Collects every error of a document. Knows nothing of other documents;
 //! composing is elsewhere.
 
-mod calls;
+pub(crate) mod calls;
 pub(crate) mod fields;
 pub(crate) mod sections;
 
 pub(crate) use calls::operator_names;
-#[cfg(test)]
-pub(crate) use calls::{CONDITION_KEYS, KEYS as CALL_KEYS};
 pub(crate) use sections::{capability_word, limit_set, network_mode};
 
 use crate::diagnostics::{Diagnostics, Report};
@@ -137,3 +135,6 @@ fn extends(fields: &mut Fields, report: &mut Report<'_>) -> Vec<Sited<String>> {
         .filter_map(|node| Some(Sited::new(policy_name(node, report)?, report.origin(node.span))))
         .collect()
 }
+
+#[cfg(test)]
+pub(crate) use calls::{CONDITION_KEYS, KEYS as CALL_KEYS};

@@ -95,7 +95,12 @@ fn socket_families_and_protocols() {
                 EPERM,
             ),
             ("NETLINK_XFRM", "socket", [AF_NETLINK, RAW, 6], EPERM),
-            ("NETLINK_AUDIT", "socket", [AF_NETLINK, RAW, 9], EPERM),
+            (
+                "NETLINK_AUDIT, in the way that PAM understands",
+                "socket",
+                [AF_NETLINK, RAW, 9],
+                0x0005_005d,
+            ),
             ("NETLINK_CRYPTO", "socket", [AF_NETLINK, RAW, 21], EPERM),
             ("NETLINK_GENERIC", "socket", [AF_NETLINK, RAW, 16], EPERM),
             ("NETLINK_KOBJECT_UEVENT", "socket", [AF_NETLINK, RAW, 15], EPERM),

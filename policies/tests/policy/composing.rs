@@ -334,6 +334,23 @@ fn the_built_in_ceiling_lets_docker_users_work_and_nobody_out() {
         privileged.to_string().contains("<privileged>:"),
         "the profile's own lines: {privileged}"
     );
+    for call in ["unshare", "bpf", "mount", "io_uring_setup", "keyctl"] {
+        let policy = composed(&format!(
+            "kakoi: 1\nextends: [docker-default]\nsystem_calls: {{allow: [{call}]}}\n"
+        ));
+        assert_eq!(
+            answer(&compiled(&policy), call, &[0; 6]),
+            ALLOW,
+            "{call}: without the owner"
+        );
+        let shown = bound(&policy, &ceiling).expect_err("needs the owner").to_string();
+        assert!(
+            shown.contains(&format!("system call {call} (app.yaml:3:24)")),
+            "{shown}"
+        );
+    }
+    let harmless = composed("kakoi: 1\nextends: [strict]\nsystem_calls: {allow: [ptrace, \"@numa\"]}\n");
+    assert!(bound(&harmless, &ceiling).is_ok());
     let no_masks = composed("kakoi: 1\nextends: [strict]\nprocess: {masked_paths: none}\n");
     assert!(bound(&no_masks, &ceiling).is_err());
 }
@@ -393,6 +410,28 @@ fn an_owners_ceiling_refuses_or_trims_and_names_its_line() {
             .memory_bytes,
         Some(128 << 20)
     );
+    let denying = Ceiling::parse(
+        "c.yaml",
+        "kakoi: 1\non_excess: trim\ncapabilities: [ALL]\nsystem_calls: {deny: [\"@splice\"]}\n",
+    );
+    let denying = denying.unwrap_or_else(|errors| panic!("{errors}"));
+    let trimmed = compiled(&bound(&shipped("strict"), &denying).unwrap_or_else(|excess| panic!("{excess}")));
+    assert_eq!(
+        (
+            answer(&trimmed, "splice", &[0; 6]),
+            answer(&trimmed, "read", &[0; 6])
+        ),
+        (EPERM, ALLOW)
+    );
+    assert!(
+        trimmed
+            .losses
+            .iter()
+            .any(|loss| loss.fact.contains("c.yaml:4:23")),
+        "{:?}",
+        trimmed.losses
+    );
+    assert!(Ceiling::parse("c.yaml", "kakoi: 1\nsystem_calls: {allow: [read]}\n").is_err());
     let open = Ceiling::parse("c.yaml", "kakoi: 1\nprivileged: true\n").expect("well formed");
     assert!(
         bound(&shipped("privileged"), &open).is_ok(),

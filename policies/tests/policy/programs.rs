@@ -47,6 +47,9 @@ impl Dice {
     }
 }
 
+/// A condition: argument, operator's place in [`WORDS`], value, mask, width.
+type Drawn = (u8, usize, u64, u64, Width);
+
 const WORDS: [&str; 7] = ["eq", "ne", "lt", "le", "gt", "ge", "masked_eq"];
 
 #[test]
@@ -56,7 +59,7 @@ fn conditions_mean_what_they_say_in_the_policy_in_the_program_and_in_seccompiler
         let mut text = String::from(
             "kakoi: 1\nfiles: {execute: [/]}\nsystem_calls:\n  allow:\n    - execve\n    - getpid\n",
         );
-        let mut rules: Vec<Vec<(u8, usize, u64, u64, Width)>> = Vec::new();
+        let mut rules: Vec<Vec<Drawn>> = Vec::new();
         for _ in 0..=dice.roll(4) {
             let conditions: Vec<_> = (0..=dice.roll(3))
                 .map(|_| {
@@ -131,7 +134,7 @@ fn conditions_mean_what_they_say_in_the_policy_in_the_program_and_in_seccompiler
     }
 }
 
-fn seccompilers(rules: &[Vec<(u8, usize, u64, u64, Width)>]) -> Vec<Instruction> {
+fn seccompilers(rules: &[Vec<Drawn>]) -> Vec<Instruction> {
     let rules = rules.iter().map(|rule| {
         let conditions = rule.iter().map(|(argument, op, value, mask, width)| {
             let op = [
