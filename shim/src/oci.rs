@@ -100,6 +100,13 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<u8, Failed> {
     let Arguments { global, command } = arguments;
+    if let Some(log) = global
+        .log
+        .as_deref()
+        .filter(|log| *log != Path::new("/dev/stderr"))
+    {
+        open_log(log).map_err(|error| Failed::of(&format!("open the log {}", log.display()), &error))?;
+    }
     if global.systemd_cgroup || global.cgroup_manager.as_deref() == Some("systemd") {
         return Err(Failed::new(
             "the systemd cgroup manager is not supported: use cgroupfs",
@@ -134,7 +141,7 @@ fn run(arguments: Arguments) -> Result<u8, Failed> {
         Command::Update(flags) => update::update(&root, &flags).map(|()| 0),
         Command::Events(flags) => update::events(&root, &flags).map(|()| 0),
         Command::Features => features::features().map(|()| 0),
-        Command::Spec(flags) => spec::spec(&flags).map(|()| 0),
+        Command::Spec(flags) => spec::spec(&flags, global.rootless.as_deref() == Some("true")).map(|()| 0),
         Command::Checkpoint { .. } | Command::Restore { .. } => {
             Err(Failed::new("checkpoint and restore are not supported"))
         }

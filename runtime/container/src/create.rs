@@ -7,13 +7,14 @@
 //! ```text
 //! <state_dir>/
 //!     bundle/config.json    the prepared document
-//!     status                FIFO: what the first process says before it becomes the app
+//!     outcome               FIFO: what the first process says before it becomes the app
 //!     stage.json            work for the hook process, where there is any
 //!     lc/<id>/              libcontainer's own state and its start socket
 //! ```
 
 mod attach;
 mod bundle;
+mod trees;
 
 use std::fs;
 use std::io::Write;
@@ -195,8 +196,13 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         stdio,
         preserve_fds,
         options,
+        held,
     } = prepared;
-    clean_caller()?;
+    fill_holes(preserve_fds).map_err(|source| CreateError::Caller {
+        step: "occupy descriptors",
+        source,
+    })?;
+    clean_caller(confinement.capabilities.inheritable)?;
     let (reader, writer) = status_pipe(state_dir, preserve_fds)?;
     let lc = |source: LibcontainerError| CreateError::Build(Box::new(source));
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
@@ -206,8 +212,8 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         .with_preserved_fds(i32::try_from(preserve_fds).unwrap_or(i32::MAX))
         .with_executor(FirstProcess::new(Parts {
             confinement: confinement.clone(),
-            args: left.args,
-            env: left.env,
+            args: left.args.clone(),
+            env: left.env.clone(),
             status: writer,
             preserve_fds,
             keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
@@ -217,7 +223,6 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
                 ..state.clone()
             },
         }));
-    let mut detached = true;
     match stdio {
         Stdio::Inherit => {}
         Stdio::Streams {
@@ -228,16 +233,16 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
             builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
         }
         Stdio::Console(socket) => {
-            detached = true;
             builder = builder.with_console_socket(Some(socket));
         }
     }
     let built = builder
         .as_init(state_dir.join("bundle"))
         .with_systemd(false)
-        .with_detach(detached)
+        .with_detach(true)
         .with_no_pivot(options.no_pivot)
         .build();
+    drop(held);
     let container = match built {
         Ok(container) => container,
         Err(error) => {
@@ -251,13 +256,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
     drop(reader);
     let pid = container.pid().map_or(0, nix::unistd::Pid::as_raw);
     let process = Handle::of_child(pid).map_err(CreateError::Handle)?;
-    let finished = attach::finish(
-        pid,
-        &left.rlimits,
-        left.oom_score_adj,
-        &left.device_rules,
-        &cgroup,
-    );
+    let finished = attach::finish(pid, &left, &cgroup);
     if let Err(error) = finished {
         if let Err(error) = process.signal(nix::libc::SIGKILL) {
             tracing::warn!(error = %chain(&error), "cannot end the first process, ignoring");
@@ -280,7 +279,21 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
 
 /// What the caller has and the container must not get. libcontainer lets supplementary groups through when the document names none, and
 /// keeps descriptors open for `LISTEN_FDS`.
-fn clean_caller() -> Result<(), CreateError> {
+///
+/// Inheritable capabilities beyond the bounding set can only be had from a parent that has them: libcontainer cuts the bounding set first.
+fn clean_caller(inheritable: u64) -> Result<(), CreateError> {
+    if inheritable != 0 {
+        let failed = |error: kakoi_sys::CallError| CreateError::Caller {
+            step: "set inheritable capabilities",
+            source: io(&error),
+        };
+        let held = kakoi_sys::capability::sets().map_err(failed)?;
+        let wanted = kakoi_sys::capability::Sets {
+            inheritable: held.inheritable | (inheritable & held.permitted),
+            ..held
+        };
+        kakoi_sys::capability::set_sets(wanted).map_err(failed)?;
+    }
     if nix::unistd::geteuid().is_root() {
         kakoi_sys::identity::set_groups(&[]).map_err(|error| CreateError::Caller {
             step: "give up supplementary groups",
@@ -298,10 +311,41 @@ fn clean_caller() -> Result<(), CreateError> {
     Ok(())
 }
 
+/// Occupies the numbers that the app is to keep and that are not open, or a descriptor of ours would come to lie there and be kept. What
+/// occupies them is closed by `execve`.
+pub(crate) fn fill_holes(preserve_fds: u32) -> std::io::Result<()> {
+    use nix::errno::Errno;
+    for fd in (3..).take(preserve_fds as usize) {
+        match nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD) {
+            Ok(_) => continue,
+            Err(Errno::EBADF) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let null = fs::File::open("/dev/null")?;
+        if null.as_raw_fd() == fd {
+            // The very number that was free; it stays occupied for as long as this process lives.
+            let occupied = std::os::fd::IntoRawFd::into_raw_fd(null);
+            tracing::debug!(occupied, "a number that the app is to keep was not open");
+        } else {
+            nix::unistd::dup3(null.as_raw_fd(), fd, OFlag::O_CLOEXEC)?;
+        }
+    }
+    Ok(())
+}
+
+/// Of the numbers that the app is to keep, those that the caller had open.
+pub(crate) fn kept(preserve_fds: u32) -> Vec<std::os::fd::RawFd> {
+    let is_kept = |fd: &i32| {
+        nix::fcntl::fcntl(*fd, nix::fcntl::FcntlArg::F_GETFD)
+            .is_ok_and(|flags| flags & nix::libc::FD_CLOEXEC == 0)
+    };
+    (3..).take(preserve_fds as usize).filter(is_kept).collect()
+}
+
 /// Makes the FIFO and opens both ends; the writing end above what the app keeps. It is opened for reading as well, so that neither open waits
 /// for the other and a write before `start` finds a reader.
 fn status_pipe(state_dir: &Path, preserve_fds: u32) -> Result<(OwnedFd, OwnedFd), CreateError> {
-    let path = state_dir.join("status");
+    let path = state_dir.join("outcome");
     let failed = |errno: nix::errno::Errno| CreateError::State {
         path: path.clone(),
         source: errno.into(),
@@ -365,7 +409,7 @@ pub fn start(state_dir: &Path, id: &str) -> Result<Receipt, StartError> {
     let status = fs::OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(state_dir.join("status"))
+        .open(state_dir.join("outcome"))
         .map_err(StartError::Notify)?;
     let flags = nix::fcntl::fcntl(status.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()));
     flags.map_err(|errno| StartError::Notify(errno.into()))?;
@@ -386,7 +430,7 @@ pub fn remove(state_dir: &Path) -> std::io::Result<()> {
             _ => {}
         }
     }
-    for name in ["status", crate::stage::STAGE_FILE] {
+    for name in ["outcome", crate::stage::STAGE_FILE] {
         match fs::remove_file(state_dir.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}

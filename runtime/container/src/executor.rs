@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use kakoi_confine::{Entry, StartFailure, apply};
@@ -82,7 +82,7 @@ impl FirstProcess {
         {
             return Failure::new(FailureKind::Runtime, "signals", chain(&error));
         }
-        let preserved: Vec<RawFd> = (3..).take(self.preserve_fds as usize).collect();
+        let preserved = crate::create::kept(self.preserve_fds);
         let receipt = match apply(&self.confinement, Entry::FirstProcess, &preserved) {
             Ok(receipt) => receipt,
             Err(error) => return confinement_failure(&error),

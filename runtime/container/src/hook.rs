@@ -1,6 +1,6 @@
 //! OCI hooks: programs that run at fixed points of a container's life.
 //!
-//! Owns running a list of them: the state document on standard input, the environment that the document gives and no other, the timeout. Refuses to
+//! Owns running a list of them: the state document on standard input, the environment that the document gives, the timeout. Refuses to
 //! know at which point it is called. Invariant: a hook never inherits the image's environment unless the specification
 //! says so (startContainer), and never a descriptor of ours.
 
@@ -81,7 +81,7 @@ pub enum HookError {
         source: std::io::Error,
     },
     /// It ended with an error.
-    #[error("hook {path} ended with {status}")]
+    #[error("hook failed with {}: {path}", ending(*.status))]
     Status {
         /// The program.
         path: PathBuf,
@@ -99,6 +99,14 @@ pub enum HookError {
     /// The state could not be written as JSON.
     #[error("encode the state for hooks")]
     State(#[source] serde_json::Error),
+}
+
+/// How a program ended, in words.
+fn ending(status: std::process::ExitStatus) -> String {
+    match status.code() {
+        Some(code) => format!("exit code {code}"),
+        None => status.to_string(),
+    }
 }
 
 /// Runs hooks in order and stops at the first that fails. `inherited` is the environment of hooks that name none.
@@ -131,10 +139,12 @@ fn run(hook: &Hook, document: &[u8], inherited: Option<&[String]>) -> Result<(),
     if let Some((name, rest)) = hook.args.as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }
-    let env = hook.env.as_deref().or(inherited).unwrap_or_default();
-    command
-        .env_clear()
-        .envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    // A hook without an environment has the runtime's, as with every runtime; one that runs inside has the container's.
+    if let Some(env) = hook.env.as_deref().or(inherited) {
+        command
+            .env_clear()
+            .envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    }
     let mut child = command.stdin(Stdio::piped()).spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take()
         && let Err(error) = stdin.write_all(document)
@@ -200,8 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_reads_the_state_and_no_environment_of_ours() {
-        let good = shell("grep -q '\"id\":\"c\"' && test -z \"$CARGO\"", None);
+    fn a_hook_reads_the_state_and_has_the_environment_it_names() {
+        let mut good = shell(
+            "grep -q '\"id\":\"c\"' && test -z \"$CARGO\" && test \"$A\" = 1",
+            None,
+        );
+        good.env = Some(vec!["A=1".to_owned(), "PATH=/bin:/usr/bin".to_owned()]);
         run_all(&[good.clone()], &state(), None).expect("it ran");
         let error = run_all(&[shell("exit 3", None), good], &state(), None).expect_err("the first failed");
         assert!(matches!(error, HookError::Status { .. }));

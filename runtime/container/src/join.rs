@@ -13,7 +13,7 @@ use kakoi_policy::confinement::{Confinement, Identity, Receipt};
 use kakoi_sys::process::{Forked, fork};
 use nix::unistd::Pid;
 
-use crate::cgroup::{Cgroup, CgroupError};
+use crate::cgroup::Cgroup;
 use crate::frames::FailureKind;
 use crate::handle::{Handle, HandleError};
 use crate::outcome::{self, OutcomeError};
@@ -105,9 +105,9 @@ pub enum JoinError {
     /// Its processes are frozen: a new one would hang with them.
     #[error("the container is paused")]
     Paused,
-    /// The control group.
-    #[error("enter the control group")]
-    Cgroup(#[source] CgroupError),
+    /// Numbers of descriptors could not be occupied.
+    #[error("occupy descriptors")]
+    Descriptors(#[source] std::io::Error),
     /// A system call of the caller's side.
     #[error("{step}")]
     Call {
@@ -146,6 +146,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Added, JoinError> {
         return Err(JoinError::Container(HandleError::Gone(plan.container.id().pid)));
     }
     let call = |step: &'static str| move |source| JoinError::Call { step, source };
+    crate::create::fill_holes(plan.preserve_fds).map_err(JoinError::Descriptors)?;
     let (status, status_writer) = outcome_pipe(plan.preserve_fds).map_err(call("make the status pipe"))?;
     let (ours, theirs) = socket_pair().map_err(call("make a socket pair"))?;
     match fork().map_err(call("fork"))? {

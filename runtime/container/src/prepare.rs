@@ -29,6 +29,8 @@ pub(crate) struct Leftover {
     pub oom_score_adj: Option<i32>,
     /// Resource limits as the document gives them.
     pub rlimits: Vec<Value>,
+    /// How it is scheduled, as the document gives it: libcontainer's call fails on every policy.
+    pub scheduler: Option<Value>,
     /// Propagation of the root that libcontainer cannot set itself.
     pub root_propagation: Option<String>,
     /// The working directory.
@@ -98,6 +100,13 @@ pub(crate) fn prepare(spec: &mut Value, given: &Circumstances<'_>) -> Result<Lef
         hooks: take_hooks(spec)?,
         ..Leftover::default()
     };
+    if spec.get("domainname").is_some_and(Value::is_string)
+        && spec["linux"]["sysctl"].get("kernel.domainname").is_some()
+    {
+        return Err(PrepareError::Unsupported(
+            "domainname and the sysctl kernel.domainname contradict each other".to_owned(),
+        ));
+    }
     process(spec, given, &mut left)?;
     linux(spec, given, &mut left)?;
     mounts(spec, given, &mut left)?;
@@ -179,6 +188,7 @@ fn process(spec: &mut Value, given: &Circumstances<'_>, left: &mut Leftover) -> 
         .remove("rlimits")
         .and_then(|value| value.as_array().cloned())
         .unwrap_or_default();
+    left.scheduler = process.remove("scheduler").filter(Value::is_object);
     process.retain(|_, value| !value.is_null());
     Ok(())
 }
@@ -221,10 +231,15 @@ fn linux(spec: &mut Value, given: &Circumstances<'_>, left: &mut Leftover) -> Re
         linux.remove("timeOffsets");
     }
     left.device_rules = device_rules(linux);
+    // Nodes cannot be made from inside a user namespace, and libcontainer would bind whatever the host has at the same path.
+    let in_user_namespace = linux["namespaces"].as_array().is_some_and(|list| {
+        list.iter()
+            .any(|entry| entry.get("type").and_then(Value::as_str) == Some("user"))
+    });
     if let Some(devices) = linux.get_mut("devices").and_then(Value::as_array_mut) {
         let (ours, theirs) = devices
             .drain(..)
-            .partition(|device: &Value| !is_libcontainers(device));
+            .partition(|device: &Value| in_user_namespace || !is_libcontainers(device));
         *devices = theirs;
         left.devices = ours;
     }
@@ -322,10 +337,16 @@ fn mounts(spec: &mut Value, given: &Circumstances<'_>, left: &mut Leftover) -> R
                 .to_owned();
             object.insert("source".into(), json!(kind));
         }
-        let below = left
-            .mounts
-            .iter()
-            .any(|staged| Path::new(&absolute).starts_with(&staged.destination));
+        // A folder of the host at /dev must not be filled by libcontainer: it comes on top of what was made.
+        let binds_dev = absolute == "/dev" && stage::is_bind(object);
+        if binds_dev && !kept.iter().any(|mount: &Value| mount["destination"] == "/dev") {
+            kept.push(json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}));
+        }
+        let below = binds_dev
+            || left
+                .mounts
+                .iter()
+                .any(|staged| Path::new(&absolute).starts_with(&staged.destination));
         let staged = stage::staged(object, given.cgroup_v1, below, propagates).map_err(|source| {
             PrepareError::Mount {
                 destination: absolute.clone(),

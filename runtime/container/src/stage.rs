@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::hook::{Hook, HookState};
 
 pub use options::OptionError;
-pub(crate) use options::{StagedMount, shares, staged};
+pub(crate) use options::{IdMap, StagedKind, StagedMount, is_bind, shares, staged};
 pub use run::{StageError, run};
 
 /// The file in the container's state folder that holds a [`Stage`].
@@ -34,10 +34,8 @@ pub(crate) struct Stage {
     pub cgroup_namespace: bool,
     /// Mounts in order.
     pub mounts: Vec<StagedMount>,
-    /// Device nodes as the OCI document gives them.
+    /// Device nodes as the OCI document gives them; in a user namespace, where they cannot be made, each with the descriptor of one.
     pub devices: Vec<Value>,
-    /// Whether nodes are bound from the host: in a user namespace they cannot be made.
-    pub bind_devices: bool,
     /// Working directory to make where it is missing.
     pub cwd: Option<String>,
     /// Hooks of the runtime's namespaces.

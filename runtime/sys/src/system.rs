@@ -113,6 +113,11 @@ struct SchedulingAttributes {
 
 /// Sets how the caller is scheduled.
 pub fn set_scheduling(scheduling: Scheduling) -> Result<()> {
+    set_scheduling_of(0, scheduling)
+}
+
+/// Sets how a process is scheduled, 0 being the caller. Needs CAP_SYS_NICE for more than its owner may ask for.
+pub fn set_scheduling_of(pid: i32, scheduling: Scheduling) -> Result<()> {
     let attributes = SchedulingAttributes {
         size: std::mem::size_of::<SchedulingAttributes>() as u32,
         policy: scheduling.policy,
@@ -124,7 +129,7 @@ pub fn set_scheduling(scheduling: Scheduling) -> Result<()> {
         period: scheduling.period,
     };
     // SAFETY: reads one structure whose size is in its first field and which outlives the call.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attributes, 0) };
     checked("sched_setattr", done).map(drop)
 }
 

@@ -43,8 +43,8 @@ pub(super) struct Global {
     /// cgroupfs
     #[arg(long, global = true)]
     pub cgroup_manager: Option<String>,
-    /// Accepted for compatibility; the caller's privileges decide. Not global: `spec` has a flag of this name
-    #[arg(long)]
+    /// Accepted for compatibility; for `spec`, a configuration for a caller without privileges
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub rootless: Option<String>,
 }
 
@@ -297,7 +297,4 @@ pub(super) struct Spec {
     /// Folder that it is written to
     #[arg(short, long, default_value = ".")]
     pub bundle: PathBuf,
-    /// For a caller without privileges
-    #[arg(long)]
-    pub rootless: bool,
 }

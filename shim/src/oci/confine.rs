@@ -86,7 +86,9 @@ pub(super) fn from_spec(spec: &Value, _bundle: &Path) -> Result<Confinement, Fai
 fn seccomp(linux: &Value, arch: Arch) -> Result<Seccomp, Failed> {
     match linux.get("seccomp").filter(|value| !value.is_null()) {
         None => Ok(Seccomp::Unconfined),
-        Some(document) => kakoi_policy::from_oci(document, arch).map_err(|error| Failed::of("linux.seccomp", &error)),
+        Some(document) => {
+            kakoi_policy::from_oci(document, arch).map_err(|error| Failed::of("linux.seccomp", &error))
+        }
     }
 }
 

@@ -79,9 +79,15 @@ fn go(root: &Root, mut record: Record) -> Result<(), Failed> {
     })?;
     record.started = true;
     root.save(&record)?;
-    // The specification has their failures logged and nothing more (runtime.md, "Lifecycle", step 9).
-    for error in hook::run_each(&record.hooks.poststart, &record.hook_state(Status::Running)) {
-        eprintln!("kakoi-oci: poststart: {}", chain(&error));
+    let state = record.hook_state(Status::Running);
+    if let Err(error) = hook::run_all(&record.hooks.poststart, &state, None) {
+        // As every runtime does: a container whose poststart hook fails is stopped and deleted.
+        discard(root, &record.id);
+        return Err(Failed::new(format!(
+            "start container {}: poststart {}",
+            record.id,
+            chain(&error)
+        )));
     }
     Ok(())
 }
@@ -100,7 +106,6 @@ fn make(root: &Root, flags: &Create, detached: bool) -> Result<(Created, Option<
         }
         _ => {}
     }
-    open_descriptors(flags.preserve_fds)?;
     let confinement = confine::from_spec(&spec, &bundle)?;
     let folder = root.make(&flags.id)?;
     let made = build(root, flags, &bundle, spec, &folder, confinement, terminal);
@@ -216,16 +221,4 @@ fn config(path: &Path) -> Result<Value, Failed> {
         .read_to_end(&mut text)
         .map_err(|error| failed(&error))?;
     serde_json::from_slice(&text).map_err(|error| failed(&error))
-}
-
-/// The container keeps descriptors that exist, or the caller is mistaken.
-pub(super) fn open_descriptors(count: u32) -> Result<(), Failed> {
-    for fd in (3..).take(count as usize) {
-        if nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_err() {
-            return Err(Failed::new(format!(
-                "--preserve-fds {count}: descriptor {fd} is not open"
-            )));
-        }
-    }
-    Ok(())
 }

@@ -79,7 +79,7 @@ pub(super) fn take_away(root: &Root, record: &Record) -> Result<(), Failed> {
     remove_folder(root, &record.id)?;
     // Their failures are logged and nothing more (runtime.md, "Lifecycle", step 13).
     for error in hook::run_each(&record.hooks.poststop, &record.hook_state(Status::Stopped)) {
-        eprintln!("kakoi-oci: poststop: {}", chain(&error));
+        eprintln!("kakoi-oci: warning: poststop {}", chain(&error));
     }
     Ok(())
 }

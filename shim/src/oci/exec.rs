@@ -9,7 +9,7 @@ use kakoi_policy::confinement::{Confinement, Identity};
 use serde_json::{Value, json};
 
 use super::args::Exec;
-use super::create::{open_descriptors, write_pid};
+use super::create::write_pid;
 use super::state::{Root, Status};
 use super::{Failed, chain, confine, relay};
 
@@ -36,7 +36,6 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
     let container = record
         .handle()
         .ok_or_else(|| Failed::new(format!("container {} is not running", flags.id)))?;
-    open_descriptors(flags.preserve_fds)?;
     let process = process(flags, &record.app)?;
     let terminal = process["terminal"].as_bool().unwrap_or(false);
     match (terminal, flags.detach, &flags.console_socket) {
@@ -66,7 +65,7 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
             .as_str()
             .filter(|cwd| !cwd.is_empty())
             .unwrap_or("/"),
-        make_cwd: true,
+        make_cwd: false,
         stdio: if terminal {
             ExecStdio::Terminal { size }
         } else {
@@ -194,13 +193,7 @@ fn confined(flags: &Exec, stored: &Confinement, process: &Value) -> Result<(Conf
                 "--cap {name}: the container's policy does not grant it"
             )));
         }
-        for set in [
-            &mut sets.bounding,
-            &mut sets.permitted,
-            &mut sets.effective,
-            &mut sets.inheritable,
-            &mut sets.ambient,
-        ] {
+        for set in [&mut sets.bounding, &mut sets.permitted, &mut sets.effective] {
             *set |= bit;
         }
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::Spec;
 use super::{Failed, list};
 
-pub(super) fn spec(flags: &Spec) -> Result<(), Failed> {
+pub(super) fn spec(flags: &Spec, rootless: bool) -> Result<(), Failed> {
     let path = flags.bundle.join("config.json");
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
@@ -44,9 +44,7 @@ pub(super) fn spec(flags: &Spec) -> Result<(), Failed> {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     });
-    if flags.rootless
-        && let Some(namespaces) = document["linux"]["namespaces"].as_array_mut()
-    {
+    if rootless && let Some(namespaces) = document["linux"]["namespaces"].as_array_mut() {
         namespaces.push(json!({"type": "user"}));
         let id = |host: u32| json!([{"containerID": 0, "hostID": host, "size": 1}]);
         document["linux"]["uidMappings"] = id(nix::unistd::geteuid().as_raw());

@@ -8,19 +8,17 @@ use serde_json::Value;
 
 use super::CreateError;
 use crate::cgroup::Cgroup;
+use crate::prepare::Leftover;
 
 /// Sets resource limits and the OOM score, and on version 2 attaches the device program.
-pub(super) fn finish(
-    pid: i32,
-    rlimits: &[Value],
-    oom_score_adj: Option<i32>,
-    devices: &[Value],
-    cgroup: &Cgroup,
-) -> Result<(), CreateError> {
-    for rlimit in rlimits {
+pub(super) fn finish(pid: i32, left: &Leftover, cgroup: &Cgroup) -> Result<(), CreateError> {
+    for rlimit in &left.rlimits {
         limit(pid, rlimit)?;
     }
-    if let Some(score) = oom_score_adj {
+    if let Some(scheduler) = &left.scheduler {
+        schedule(pid, scheduler)?;
+    }
+    if let Some(score) = left.oom_score_adj {
         fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(|source| {
             CreateError::Child {
                 what: format!("OOM score {score}"),
@@ -28,7 +26,7 @@ pub(super) fn finish(
             }
         })?;
     }
-    guard(devices, cgroup)
+    guard(&left.device_rules, cgroup)
 }
 
 /// Version 2 has no file for device rules, and libcontainer, as it is built here, leaves every device open there. Nodes were made already; the
@@ -99,6 +97,66 @@ fn rule(device: &Value) -> Option<DeviceRule> {
         minor: number("minor")?,
         access: Access::new(access.contains('r'), access.contains('w'), access.contains('m')),
     })
+}
+
+/// Sets policy and parameters (config.md, `process.scheduler`).
+fn schedule(pid: i32, scheduler: &Value) -> Result<(), CreateError> {
+    let refuse = |what: String| CreateError::Child {
+        what: "the scheduler".to_owned(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, what),
+    };
+    let scheduling = scheduling(scheduler).map_err(refuse)?;
+    kakoi_sys::system::set_scheduling_of(pid, scheduling).map_err(|error| CreateError::Child {
+        what: "the scheduler".to_owned(),
+        source: super::io(&error),
+    })
+}
+
+fn scheduling(scheduler: &Value) -> Result<kakoi_sys::system::Scheduling, String> {
+    let policy = match scheduler["policy"].as_str().unwrap_or_default() {
+        "SCHED_OTHER" => 0,
+        "SCHED_FIFO" => 1,
+        "SCHED_RR" => 2,
+        "SCHED_BATCH" => 3,
+        "SCHED_ISO" => 4,
+        "SCHED_IDLE" => 5,
+        "SCHED_DEADLINE" => 6,
+        other => return Err(format!("unknown scheduler policy {other:?}")),
+    };
+    let mut flags = 0;
+    for flag in scheduler["flags"].as_array().into_iter().flatten() {
+        flags |= match flag.as_str().unwrap_or_default() {
+            "SCHED_FLAG_RESET_ON_FORK" => 0x01,
+            "SCHED_FLAG_RECLAIM" => 0x02,
+            "SCHED_FLAG_DL_OVERRUN" => 0x04,
+            "SCHED_FLAG_KEEP_POLICY" => 0x08,
+            "SCHED_FLAG_KEEP_PARAMS" => 0x10,
+            "SCHED_FLAG_UTIL_CLAMP_MIN" => 0x20,
+            "SCHED_FLAG_UTIL_CLAMP_MAX" => 0x40,
+            other => return Err(format!("unknown scheduler flag {other:?}")),
+        };
+    }
+    let number = |field: &str| scheduler[field].as_u64().unwrap_or(0);
+    let small = |field: &str| {
+        scheduler[field]
+            .as_i64()
+            .and_then(|n| i32::try_from(n).ok())
+            .unwrap_or(0)
+    };
+    let scheduling = kakoi_sys::system::Scheduling {
+        policy,
+        flags,
+        nice: small("nice"),
+        priority: u32::try_from(small("priority"))
+            .map_err(|_| "a scheduler priority is negative".to_owned())?,
+        runtime: number("runtime"),
+        deadline: number("deadline"),
+        period: number("period"),
+    };
+    if policy == 6 && !(scheduling.runtime > 0 && scheduling.runtime <= scheduling.deadline) {
+        return Err("SCHED_DEADLINE needs 0 < runtime <= deadline".to_owned());
+    }
+    Ok(scheduling)
 }
 
 fn limit(pid: i32, rlimit: &Value) -> Result<(), CreateError> {

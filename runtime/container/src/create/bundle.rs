@@ -1,13 +1,14 @@
 //! What is decided and written before libcontainer is called.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use kakoi_policy::confinement::Confinement;
 use kakoi_policy::kernel::CgroupMode;
 use serde_json::{Value, json};
 
-use super::{Bundle, CreateError, Options, Stdio};
+use super::{Bundle, CreateError, Options, Stdio, trees};
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::hook::HookState;
 use crate::preflight;
@@ -26,6 +27,8 @@ pub(super) struct Prepared<'a> {
     pub stdio: Stdio,
     pub preserve_fds: u32,
     pub options: Options,
+    /// Open for the hook process until the container is built.
+    pub held: Vec<OwnedFd>,
 }
 
 pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
@@ -69,13 +72,17 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         preflight::make_cwd(&root, &left.cwd).map_err(CreateError::Preflight)?;
     }
 
+    let lowest = 3_i32.saturating_add_unsigned(preserve_fds);
+    let mut held = trees::idmapped(&mut left.mounts, &spec["linux"], lowest)?;
+    if has_namespace(&spec, "user") {
+        held.extend(trees::nodes(&mut left.devices, &spec["linux"], lowest)?);
+    }
     let stage = Stage {
         rootfs,
         cgroup: cgroup_path.clone(),
         cgroup_namespace: has_namespace(&spec, "cgroup"),
         mounts: std::mem::take(&mut left.mounts),
         devices: std::mem::take(&mut left.devices),
-        bind_devices: has_namespace(&spec, "user"),
         cwd: cwd_below_mount.then(|| left.cwd.clone()),
         runtime_hooks: [left.hooks.prestart.as_slice(), &left.hooks.create_runtime].concat(),
         container_hooks: left.hooks.create_container.clone(),
@@ -94,13 +101,17 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         stdio,
         preserve_fds,
         options,
+        held,
     })
 }
 
 /// Has libcontainer run this program as a hook at the points where there is something to do.
 fn write_stage(state_dir: &Path, spec: &mut Value, mut stage: Stage) -> Result<(), CreateError> {
-    let ours =
-        |point: &str| json!([{"path": "/proc/self/exe", "args": ["kakoi-shim", "stage", point, state_dir]}]);
+    // A hook that names no environment has ours, through the process in between.
+    let env: Vec<String> = std::env::vars()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let ours = |point: &str| json!([{"path": "/proc/self/exe", "args": ["kakoi-shim", "stage", point, state_dir], "env": env}]);
     // Only what lies below a mount of ours can be missing without a mount of libcontainer's being at fault; the folder is made there at need.
     let places = !stage.mounts.is_empty() || !stage.devices.is_empty() || stage.cwd.is_some();
     let mut hooks = json!({});

@@ -283,7 +283,7 @@ fn launch(plan: &ExecPlan<'_>, command: &Command, status: &OwnedFd) -> Failure {
     if let Err(error) = signals {
         return runtime("reset signals", &error);
     }
-    let preserved: Vec<RawFd> = (3..).take(plan.preserve_fds as usize).collect();
+    let preserved = crate::create::kept(plan.preserve_fds);
     let receipt = match apply(plan.confinement, Entry::Exec(&plan.identity), &preserved) {
         Ok(receipt) => receipt,
         Err(error) => return confinement_failure(&error),

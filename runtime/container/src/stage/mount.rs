@@ -310,7 +310,7 @@ pub(crate) fn propagation_flag(word: &str) -> u64 {
         "unbindable" => MsFlags::MS_UNBINDABLE,
         _ => MsFlags::MS_PRIVATE,
     };
-    flag.bits() as u64
+    flag.bits()
 }
 
 /// Attaches a detached tree.

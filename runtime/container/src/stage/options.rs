@@ -125,6 +125,14 @@ pub(crate) fn shares(mount: &Map<String, Value>) -> bool {
         .any(|word| matches!(word.as_str(), "slave" | "rslave" | "shared" | "rshared"))
 }
 
+/// Whether a mount shows a part of the host's tree.
+pub(crate) fn is_bind(mount: &Map<String, Value>) -> bool {
+    mount.get("type").and_then(Value::as_str) == Some("bind")
+        || words(mount, "options")
+            .iter()
+            .any(|option| option == "bind" || option == "rbind")
+}
+
 /// Makes a [`StagedMount`] of a mount that libcontainer would not make right, or `None`. `below` says that it lies below one of ours, and
 /// `propagates` that propagation words need us.
 pub(crate) fn staged(
@@ -138,7 +146,7 @@ pub(crate) fn staged(
     let kind = text("type");
     let has = |word: &str| options.iter().any(|option| option == word);
     let recursive = has("rbind");
-    let is_bind = kind == "bind" || has("bind") || recursive;
+    let is_bind = is_bind(mount);
     let idmap = idmap(mount, &options, is_bind)?;
     let propagation: Vec<String> = options
         .iter()

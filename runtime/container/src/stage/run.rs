@@ -131,7 +131,7 @@ fn place(stage: &Stage) -> Result<(), StageError> {
         make(root.as_fd(), staged, tree).map_err(failed)?;
     }
     for device in &stage.devices {
-        node(root.as_fd(), device, stage.bind_devices)?;
+        node(root.as_fd(), device)?;
     }
     if let Some(cwd) = &stage.cwd {
         make_folder(root.as_fd(), Path::new(cwd)).map_err(|source| StageError::Mount {
@@ -191,15 +191,24 @@ fn cgroup_v1(root: BorrowedFd<'_>, stage: &Stage, staged: &StagedMount) -> Resul
     mount::set_read_only(target.as_fd(), &staged.destination).map_err(failed)
 }
 
-fn node(root: BorrowedFd<'_>, device: &Value, bind: bool) -> Result<(), StageError> {
+fn node(root: BorrowedFd<'_>, device: &Value) -> Result<(), StageError> {
     let path = PathBuf::from(device.get("path").and_then(Value::as_str).unwrap_or_default());
     let failed = |source: MountError| StageError::Mount {
         destination: path.clone(),
         source: Box::new(source),
     };
     let number = |field: &str| device.get(field).and_then(Value::as_u64);
-    if bind {
-        let tree = mount::clone_tree(&path, false, false).map_err(failed)?;
+    let tree = device
+        .get("tree")
+        .and_then(Value::as_i64)
+        .and_then(|fd| i32::try_from(fd).ok());
+    if let Some(fd) = tree {
+        let tree = kakoi_sys::descriptors::take_inherited(fd).map_err(|source| {
+            failed(MountError::Target {
+                path: path.clone(),
+                source,
+            })
+        })?;
         let target = make_file(root, &path).map_err(failed)?;
         let calls = libcontainer::syscall::syscall::create_syscall();
         return mount::attach(calls.as_ref(), tree.as_fd(), target.as_fd()).map_err(|source| {
