@@ -9,6 +9,8 @@ pub struct Limits {
     pub layer_bytes_max: u64,
     /// Most entries of one layer. Debian's largest packages have some ten thousand files; each entry costs an inode.
     pub layer_entries_max: u64,
+    /// Most bytes of folders' names of one layer, which are kept in memory until the folders get their times: half a million folders.
+    pub folder_names_bytes_max: u64,
     /// How many times larger a compressed stream may become. Deflate ends at 1032; real layers stay below 20.
     pub expansion_max: u64,
     /// Below this many bytes the ratio is not looked at: an empty tar is all zeros and compresses without end.
@@ -36,6 +38,7 @@ impl Limits {
     pub const DEVICE: Self = Self {
         layer_bytes_max: 1 << 38,
         layer_entries_max: 1_000_000,
+        folder_names_bytes_max: 32 << 20,
         expansion_max: 200,
         expansion_free_bytes: 64 << 20,
         reserve_bytes: 16 << 20,

@@ -185,7 +185,7 @@ mod tests {
         let root = dir.path().join("tree");
         fs::create_dir(&root).expect("folder");
         // Built from the bottom up, since no path reaches the bottom.
-        for _ in 0..3000 {
+        for _ in 0..2100 {
             let next = dir.path().join("next");
             fs::create_dir(&next).expect("folder");
             fs::write(next.join("file"), b"x").expect("file");

@@ -48,8 +48,6 @@ const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
 const WHITEOUT: &[u8] = b".wh.";
 /// Longest file name.
 const NAME_BYTES_MAX: usize = 255;
-/// Most bytes of folders' names kept until the end for their times: a million folders of ordinary names.
-const FOLDER_NAMES_BYTES_MAX: u64 = 32 << 20;
 /// Most links followed when a parent is looked up; the kernel's own number.
 const LINKS_MAX: u32 = 40;
 
@@ -267,7 +265,7 @@ impl Unpacker<'_> {
         self.folder_names_bytes += path.len() as u64;
         within(
             self.folder_names_bytes,
-            FOLDER_NAMES_BYTES_MAX,
+            self.limits.folder_names_bytes_max,
             "bytes of folder names",
         )?;
         self.folder_times.insert(path, entry.mtime);
