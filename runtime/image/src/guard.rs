@@ -23,9 +23,7 @@ pub enum StreamRefusal {
         max: u64,
     },
     /// The disk would be left too full.
-    #[error(
-        "no space left on device: {reserve_bytes} bytes are kept free; remove images (`kakoi rmi`, `kakoi image prune`) or make room"
-    )]
+    #[error("no space left on device: {reserve_bytes} bytes are kept free")]
     Disk {
         /// [`Limits::reserve_bytes`].
         reserve_bytes: u64,

@@ -18,6 +18,8 @@ const LAYER_BYTES: u64 = 192 << 20;
 /// Buffers of 64 KiB, a zstd encoder at level 1, the program itself with its tests; a layer larger than memory needs no more.
 const PEAK_KIB_MAX: u64 = 24 << 10;
 
+const STACK_BYTES: usize = 512 << 10;
+
 /// Bytes that do not pack, made as they are read.
 struct Noise {
     state: u64,
@@ -78,7 +80,14 @@ fn load_much(root: &Path) {
 fn much_is_loaded_in_a_child() {
     match std::env::var(CHILD) {
         Ok(dir) => {
-            load_much(Path::new(&dir));
+            // kakoid's threads for blocking work have small stacks.
+            std::thread::scope(|scope| {
+                let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+                let work = thread
+                    .spawn_scoped(scope, || load_much(Path::new(&dir)))
+                    .expect("thread");
+                work.join().expect("loaded");
+            });
             let status = fs::read_to_string("/proc/self/status").expect("status");
             fs::write(Path::new(&dir).join("status"), status).expect("written");
         }
