@@ -147,6 +147,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         paths,
     });
     life::boot::take_over(&engine, kept.containers).await;
+    serve::images::release(&engine).await;
     let listener = host::listen(&engine.paths)?;
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(serve::serve(engine.clone(), listener, stopping));

@@ -134,7 +134,7 @@ pub fn image_refusal(error: StoreError) -> Refusal {
     match error {
         StoreError::Resolve(found @ ResolveError::NotFound { .. }) => Refusal::missing(found.to_string()),
         StoreError::Resolve(found) => Refusal::bad(found.to_string()),
-        other => Refusal::failed(crate::refusal::chain(&other), other),
+        other => Refusal::failed(kakoi_image::client_message(&other), other),
     }
 }
 

@@ -93,6 +93,7 @@ pub async fn remove_in_turn(engine: &Arc<Engine>, container: &Arc<Container>, vo
             engine
                 .events
                 .tell("container", "destroy", &container.id, container.attributes());
+            crate::serve::images::release(engine).await;
         }
         Err(refusal) => {
             tracing::error!(container = %container.id, error = chain(&refusal), "removing failed");

@@ -15,7 +15,7 @@ use kakoi_api::image::{
 };
 use kakoi_image::{
     ArchiveFormat, Details, Digest, ImportError, ImportOptions, LoadError, Loaded, Progress, RemoveError,
-    Removed, SaveError, Summary, Use,
+    Removed, SaveError, Summary, Use, client_message,
 };
 use tokio::sync::mpsc;
 
@@ -49,6 +49,20 @@ pub fn uses(engine: &Engine, image: &Digest) -> Vec<Use> {
             })
         })
         .collect()
+}
+
+/// Gives up images that were removed by force while a stopped container used them, once that container is gone.
+pub async fn release(engine: &Arc<Engine>) {
+    let worked = engine.clone();
+    let released = tokio::task::spawn_blocking(move || worked.images.release(&|id| uses(&worked, id))).await;
+    match released {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(
+            error = chain(&error),
+            "ignoring images that could not be given up"
+        ),
+        Err(error) => tracing::error!(error = chain(&error), "giving up images failed"),
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -224,7 +238,7 @@ fn remove_refusal(error: RemoveError) -> Refusal {
     match error {
         conflict if conflict.is_conflict() => Refusal::conflict(conflict.to_string()),
         RemoveError::Store(error) => image_refusal(error),
-        other => Refusal::bad(chain(&other)),
+        other => Refusal::bad(client_message(&other)),
     }
 }
 
@@ -456,7 +470,7 @@ fn progress<'a>(quiet: bool, say: &'a mut dyn FnMut(Line)) -> impl FnMut(Progres
 }
 
 fn load_refusal(error: LoadError) -> Refusal {
-    let said = chain(&error);
+    let said = client_message(&error);
     if error.is_disk_full() {
         return Refusal::failed(
             format!("{said}; remove images (kakoi image prune) or containers to make room"),
@@ -558,7 +572,7 @@ pub async fn create(asked: Asked) -> Answer<Reply> {
 fn import_refusal(error: ImportError) -> Refusal {
     match error {
         ImportError::Load(error) => load_refusal(error),
-        other => Refusal::bad(chain(&other)),
+        other => Refusal::bad(client_message(&other)),
     }
 }
 
@@ -616,8 +630,8 @@ pub fn save(asked: &Asked, name: Option<String>) -> Answer<Reply> {
             .save(&names, format, &mut out)
             .and_then(|()| out.flush().map_err(SaveError::Write));
         if let Err(error) = saved {
-            let said = chain(&error);
-            tracing::warn!(error = said, "saving broke off");
+            tracing::warn!(error = chain(&error), "saving broke off");
+            let said = client_message(&error);
             // The answer is cut off, so that the client sees that it is not whole.
             sender.blocking_send(Err(io::Error::other(said))).ok();
         }
