@@ -21,7 +21,7 @@ use crate::capability::{self, CapabilityError};
 use crate::descriptors::{self, DescriptorError};
 use crate::identity::{self, IdentityError};
 use crate::landlock::{self, LandlockError};
-use crate::seccomp::{self, SeccompError};
+use crate::seccomp::{self, Deliver, SeccompError};
 
 /// How the caller came to be confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,17 @@ pub fn apply(
     confinement: &Confinement,
     entry: Entry<'_>,
     preserved: &[RawFd],
+) -> Result<Receipt, ApplyError> {
+    apply_with(confinement, entry, preserved, None)
+}
+
+/// Does what [`apply`] does, and hands the descriptor of a filter that asks a listener to `deliver`, which sends it to where the
+/// [`Listener`](kakoi_policy::confinement::Listener) says. Such filters come from OCI documents only; without `deliver` they are an error.
+pub fn apply_with(
+    confinement: &Confinement,
+    entry: Entry<'_>,
+    preserved: &[RawFd],
+    deliver: Option<Deliver<'_>>,
 ) -> Result<Receipt, ApplyError> {
     let identity = match entry {
         Entry::FirstProcess => &confinement.identity,
@@ -110,7 +121,9 @@ pub fn apply(
     );
 
     // The filters last: from here on every call of ours is subject to them.
-    steps.push(seccomp::restrict(confinement.arch, &confinement.seccomp).map_err(ApplyError::Seccomp)?);
+    steps.push(
+        seccomp::restrict(confinement.arch, &confinement.seccomp, deliver).map_err(ApplyError::Seccomp)?,
+    );
 
     Ok(Receipt {
         policy: confinement.policy.clone(),

@@ -104,8 +104,9 @@ pub(crate) fn set(sets: CapabilitySets) -> Result<(), CapabilityError> {
     for (set, name, bits) in [
         (Ambient, "ambient", 0),
         (Effective, "effective", 0),
-        (Permitted, "permitted", sets.permitted),
+        // Before the permitted set shrinks, which bounds what may become inheritable.
         (Inheritable, "inheritable", sets.inheritable),
+        (Permitted, "permitted", sets.permitted),
         (Effective, "effective", sets.effective),
         (Ambient, "ambient", sets.ambient),
     ] {

@@ -17,7 +17,7 @@ mod landlock;
 mod probe;
 mod seccomp;
 
-pub use apply::{ApplyError, Entry, apply};
+pub use apply::{ApplyError, Entry, apply, apply_with};
 pub use capability::{CapabilityError, capabilities_before_apply, capabilities_for};
 pub use descriptors::DescriptorError;
 pub use devices::guard_devices;
@@ -26,4 +26,4 @@ pub use failure::{MESSAGE_BYTES_MAX, StartFailure};
 pub use identity::IdentityError;
 pub use landlock::LandlockError;
 pub use probe::{ProbeError, probe};
-pub use seccomp::SeccompError;
+pub use seccomp::{Deliver, SeccompError};

@@ -2,13 +2,18 @@
 
 use std::io::Read;
 
-use kakoi_policy::confinement::{Filter, ReceiptStep, Seccomp};
+use std::os::fd::BorrowedFd;
+
+use kakoi_policy::confinement::{Filter, Listener, ReceiptStep, Seccomp};
 use kakoi_policy::kernel::Arch;
 use kakoi_sys::CallError;
-use kakoi_sys::seccomp::{Flags, load, mode};
+use kakoi_sys::seccomp::{Flags, load, load_with_listener, mode};
 
 use crate::apply::step;
 use crate::filter::{Verdict, verdict};
+
+/// Sends the descriptor on which a filter's notifications are answered to its [`Listener`].
+pub type Deliver<'a> = &'a mut dyn FnMut(&Listener, BorrowedFd<'_>) -> Result<(), CallError>;
 
 /// Why the filters are not in force.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,22 @@ pub enum SeccompError {
         #[source]
         source: CallError,
     },
+    /// A filter asks a listener, and nothing here can send it the descriptor: its calls would fail for ever, or this process would wait
+    /// for an answer that nobody can give.
+    #[error("the filter for {purpose} asks a listener that cannot be reached from here")]
+    Unanswered {
+        /// What it is for.
+        purpose: String,
+    },
+    /// The listener did not take the descriptor.
+    #[error("send the listener of the filter for {purpose} its descriptor")]
+    Deliver {
+        /// What it is for.
+        purpose: String,
+        /// Why.
+        #[source]
+        source: CallError,
+    },
     /// Fewer filters are in force than were loaded.
     #[error("{held} filters are in force instead of {wanted}")]
     Count {
@@ -52,14 +73,20 @@ impl SeccompError {
     /// The policy rule behind the failure: the filter's purpose.
     pub(crate) fn rule(&self) -> Option<String> {
         match self {
-            Self::Load { purpose, .. } => Some(purpose.clone()),
+            Self::Load { purpose, .. } | Self::Unanswered { purpose } | Self::Deliver { purpose, .. } => {
+                Some(purpose.clone())
+            }
             _ => None,
         }
     }
 }
 
 /// Loads the filters. Without no_new_privs needs CAP_SYS_ADMIN in the user namespace.
-pub(crate) fn restrict(arch: Arch, seccomp: &Seccomp) -> Result<ReceiptStep, SeccompError> {
+pub(crate) fn restrict(
+    arch: Arch,
+    seccomp: &Seccomp,
+    mut deliver: Option<Deliver<'_>>,
+) -> Result<ReceiptStep, SeccompError> {
     let filters = match seccomp {
         Seccomp::Unconfined => return Ok(step("seccomp", "unconfined")),
         Seccomp::Filters(filters) => filters,
@@ -77,7 +104,7 @@ pub(crate) fn restrict(arch: Arch, seccomp: &Seccomp) -> Result<ReceiptStep, Sec
     let mut status = std::fs::File::open("/proc/self/status").ok();
     let before = status.as_mut().and_then(filter_count);
     for filter in filters {
-        load_one(filter)?;
+        load_one(filter, arch, &mut deliver)?;
     }
     let after = status
         .filter(|_| answers(filters, arch, SYS_READ))
@@ -102,15 +129,33 @@ pub(crate) fn restrict(arch: Arch, seccomp: &Seccomp) -> Result<ReceiptStep, Sec
     Ok(step("seccomp", format!("{held}: {}", purposes.join(", "))))
 }
 
-fn load_one(filter: &Filter) -> Result<(), SeccompError> {
+fn load_one(filter: &Filter, arch: Arch, deliver: &mut Option<Deliver<'_>>) -> Result<(), SeccompError> {
     let program: Vec<_> = filter.program.iter().map(|i| (i.0, i.1, i.2, i.3)).collect();
     let mut flags = if filter.log { Flags::LOG } else { Flags::NONE };
     if filter.speculation_allowed {
         flags = flags.with(Flags::SPECULATION_ALLOW);
     }
-    load(&program, flags).map_err(|source| SeccompError::Load {
+    let failed = |source| SeccompError::Load {
         purpose: filter.purpose.clone(),
         length: program.len(),
+        source,
+    };
+    let Some(listener) = &filter.listener else {
+        return load(&program, flags).map_err(failed);
+    };
+    if filter.wait_killable {
+        flags = flags.with(Flags::WAIT_KILLABLE);
+    }
+    let purpose = || filter.purpose.clone();
+    // The descriptor is sent under the filter itself, which must let that through without asking.
+    let sends = verdict(&filter.program, arch, SYS_SENDMSG) == Verdict::Allow;
+    let deliver = match deliver {
+        Some(deliver) if sends => deliver,
+        _ => return Err(SeccompError::Unanswered { purpose: purpose() }),
+    };
+    let descriptor = load_with_listener(&program, flags).map_err(failed)?;
+    deliver(listener, std::os::fd::AsFd::as_fd(&descriptor)).map_err(|source| SeccompError::Deliver {
+        purpose: purpose(),
         source,
     })
 }
@@ -132,10 +177,14 @@ fn in_force(filters: &[Filter], arch: Arch) -> Result<String, SeccompError> {
 const SYS_READ: u32 = 0;
 #[cfg(target_arch = "x86_64")]
 const SYS_PRCTL: u32 = 157;
+#[cfg(target_arch = "x86_64")]
+const SYS_SENDMSG: u32 = 46;
 #[cfg(target_arch = "aarch64")]
 const SYS_READ: u32 = 63;
 #[cfg(target_arch = "aarch64")]
 const SYS_PRCTL: u32 = 167;
+#[cfg(target_arch = "aarch64")]
+const SYS_SENDMSG: u32 = 211;
 
 /// Whether every filter lets a call through, so that asking with it neither fails nor kills.
 fn answers(filters: &[Filter], arch: Arch, call: u32) -> bool {

@@ -204,6 +204,12 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
     })?;
     clean_caller(confinement.capabilities.inheritable)?;
     let (reader, writer) = status_pipe(state_dir, preserve_fds)?;
+    let (notify, teller) = crate::notify::connect(confinement)
+        .map_err(|source| CreateError::Caller {
+            step: "connect to the seccomp listener",
+            source,
+        })?
+        .unzip();
     let lc = |source: LibcontainerError| CreateError::Build(Box::new(source));
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(state_dir.join(LIBCONTAINER))
@@ -222,20 +228,9 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
                 status: "created".into(),
                 ..state.clone()
             },
+            notify,
         }));
-    match stdio {
-        Stdio::Inherit => {}
-        Stdio::Streams {
-            stdin,
-            stdout,
-            stderr,
-        } => {
-            builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
-        }
-        Stdio::Console(socket) => {
-            builder = builder.with_console_socket(Some(socket));
-        }
-    }
+    builder = with_streams(builder, stdio);
     let built = builder
         .as_init(state_dir.join("bundle"))
         .with_systemd(false)
@@ -256,8 +251,14 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
     drop(reader);
     let pid = container.pid().map_or(0, nix::unistd::Pid::as_raw);
     let process = Handle::of_child(pid).map_err(CreateError::Handle)?;
-    let finished = attach::finish(pid, &left, &cgroup);
-    if let Err(error) = finished {
+    let settled = teller
+        .map_or(Ok(()), |teller| teller.tell(pid))
+        .map_err(|source| CreateError::Child {
+            what: "the process id".to_owned(),
+            source,
+        })
+        .and_then(|()| attach::finish(pid, &left, &cgroup));
+    if let Err(error) = settled {
         if let Err(error) = process.signal(nix::libc::SIGKILL) {
             tracing::warn!(error = %chain(&error), "cannot end the first process, ignoring");
         }
@@ -275,6 +276,18 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         hooks: left.hooks,
         state,
     })
+}
+
+fn with_streams(builder: ContainerBuilder, stdio: Stdio) -> ContainerBuilder {
+    match stdio {
+        Stdio::Inherit => builder,
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr),
+        Stdio::Console(socket) => builder.with_console_socket(Some(socket)),
+    }
 }
 
 /// What the caller has and the container must not get. libcontainer lets supplementary groups through when the document names none, and

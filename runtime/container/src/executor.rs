@@ -6,17 +6,18 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use kakoi_confine::{Entry, StartFailure, apply};
-use kakoi_policy::confinement::Confinement;
+use kakoi_confine::{Entry, StartFailure, apply_with};
+use kakoi_policy::confinement::{Confinement, Listener};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
 use crate::frames::FailureKind;
 use crate::hook::{self, Hook, HookState};
 use crate::launch::{Command, exit_code};
+use crate::notify::Notify;
 use crate::outcome::{self, Failure};
 
 /// All that the first process needs after libcontainer is done with it.
@@ -29,6 +30,7 @@ pub(crate) struct FirstProcess {
     preserve_fds: u32,
     keyring: Option<String>,
     hooks: Rc<(Vec<Hook>, HookState)>,
+    notify: Option<Rc<Notify>>,
 }
 
 /// The parts of [`FirstProcess`].
@@ -46,6 +48,8 @@ pub(crate) struct Parts {
     pub start_container: Vec<Hook>,
     /// What those hooks read.
     pub state: HookState,
+    /// How to reach the listener of a filter that asks one.
+    pub notify: Option<Notify>,
 }
 
 impl FirstProcess {
@@ -58,6 +62,7 @@ impl FirstProcess {
             preserve_fds: parts.preserve_fds,
             keyring: parts.keyring,
             hooks: Rc::new((parts.start_container, parts.state)),
+            notify: parts.notify.map(Rc::new),
         }
     }
 
@@ -83,7 +88,20 @@ impl FirstProcess {
             return Failure::new(FailureKind::Runtime, "signals", chain(&error));
         }
         let preserved = crate::create::kept(self.preserve_fds);
-        let receipt = match apply(&self.confinement, Entry::FirstProcess, &preserved) {
+        let mut deliver = |listener: &Listener, descriptor: BorrowedFd<'_>| match &self.notify {
+            Some(notify) => notify.deliver(listener, descriptor, state),
+            None => Err(kakoi_sys::CallError {
+                call: "sendmsg",
+                errno: kakoi_sys::Errno::ENOTCONN,
+            }),
+        };
+        let applied = apply_with(
+            &self.confinement,
+            Entry::FirstProcess,
+            &preserved,
+            Some(&mut deliver),
+        );
+        let receipt = match applied {
             Ok(receipt) => receipt,
             Err(error) => return confinement_failure(&error),
         };

@@ -14,6 +14,7 @@ pub mod hook;
 mod idmap;
 pub mod join;
 mod launch;
+mod notify;
 pub mod outcome;
 pub mod plan;
 mod preflight;

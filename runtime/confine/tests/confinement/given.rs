@@ -31,6 +31,8 @@ pub struct Given {
     pub directory_outside: bool,
     pub hide_landlock: bool,
     pub user_namespace: bool,
+    /// The listener of a filter is given its descriptor.
+    pub deliver: bool,
     /// The executed program is set-user-ID root.
     pub set_user_id: bool,
 }
@@ -85,6 +87,18 @@ pub fn filter(purpose: &str, refused: &[u32]) -> Filter {
 /// A filter that answers ENOSYS to everything above the last call of 2026.
 fn unknown_filter() -> Filter {
     program("unknown calls", 500, std::iter::empty())
+}
+
+/// A filter that asks a listener about one call.
+pub fn asking_filter(call: u32, listener: &std::path::Path) -> Filter {
+    const RET_USER_NOTIF: u32 = 0x7fc0_0000;
+    let mut filter = program("asked calls", u32::MAX, [(call, RET_USER_NOTIF)].into_iter());
+    filter.log = false;
+    filter.listener = Some(kakoi_policy::confinement::Listener {
+        path: listener.to_str().expect("a plain name").to_owned(),
+        metadata: String::new(),
+    });
+    filter
 }
 
 /// A filter that hides landlock from its own process.
@@ -204,6 +218,7 @@ impl Given {
             directory_outside: false,
             hide_landlock: false,
             user_namespace: false,
+            deliver: false,
             set_user_id: false,
         }
     }

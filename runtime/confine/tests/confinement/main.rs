@@ -18,7 +18,7 @@ const SYS_ADMIN: u64 = 1 << 21;
 
 type Check = fn();
 
-const CHECKS: [(&str, Check); 23] = [
+const CHECKS: [(&str, Check); 24] = [
     ("exec_holds_what_the_confinement_says", exec_holds_what_it_says),
     ("exec_of_another_user_holds_no_more", exec_of_another_user),
     ("first_process_is_verified", first_process_is_verified),
@@ -50,6 +50,7 @@ const CHECKS: [(&str, Check); 23] = [
         landlock_missing,
     ),
     ("a_user_namespace_is_confined_as_well", user_namespace),
+    ("a_listener_gets_its_descriptor_or_nothing_starts", listener),
     ("shipped_policies_refuse_what_they_say", shipped::calls),
     ("one_allowed_port_lets_nothing_else_out", shipped::ports),
     (
@@ -310,6 +311,29 @@ fn wrong_filters() {
     given.confinement.seccomp = Seccomp::Filters(vec![broken]);
     let failure = given.exec().failure();
     assert_eq!(failure.rule.as_deref(), Some("broken"), "{failure:?}");
+}
+
+fn listener() {
+    use std::os::fd::AsFd;
+    let folder = tempfile::tempdir().expect("tmp is writable");
+    let path = folder.path().join("agent");
+    let agent = std::os::unix::net::UnixListener::bind(&path).expect("the name is new");
+    // An agent that takes the descriptor and closes it: from then on the call it was asked about is ENOSYS.
+    let agent = std::thread::spawn(move || {
+        let (stream, _) = agent.accept().expect("the process connects");
+        let received = kakoi_sys::socket::receive_descriptors(stream.as_fd(), &mut [0; 8]);
+        received.expect("a message comes").1.len()
+    });
+    let mut given = Given::root();
+    given.confinement.seccomp = Seccomp::Filters(vec![given::asking_filter(given::CALL_DENIED, &path)]);
+    given.deliver = true;
+    assert_eq!(given.call(given::CALL_DENIED), format!("errno {}", libc::ENOSYS));
+    assert_eq!(agent.join().expect("the agent ends"), 1);
+
+    given.deliver = false;
+    let failure = given.exec().failure();
+    assert_eq!(failure.rule.as_deref(), Some("asked calls"));
+    assert!(failure.message.contains("cannot be reached"), "{failure:?}");
 }
 
 /// READ_FILE and READ_DIR beside EXECUTE; the last is not handled, so that programs need no rule of their own.

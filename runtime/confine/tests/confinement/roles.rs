@@ -2,11 +2,12 @@
 
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use kakoi_confine::{Entry, StartFailure, apply, capabilities_before_apply};
-use kakoi_policy::confinement::Confinement;
+use kakoi_confine::{Deliver, Entry, StartFailure, apply_with, capabilities_before_apply};
+use kakoi_policy::confinement::{Confinement, Listener};
 use kakoi_sys::process::{CloneFlags, Forked};
 use kakoi_sys::{capability, descriptors, identity, process, seccomp};
 use nix::unistd::{Gid, Uid};
@@ -77,7 +78,12 @@ fn become_confined(given: &Given, arguments: &[String]) -> ExitCode {
         None => Entry::Exec(&user),
     };
     let preserved: &[i32] = if given.preserve { &[LEAKED] } else { &[] };
-    match apply(&given.confinement, entry, preserved) {
+    let mut send = |listener: &Listener, descriptor: BorrowedFd<'_>| {
+        let socket = UnixStream::connect(&listener.path).expect("the test listens");
+        kakoi_sys::socket::send_descriptors(socket.as_fd(), b"f", &[descriptor]).map(drop)
+    };
+    let deliver: Option<Deliver<'_>> = if given.deliver { Some(&mut send) } else { None };
+    match apply_with(&given.confinement, entry, preserved, deliver) {
         Ok(receipt) => {
             tell(&Told::Receipt(receipt));
             let strings = arguments[1..]
