@@ -37,5 +37,8 @@ wire! { "snake_case";
     pub struct ErrorBody {
         /// What went wrong, in one sentence for a person.
         pub message: String,
+        /// Kakoi's own: why a program did not start, `command_not_found` (127) or `command_not_executable` (126); absent otherwise.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub kind: String,
     }
 }

@@ -6,6 +6,7 @@
 use std::error::Error;
 
 use hyper::StatusCode;
+use kakoi_container::frames::FailureKind;
 
 /// Why a request was not carried out.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// The sentence for the client.
     pub message: String,
+    /// Why a program did not start, in the API's word; empty otherwise.
+    pub kind: &'static str,
     /// The cause, for the log.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -26,8 +29,19 @@ impl Refusal {
         Self {
             status,
             message: message.into(),
+            kind: "",
             source: None,
         }
+    }
+
+    /// The same, with the kind of a failed start: what gives a command line its exit status without reading words.
+    pub fn of_kind(mut self, kind: FailureKind) -> Self {
+        self.kind = match kind {
+            FailureKind::CommandNotFound => "command_not_found",
+            FailureKind::CommandNotExecutable => "command_not_executable",
+            FailureKind::Conflict | FailureKind::Confinement | FailureKind::Runtime => "",
+        };
+        self
     }
 
     /// 304: nothing to do.
@@ -70,6 +84,7 @@ impl Refusal {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             message: message.into(),
+            kind: "",
             source: Some(source.into()),
         }
     }

@@ -209,8 +209,8 @@ fn as_failure(id: &str, error: ShimError) -> StartFailure {
         ShimError::Failed { kind, message } => {
             let said = format!("failed to create task for container: {message}");
             match kind {
-                FailureKind::CommandNotFound => (127, Refusal::bad(said)),
-                FailureKind::CommandNotExecutable => (126, Refusal::bad(said)),
+                FailureKind::CommandNotFound => (127, Refusal::bad(said).of_kind(*kind)),
+                FailureKind::CommandNotExecutable => (126, Refusal::bad(said).of_kind(*kind)),
                 FailureKind::Confinement => (125, Refusal::forbidden(said)),
                 FailureKind::Conflict => (125, Refusal::conflict(said)),
                 FailureKind::Runtime => (125, Refusal::broken(said)),

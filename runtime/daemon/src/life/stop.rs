@@ -288,9 +288,9 @@ pub fn talk_failed(container: &Container, error: ShimError) -> Refusal {
             message,
         } => Refusal::conflict(message),
         ShimError::Failed {
-            kind: FailureKind::CommandNotFound | FailureKind::CommandNotExecutable,
+            kind: kind @ (FailureKind::CommandNotFound | FailureKind::CommandNotExecutable),
             message,
-        } => Refusal::bad(message),
+        } => Refusal::bad(message).of_kind(kind),
         ShimError::Failed { message, .. } => Refusal::broken(message),
         ShimError::Talk(_) | ShimError::Silent { .. } if !container.pulse().borrow().up => {
             not_running(container)

@@ -420,6 +420,7 @@ fn long(
                     Line {
                         error_detail: Some(ErrorBody {
                             message: refusal.message.clone(),
+                            ..ErrorBody::default()
                         }),
                         error: refusal.message,
                         ..Line::default()

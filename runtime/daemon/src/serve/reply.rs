@@ -106,6 +106,7 @@ pub fn refusal(refusal: &Refusal) -> Reply {
         refusal.status,
         &ErrorBody {
             message: refusal.message.clone(),
+            kind: refusal.kind.to_owned(),
         },
     )
 }
