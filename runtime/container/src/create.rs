@@ -64,9 +64,13 @@ pub struct Bundle<'a> {
     pub options: Options,
 }
 
-/// Rarely used switches of the OCI command line.
-#[derive(Clone, Copy, Debug)]
+/// Rarely used switches.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
+    /// Puts a small init of ours before the app: process 1 reaps and passes signals on.
+    pub init: bool,
+    /// Has the kernel kill the first process when the caller ends, as far as the kernel keeps that promise (PR_SET_PDEATHSIG).
+    pub ends_with_caller: bool,
     /// Move the root instead of pivoting: for a runtime whose own root is a ramfs.
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
@@ -224,6 +228,8 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
             preserve_fds,
             keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
             start_container: left.hooks.start_container.clone(),
+            init: options.init,
+            ends_with_caller: options.ends_with_caller,
             state: HookState {
                 status: "created".into(),
                 ..state.clone()

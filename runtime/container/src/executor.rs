@@ -31,6 +31,8 @@ pub(crate) struct FirstProcess {
     keyring: Option<String>,
     hooks: Rc<(Vec<Hook>, HookState)>,
     notify: Option<Rc<Notify>>,
+    init: bool,
+    ends_with_caller: bool,
 }
 
 /// The parts of [`FirstProcess`].
@@ -50,6 +52,10 @@ pub(crate) struct Parts {
     pub state: HookState,
     /// How to reach the listener of a filter that asks one.
     pub notify: Option<Notify>,
+    /// Whether process 1 is an init of ours.
+    pub init: bool,
+    /// Whether the kernel kills the first process when its parent ends.
+    pub ends_with_caller: bool,
 }
 
 impl FirstProcess {
@@ -63,6 +69,8 @@ impl FirstProcess {
             keyring: parts.keyring,
             hooks: Rc::new((parts.start_container, parts.state)),
             notify: parts.notify.map(Rc::new),
+            init: parts.init,
+            ends_with_caller: parts.ends_with_caller,
         }
     }
 
@@ -80,6 +88,17 @@ impl FirstProcess {
         if let Err(error) = hook::run_all(hooks, state, Some(&self.env.borrow())) {
             let message = format!("run startContainer hook: {}", chain(&error));
             return Failure::new(FailureKind::Runtime, "startContainer", message);
+        }
+        // After libcontainer has changed ids, which would clear it.
+        if self.ends_with_caller
+            && let Err(error) = kakoi_sys::process::set_parent_death_signal(nix::sys::signal::Signal::SIGKILL)
+        {
+            return Failure::new(FailureKind::Runtime, "end with the caller", chain(&error));
+        }
+        if self.init
+            && let Err(failure) = crate::init::divide(&self.confinement, self.status.as_raw_fd())
+        {
+            return failure;
         }
         // The shim blocks signals for its signalfd and Rust ignores SIGPIPE: the app must inherit neither.
         if let Err(error) =

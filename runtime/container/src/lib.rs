@@ -12,6 +12,7 @@ pub mod frames;
 pub mod handle;
 pub mod hook;
 mod idmap;
+mod init;
 pub mod join;
 mod launch;
 mod notify;

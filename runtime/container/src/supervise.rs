@@ -9,7 +9,6 @@ mod connection;
 mod control;
 mod finish;
 mod host;
-mod init;
 mod log;
 mod serve;
 mod streams;
@@ -34,7 +33,6 @@ use control::{Control, Refusal};
 use serve::Supervisor;
 
 pub use finish::clean;
-pub use init::Init;
 
 /// The largest plan accepted, in bytes: room for an environment at the kernel's limit and the largest policy.
 const PLAN_BYTES_MAX: u64 = 16 << 20;

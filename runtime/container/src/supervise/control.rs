@@ -76,8 +76,9 @@ impl<'a> Control<'a> {
             stdio,
             preserve_fds: 0,
             options: Options {
-                no_pivot: false,
-                no_new_keyring: false,
+                init: plan.process.init,
+                ends_with_caller: true,
+                ..Options::default()
             },
         };
         let Created { process, cgroup, .. } = create::create(bundle).map_err(|error| Refusal {
