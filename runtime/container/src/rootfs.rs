@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use kakoi_policy::confinement::MountSource;
 use kakoi_sys::path::{open_in_root, open_start};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -21,11 +22,15 @@ use nix::sys::stat::{Mode, mkdirat};
 use thiserror::Error;
 
 use crate::plan::{MountKind, RootfsDriver, RunPlan};
+use crate::spec::has_user_namespace;
 
 pub use copy::CopyError;
 
 /// overlayfs stacks at most this many layers (OVL_MAX_STACK).
 pub const LAYERS_MAX: usize = 500;
+
+/// Files of the container's folder that are bound to `/etc`.
+pub const IDENTITY_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Why there is no root file system.
 #[derive(Debug, Error)]
@@ -77,6 +82,20 @@ pub enum RootfsError {
         #[source]
         source: Errno,
     },
+    /// A source of a bind mount is not there.
+    #[error("look at {path}, which the container mounts")]
+    Source {
+        /// The source.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no folder to mount over.
+    #[error(
+        "a container with a user namespace needs one empty folder among {PLACES:?} on the host to mount over; make /mnt"
+    )]
+    NoPlace,
     /// A layer could not be mapped for a user namespace.
     #[error(
         "map layer {path} for the user namespace; this needs a kernel with mapped mounts under overlayfs (5.19) on a file system that has them, or userns: host"
@@ -86,7 +105,7 @@ pub enum RootfsError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
     /// Files could not be copied.
     #[error("copy {from} to {to}")]
@@ -118,10 +137,23 @@ pub fn enter_private_namespace() -> Result<(), RootfsError> {
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(RootfsError::Namespace)
 }
 
-/// Mounts the plan's root file system and returns where.
-pub fn assemble(plan: &RunPlan) -> Result<PathBuf, RootfsError> {
-    let target = plan.run_dir.join("rootfs");
-    make_folder(&target, 0o700)?;
+/// A root file system that is mounted.
+#[derive(Clone, Debug)]
+pub struct Assembled {
+    /// Where.
+    pub root: PathBuf,
+    /// Where sources of bind mounts are to be found instead, because the way to them is closed to the container's root.
+    pub sources: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Mounts the plan's root file system.
+pub fn assemble(plan: &RunPlan) -> Result<Assembled, RootfsError> {
+    let place = match has_user_namespace(plan) {
+        true => open_place()?,
+        false => plan.run_dir.clone(),
+    };
+    let target = place.join("rootfs");
+    make_folder(&target, 0o755)?;
     let count = plan.rootfs.layers.len();
     if count > LAYERS_MAX {
         return Err(RootfsError::TooManyLayers { count });
@@ -141,12 +173,108 @@ pub fn assemble(plan: &RunPlan) -> Result<PathBuf, RootfsError> {
         RootfsDriver::Overlay => overlay(plan, &target)?,
         RootfsDriver::Copy => copied(plan, &target)?,
     }
-    Ok(target)
+    let sources = if has_user_namespace(plan) {
+        open_sources(plan, &place)?
+    } else {
+        Vec::new()
+    };
+    Ok(Assembled {
+        root: target,
+        sources,
+    })
 }
 
-/// Unmounts what [`assemble`] mounted and the layers mapped for it.
-pub fn disassemble(run_dir: &Path) -> Result<(), RootfsError> {
+/// Folders that hosts have and seldom use.
+const PLACES: [&str; 6] = ["/mnt", "/media", "/srv", "/opt", "/home", "/boot"];
+
+/// Root of a user namespace is an ordinary user to the host's folders, and ours are closed to those. Its root file system is mounted where
+/// everyone may pass: in a memory file system over an empty folder, which the shim's mount namespace alone sees.
+fn open_place() -> Result<PathBuf, RootfsError> {
+    let is_empty = |path: &&str| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let path = PLACES
+        .into_iter()
+        .find(is_empty)
+        .map(Path::new)
+        .ok_or(RootfsError::NoPlace)?;
+    let options = Some("mode=0711,size=1m");
+    mount(
+        Some("tmpfs"),
+        path,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        options,
+    )
+    .map_err(|source| RootfsError::Bind {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(path.to_path_buf())
+}
+
+/// Binds what the container will bind to where its root may pass.
+fn open_sources(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>, RootfsError> {
+    let planned = plan.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind(path) => Some(path.clone()),
+        MountKind::Tmpfs => None,
+    });
+    let policy = plan
+        .confinement
+        .filesystem
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            MountSource::Bind(path) => Some(PathBuf::from(path)),
+            MountSource::Volume(_) | MountSource::Tmpfs(_) => None,
+        });
+    let own = IDENTITY_FILES
+        .iter()
+        .map(|name| plan.state_dir.join(name))
+        .filter(|path| path.exists());
+    let mut sources: Vec<(PathBuf, PathBuf)> = Vec::new();
+    for (number, source) in planned.chain(policy).chain(own).enumerate() {
+        let target = place.join(format!("source-{number}"));
+        let fail = |error| RootfsError::Folder {
+            path: target.clone(),
+            source: error,
+        };
+        if fs::metadata(&source)
+            .map_err(|error| RootfsError::Source {
+                path: source.clone(),
+                source: error,
+            })?
+            .is_dir()
+        {
+            make_folder(&target, 0o755)?;
+        } else {
+            fs::File::create(&target).map_err(fail)?;
+        }
+        mount(
+            Some(&source),
+            &target,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            None::<&str>,
+        )
+        .map_err(|error| RootfsError::Bind {
+            path: source.clone(),
+            source: error,
+        })?;
+        sources.push((source, target));
+    }
+    Ok(sources)
+}
+
+/// Unmounts what [`assemble`] mounted and the layers mapped for it. The rest goes with the shim's mount namespace.
+pub fn disassemble(plan: &RunPlan) -> Result<(), RootfsError> {
+    let run_dir = &plan.run_dir;
     let mut folders = vec![run_dir.join("rootfs")];
+    if has_user_namespace(plan) {
+        folders = PLACES
+            .iter()
+            .map(|place| Path::new(place).join("rootfs"))
+            .filter(|path| path.exists())
+            .collect();
+    }
     if let Ok(entries) = fs::read_dir(run_dir.join("mapped")) {
         folders.extend(entries.flatten().map(|entry| entry.path()));
     }
@@ -344,7 +472,7 @@ fn make_in(parent: BorrowedFd<'_>, name: &Path, plan: &RunPlan) -> io::Result<Ow
         0,
     )
     .map_err(|error| io::Error::from(error.errno))?;
-    if crate::spec::has_user_namespace(plan) {
+    if has_user_namespace(plan) {
         let path = format!("/proc/self/fd/{}", made.as_raw_fd());
         let uid = outside(&plan.id_mappings.uids, 0);
         std::os::unix::fs::chown(path, Some(uid), Some(outside(&plan.id_mappings.gids, 0)))?;

@@ -8,6 +8,8 @@ mod devices;
 mod mounts;
 mod sysctl;
 
+use std::path::PathBuf;
+
 use kakoi_policy::confinement::CapabilitySets;
 use kakoi_policy::kernel::CgroupMode;
 use serde_json::{Map, Value, json};
@@ -31,6 +33,8 @@ pub struct HostView {
     pub hard_limits: Vec<(String, u64)>,
     /// Which of `hosts`, `hostname` and `resolv.conf` exist in the container's folder.
     pub identity_files: Vec<String>,
+    /// Where sources of bind mounts are to be found instead, as [`Assembled`](crate::rootfs::Assembled) says.
+    pub sources: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Why a plan makes no document.

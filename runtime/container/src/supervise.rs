@@ -205,8 +205,8 @@ fn begin(plan: &RunPlan) -> Result<(Control<'_>, streams::Ends), Refusal> {
     let failed = |error: &dyn std::error::Error| Refusal::runtime("prepare the root file system", error);
     rootfs::enter_private_namespace().map_err(|error| failed(&error))?;
     let root = rootfs::assemble(plan).map_err(|error| failed(&error))?;
-    rootfs::fill_volumes(plan, &root).map_err(|error| failed(&error))?;
-    rootfs::make_working_directory(plan, &root).map_err(|error| failed(&error))?;
+    rootfs::fill_volumes(plan, &root.root).map_err(|error| failed(&error))?;
+    rootfs::make_working_directory(plan, &root.root).map_err(|error| failed(&error))?;
     Control::create(plan, &root)
 }
 

@@ -4,6 +4,8 @@
 //! system is visible only on version 2, read-only and behind a control group namespace; on version 1 its read-only option is
 //! ignored by libcontainer, so there is none.
 
+use std::path::Path;
+
 use kakoi_policy::confinement::MountSource;
 use kakoi_policy::kernel::CgroupMode;
 use serde_json::{Value, json};
@@ -74,6 +76,16 @@ pub(super) fn mounts(plan: &RunPlan, host: &HostView) -> Result<Vec<Value>, Spec
             .map_or(0, |path| path.matches('/').count())
     });
     all.extend(asked);
+    for mount in &mut all {
+        let source = mount["source"].as_str().map(Path::new);
+        if let Some((_, open)) = host
+            .sources
+            .iter()
+            .find(|(closed, _)| Some(closed.as_path()) == source)
+        {
+            mount["source"] = json!(open);
+        }
+    }
     Ok(all)
 }
 

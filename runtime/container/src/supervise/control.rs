@@ -21,6 +21,7 @@ use crate::frames::{ExecUser, FailureKind, ProcessRow, Stats, Streams};
 use crate::handle::{Handle, HandleError};
 use crate::join::{self, ExecPlan, ExecStdio, Extras};
 use crate::plan::{ProcessPlan, Resources, RunPlan};
+use crate::rootfs::Assembled;
 use crate::spec;
 
 /// Why a request is not done: whose fault, and the chain of causes.
@@ -57,9 +58,9 @@ pub(crate) struct Control<'a> {
 
 impl<'a> Control<'a> {
     /// Makes the container over the assembled root file system; its first process waits for [`Control::start`].
-    pub(crate) fn create(plan: &'a RunPlan, rootfs: &Path) -> Result<(Self, Ends), Refusal> {
-        let view = host::view(plan)?;
-        let spec = spec::document(plan, &view, &rootfs.to_string_lossy())
+    pub(crate) fn create(plan: &'a RunPlan, rootfs: &Assembled) -> Result<(Self, Ends), Refusal> {
+        let view = host::view(plan, &rootfs.sources)?;
+        let spec = spec::document(plan, &view, &rootfs.root.to_string_lossy())
             .map_err(|error| Refusal::runtime("make the configuration", &error))?;
         let state_dir = runtime_folder(plan);
         let mut folder = fs::DirBuilder::new();

@@ -36,7 +36,7 @@ pub(super) fn record(plan: &RunPlan, exit: &Exit) -> Result<(), SuperviseError> 
 /// Removes everything of the container that lives in the kernel and in its run-time folder. Goes on after a failure and reports the first one.
 pub(super) fn remove(plan: &RunPlan) -> Result<(), SuperviseError> {
     let killed = super::control::remove(plan);
-    let unmounted = rootfs::disassemble(&plan.run_dir).map_err(|error| SuperviseError::Cgroup {
+    let unmounted = rootfs::disassemble(plan).map_err(|error| SuperviseError::Cgroup {
         message: crate::executor::chain(&error),
     });
     let removed = remove_folder(&plan.run_dir);

@@ -1,12 +1,14 @@
 //! What the shim finds out about the host before it makes a container.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::control::Refusal;
 use crate::cgroup::Hierarchies;
 use crate::plan::{RunPlan, Ulimit};
+use crate::rootfs::IDENTITY_FILES;
 use crate::spec::{HostView, find_devices};
 
 /// The kernel's limits by the names of setrlimit(2).
@@ -29,7 +31,7 @@ const RESOURCES: [(&str, Resource); 16] = [
     ("stack", Resource::RLIMIT_STACK),
 ];
 
-pub(super) fn view(plan: &RunPlan) -> Result<HostView, Refusal> {
+pub(super) fn view(plan: &RunPlan, sources: &[(PathBuf, PathBuf)]) -> Result<HostView, Refusal> {
     let cgroup_mode = Hierarchies::of_host()
         .map(|found| found.mode)
         .map_err(|error| Refusal::runtime("look at control groups", &error))?;
@@ -38,15 +40,19 @@ pub(super) fn view(plan: &RunPlan) -> Result<HostView, Refusal> {
     let limits = &plan.resources;
     let wants_io = limits.io_read_bytes_per_second.is_some() || limits.io_write_bytes_per_second.is_some();
     let block_devices = if wants_io { block_devices() } else { Vec::new() };
-    let files = ["hosts", "hostname", "resolv.conf"];
     let exists = |name: &&str| plan.state_dir.join(name).exists();
-    let identity_files = files.into_iter().filter(exists).map(String::from).collect();
+    let identity_files = IDENTITY_FILES
+        .into_iter()
+        .filter(exists)
+        .map(String::from)
+        .collect();
     Ok(HostView {
         cgroup_mode,
         devices,
         block_devices,
         hard_limits: hard_limits(),
         identity_files,
+        sources: sources.to_vec(),
     })
 }
 

@@ -134,6 +134,8 @@ impl<'a> Supervisor<'a> {
             if let Some(exit_code) = self.reap() {
                 return Ok(self.end(exit_code));
             }
+            // An exec session that ended takes its connection with it now, not with the next event.
+            self.sweep();
             self.turn(self.patience())?;
         }
     }
