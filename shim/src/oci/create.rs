@@ -152,6 +152,7 @@ fn build(
         options: Options {
             no_pivot: flags.no_pivot,
             no_new_keyring: flags.no_new_keyring,
+            ..Options::default()
         },
     })
     .map_err(|error| {
