@@ -223,7 +223,11 @@ impl<'a> Report<'a> {
 
     /// Adds a finding; beyond [`DIAGNOSTICS_MAX`] it is dropped, the document being refused anyway.
     pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) -> Note<'_> {
-        let diagnostic = Diagnostic {
+        // Before any work: a hostile document has thousands of errors in a text of which each would be searched for its line.
+        if self.found.len() >= DIAGNOSTICS_MAX {
+            return Note { last: None };
+        }
+        self.found.push(Diagnostic {
             severity: Severity::Error,
             message: message.into(),
             origin: self.origin(span),
@@ -231,14 +235,9 @@ impl<'a> Report<'a> {
             source_line: source_line(self.text, span.line),
             label: None,
             help: None,
-        };
-        if self.found.len() < DIAGNOSTICS_MAX {
-            self.found.push(diagnostic);
-            Note {
-                last: self.found.last_mut(),
-            }
-        } else {
-            Note { last: None }
+        });
+        Note {
+            last: self.found.last_mut(),
         }
     }
 
@@ -293,6 +292,9 @@ impl Note<'_> {
 
     /// Proposes the nearest valid word under the marked text, and lists all of them where they are few.
     pub(crate) fn nearest<'w>(self, word: &str, valid: impl IntoIterator<Item = &'w str>) -> Self {
+        if self.last.is_none() {
+            return self;
+        }
         let valid: Vec<&str> = valid.into_iter().collect();
         let note = match nearest(word, valid.iter().copied()) {
             Some(near) => self.label(format!("did you mean `{near}`?")),

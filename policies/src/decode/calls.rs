@@ -2,7 +2,7 @@
 //!
 //! Owns the grammar of the section. Knows nothing of numbers and of BPF.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{Fields, boolean, choice, enforce, list, number, origin, printable, scalar, word};
 use super::sections::capability;
@@ -357,39 +357,44 @@ fn capabilities(node: Option<Node>, report: &mut Report<'_>) -> BTreeSet<Capabil
 
 /// One document must not name a call both with and without conditions: nobody could say which was meant.
 fn refuse_contradictions(calls: &Calls, report: &mut Report<'_>) {
-    let named = |rule: &CallRule, call: &str| matches!(&rule.subject, CallSubject::Names(n) if n.iter().any(|n| n == call));
-    let unqualified = |rule: &&CallRule| {
-        rule.when.is_empty() && rule.if_capabilities.is_empty() && rule.unless_capabilities.is_empty()
-    };
-    let mut found = Vec::new();
-    for plain in calls.allow.iter().filter(unqualified) {
+    let everywhere =
+        |rule: &&CallRule| rule.if_capabilities.is_empty() && rule.unless_capabilities.is_empty();
+    let mut conditional: BTreeMap<&str, u32> = BTreeMap::new();
+    for rule in calls
+        .allow
+        .iter()
+        .filter(everywhere)
+        .filter(|rule| !rule.when.is_empty())
+    {
+        if let CallSubject::Names(names) = &rule.subject {
+            for name in names {
+                conditional.entry(name).or_insert(rule.origin.line);
+            }
+        }
+    }
+    for plain in calls
+        .allow
+        .iter()
+        .filter(everywhere)
+        .filter(|rule| rule.when.is_empty())
+    {
         let CallSubject::Names(names) = &plain.subject else {
             continue;
         };
         for name in names {
-            let rival = calls.allow.iter().find(|rule| {
-                !rule.when.is_empty()
-                    && rule.if_capabilities.is_empty()
-                    && rule.unless_capabilities.is_empty()
-                    && named(rule, name)
-            });
-            if let Some(rival) = rival {
-                found.push((plain.origin.clone(), name.clone(), rival.origin.line));
-            }
+            let Some(line) = conditional.get(name.as_str()) else {
+                continue;
+            };
+            let width = u32::try_from(name.chars().count()).unwrap_or(1);
+            let span = Span {
+                line: plain.origin.line,
+                column: plain.origin.column,
+                width,
+            };
+            report
+                .error(span, format!("`{name}` both with and without conditions"))
+                .label(format!("its conditions stand on line {line}"))
+                .help("remove this entry to keep the conditions, or the conditions to allow every use");
         }
-    }
-    for (at, name, line) in found {
-        let width = u32::try_from(name.chars().count()).unwrap_or(1);
-        report
-            .error(
-                Span {
-                    line: at.line,
-                    column: at.column,
-                    width,
-                },
-                format!("`{name}` both with and without conditions"),
-            )
-            .label(format!("its conditions stand on line {line}"))
-            .help("remove this entry to keep the conditions, or the conditions to allow every use");
     }
 }

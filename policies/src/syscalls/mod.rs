@@ -7,6 +7,7 @@ pub(crate) mod groups;
 pub(crate) mod table;
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use crate::kernel::Arch;
 use table::Table;
@@ -81,12 +82,15 @@ pub(crate) fn exists(name: &str) -> bool {
         .any(|entry| number(entry, name).is_some())
 }
 
-/// Every name of any architecture, for proposing the nearest.
-pub(crate) fn all_names() -> BTreeSet<&'static str> {
-    [Entry::X86_64, Entry::Aarch64, Entry::I386, Entry::Arm]
-        .into_iter()
-        .flat_map(|entry| entry.table().iter().map(|(name, _)| *name))
-        .collect()
+/// Every name of any architecture, for proposing the nearest; collected once, because a hostile document can ask thousands of times.
+pub(crate) fn all_names() -> impl Iterator<Item = &'static str> {
+    static NAMES: LazyLock<BTreeSet<&str>> = LazyLock::new(|| {
+        [Entry::X86_64, Entry::Aarch64, Entry::I386, Entry::Arm]
+            .into_iter()
+            .flat_map(|entry| entry.table().iter().map(|(name, _)| *name))
+            .collect()
+    });
+    NAMES.iter().copied()
 }
 
 #[cfg(test)]

@@ -367,6 +367,21 @@ fn hostile_documents_are_cut_off() {
     let lol =
         "kakoi: 1\nname: a\ncapabilities: &a [CHOWN]\ndevices: &b [*a, *a, *a, *a]\nmounts: [*b, *b, *b]\n";
     errors(lol);
+    // What takes long per entry is not done for entries that nobody will read about.
+    let misspelt = "process_vm_reedv_and_something_long_enough, ".repeat(4000);
+    let slow = format!("kakoi: 1\nsystem_calls: {{allow: [{misspelt}]}}\n");
+    assert_eq!(
+        errors(&slow).list().len(),
+        kakoi_policy::diagnostics::DIAGNOSTICS_MAX
+    );
+    let plain = "read, ".repeat(4000);
+    let pairs = "{name: read, when: {argument: 0, value: 1}}, ".repeat(2000);
+    let contradictory = format!("kakoi: 1\nsystem_calls: {{allow: [{{names: [{plain}]}}, {pairs}]}}\n");
+    assert!(
+        errors(&contradictory)
+            .to_string()
+            .contains("both with and without")
+    );
     // A terminal must not be driven by what a message quotes.
     let escape = errors("kakoi: 1\n\"\\e[31mred\": 1\n");
     assert!(!escape.to_string().contains('\u{1b}'), "{escape}");
