@@ -160,14 +160,20 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Moves a process into a group `below` this one, which the container has made, in every hierarchy.
+    /// Moves a process into a group `below` this one, which is made where it is missing, in every hierarchy.
     pub fn attach_below(&self, pid: Pid, below: &str) -> Result<(), CgroupError> {
         let below = below.trim_matches('/');
         if below.split('/').any(|part| part == "..") {
             return Err(CgroupError::Path(below.to_owned()));
         }
         for folder in self.folders.iter().filter(|folder| folder.path.is_dir()) {
-            write(&folder.path.join(below).join("cgroup.procs"), &pid.to_string())?;
+            let path = folder.path.join(below);
+            std::fs::create_dir_all(&path).map_err(|source| CgroupError::Write {
+                path: path.clone(),
+                value: "a new group".to_owned(),
+                source,
+            })?;
+            write(&path.join("cgroup.procs"), &pid.to_string())?;
         }
         Ok(())
     }

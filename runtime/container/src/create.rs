@@ -201,6 +201,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         preserve_fds,
         options,
         held,
+        owner,
     } = prepared;
     fill_holes(preserve_fds).map_err(|source| CreateError::Caller {
         step: "occupy descriptors",
@@ -214,6 +215,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
             source,
         })?
         .unzip();
+    attach::own_streams(&stdio, owner)?;
     let lc = |source: LibcontainerError| CreateError::Build(Box::new(source));
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(state_dir.join(LIBCONTAINER))

@@ -156,9 +156,8 @@ impl Executor for FirstProcess {
         // The environment is handed to execve as a value. libcontainer's map has lost its order, so only HOME, which it looked up in the
         // container's own user database, is taken from it.
         let mut env = self.env.borrow_mut();
-        if !env.iter().any(|entry| entry.starts_with("HOME="))
-            && let Some(home) = envs.get("HOME")
-        {
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            let home = envs.get("HOME").map_or("/", String::as_str);
             env.push(format!("HOME={home}"));
         }
         Ok(())

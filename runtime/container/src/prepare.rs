@@ -31,6 +31,10 @@ pub(crate) struct Leftover {
     pub rlimits: Vec<Value>,
     /// How it is scheduled, as the document gives it: libcontainer's call fails on every policy.
     pub scheduler: Option<Value>,
+    /// Whether the container has a network namespace of its own making.
+    pub new_network: bool,
+    /// Whether the kernel may not kill at the memory limit: libcontainer leaves it out.
+    pub no_oom_kill: bool,
     /// Propagation of the root that libcontainer cannot set itself.
     pub root_propagation: Option<String>,
     /// The working directory.
@@ -100,9 +104,8 @@ pub(crate) fn prepare(spec: &mut Value, given: &Circumstances<'_>) -> Result<Lef
         hooks: take_hooks(spec)?,
         ..Leftover::default()
     };
-    if spec.get("domainname").is_some_and(Value::is_string)
-        && spec["linux"]["sysctl"].get("kernel.domainname").is_some()
-    {
+    let setting = spec["linux"]["sysctl"].get("kernel.domainname");
+    if setting.is_some() && spec.get("domainname").is_some_and(|name| Some(name) != setting) {
         return Err(PrepareError::Unsupported(
             "domainname and the sysctl kernel.domainname contradict each other".to_owned(),
         ));
@@ -231,6 +234,12 @@ fn linux(spec: &mut Value, given: &Circumstances<'_>, left: &mut Leftover) -> Re
         linux.remove("timeOffsets");
     }
     left.device_rules = device_rules(linux);
+    left.new_network = linux["namespaces"].as_array().is_some_and(|list| {
+        let is_new =
+            |entry: &Value| entry["type"] == "network" && entry["path"].as_str().is_none_or(str::is_empty);
+        list.iter().any(is_new)
+    });
+    left.no_oom_kill = linux["resources"]["memory"]["disableOOMKiller"] == true;
     // Nodes cannot be made from inside a user namespace, and libcontainer would bind whatever the host has at the same path.
     let in_user_namespace = linux["namespaces"].as_array().is_some_and(|list| {
         list.iter()

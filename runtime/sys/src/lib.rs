@@ -15,6 +15,7 @@ pub mod identity;
 pub mod limit;
 pub mod mount;
 pub mod namespace;
+pub mod network;
 pub mod path;
 pub mod process;
 pub mod sealed;

@@ -93,10 +93,20 @@ impl Root {
 
     /// The folder of a container.
     pub(super) fn folder(&self, id: &str) -> Result<PathBuf, Failed> {
-        let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
-        if id.is_empty() || id.len() > ID_BYTES_MAX || id == "." || id == ".." || !id.chars().all(good) {
+        let good = |c: &char| c.is_ascii_alphanumeric() || "_+-.".contains(*c);
+        if id.is_empty() || id.len() > ID_BYTES_MAX {
             return Err(Failed::new(format!(
-                "container id {id:?} must be of letters, digits and _+-."
+                "container ID {id:?} must have 1 to {ID_BYTES_MAX} bytes"
+            )));
+        }
+        if let Some(bad) = id.chars().find(|c| !good(c)) {
+            return Err(Failed::new(format!(
+                "invalid character {bad:?} in container ID {id:?}"
+            )));
+        }
+        if id == "." || id == ".." {
+            return Err(Failed::new(format!(
+                "invalid container ID {id:?}: it names a folder"
             )));
         }
         Ok(self.0.join(id))

@@ -1,12 +1,12 @@
 //! What only the parent may set on the first process, between its making and its start.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use kakoi_sys::bpf::{Access, DeviceKind, DeviceRule, guard_devices};
 use serde_json::Value;
 
-use super::CreateError;
+use super::{CreateError, Stdio};
 use crate::cgroup::Cgroup;
 use crate::prepare::Leftover;
 
@@ -25,6 +25,16 @@ pub(super) fn finish(pid: i32, left: &Leftover, cgroup: &Cgroup) -> Result<(), C
                 source,
             }
         })?;
+    }
+    if left.new_network {
+        raise_loopback(pid).map_err(|source| CreateError::Child {
+            what: "the loopback interface".to_owned(),
+            source,
+        })?;
+    }
+    if left.no_oom_kill {
+        let resources = serde_json::json!({"memory": {"disableOOMKiller": true}});
+        cgroup.update_oci(&resources).map_err(CreateError::Cgroup)?;
     }
     guard(&left.device_rules, cgroup)
 }
@@ -99,6 +109,53 @@ fn rule(device: &Value) -> Option<DeviceRule> {
     })
 }
 
+/// A program that is not root must be able to open its own `/proc/self/fd/1`: pipes and sockets become its user's.
+pub(super) fn own_streams(stdio: &Stdio, (uid, gid): (u32, u32)) -> Result<(), CreateError> {
+    use nix::errno::Errno;
+    use nix::sys::stat::SFlag;
+    let streams = match stdio {
+        Stdio::Inherit => [0, 1, 2],
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()],
+        Stdio::Console(_) => return Ok(()),
+    };
+    let failed = |errno: Errno| CreateError::Child {
+        what: "the standard streams".to_owned(),
+        source: errno.into(),
+    };
+    for fd in streams {
+        let known = match nix::sys::stat::fstat(fd) {
+            Err(Errno::EBADF) => continue,
+            answer => answer.map_err(failed)?,
+        };
+        let kind = SFlag::from_bits_truncate(known.st_mode & SFlag::S_IFMT.bits());
+        if ![SFlag::S_IFIFO, SFlag::S_IFSOCK].contains(&kind) || (known.st_uid, known.st_gid) == (uid, gid) {
+            continue;
+        }
+        match nix::unistd::fchown(fd, Some(uid.into()), Some(gid.into())) {
+            Ok(()) | Err(Errno::EPERM | Errno::EINVAL | Errno::EROFS) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Enters the new network namespace for one call. libcontainer leaves its only interface down.
+fn raise_loopback(pid: i32) -> std::io::Result<()> {
+    use kakoi_sys::namespace::{Kind, join};
+    let io = |error: kakoi_sys::CallError| super::io(&error);
+    let own = fs::File::open("/proc/self/ns/net")?;
+    let theirs = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    join(theirs.as_fd(), Kind::Net).map_err(io)?;
+    let raised = kakoi_sys::network::raise_loopback().map_err(io);
+    // Back in any case: this process goes on to serve its own side.
+    join(own.as_fd(), Kind::Net).map_err(io)?;
+    raised
+}
+
 /// Sets policy and parameters (config.md, `process.scheduler`).
 fn schedule(pid: i32, scheduler: &Value) -> Result<(), CreateError> {
     let refuse = |what: String| CreateError::Child {
@@ -110,6 +167,34 @@ fn schedule(pid: i32, scheduler: &Value) -> Result<(), CreateError> {
         what: "the scheduler".to_owned(),
         source: super::io(&error),
     })
+}
+
+/// `SCHED_DEADLINE` (sched.h).
+const DEADLINE: u32 = 6;
+
+/// The kernel answers every mistake with EINVAL; these say which it was (sched(7), "SCHED_DEADLINE").
+fn deadline(given: &Value, wanted: &kakoi_sys::system::Scheduling) -> Result<(), String> {
+    let refuse = |what: String| Err(format!("sched_setattr: `SCHED_DEADLINE` {what}"));
+    if given["runtime"].is_null() {
+        return refuse("requires `runtime`".to_owned());
+    }
+    if given["deadline"].is_null() {
+        return refuse("requires `deadline`".to_owned());
+    }
+    let (runtime, deadline, period) = (wanted.runtime, wanted.deadline, wanted.period);
+    if runtime == 0 {
+        return refuse("runtime must be greater than 0".to_owned());
+    }
+    if runtime > deadline {
+        return refuse(format!("runtime ({runtime}) must be <= deadline ({deadline})"));
+    }
+    if period != 0 && deadline > period {
+        return refuse(format!("deadline ({deadline}) must be <= period ({period})"));
+    }
+    if !(1024..1 << 63).contains(&runtime) {
+        return refuse(format!("runtime {runtime} must be between 1024 and 2^63"));
+    }
+    Ok(())
 }
 
 fn scheduling(scheduler: &Value) -> Result<kakoi_sys::system::Scheduling, String> {
@@ -153,8 +238,8 @@ fn scheduling(scheduler: &Value) -> Result<kakoi_sys::system::Scheduling, String
         deadline: number("deadline"),
         period: number("period"),
     };
-    if policy == 6 && !(scheduling.runtime > 0 && scheduling.runtime <= scheduling.deadline) {
-        return Err("SCHED_DEADLINE needs 0 < runtime <= deadline".to_owned());
+    if policy == DEADLINE {
+        deadline(scheduler, &scheduling)?;
     }
     Ok(scheduling)
 }

@@ -29,6 +29,8 @@ pub(super) struct Prepared<'a> {
     pub options: Options,
     /// Open for the hook process until the container is built.
     pub held: Vec<OwnedFd>,
+    /// The first process's user and group as the host counts them.
+    pub owner: (u32, u32),
 }
 
 pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
@@ -88,6 +90,12 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         container_hooks: left.hooks.create_container.clone(),
         state: state.clone(),
     };
+    let mut owner = (confinement.identity.uid, confinement.identity.gid);
+    if has_namespace(&spec, "user") {
+        owner.0 = trees::outside(&spec["linux"]["uidMappings"], owner.0.into());
+        owner.1 = trees::outside(&spec["linux"]["gidMappings"], owner.1.into());
+        held.extend(trees::container_namespace(&mut spec["linux"])?);
+    }
     write_stage(state_dir, &mut spec, stage)?;
     write(&state_dir.join("bundle"), "config.json", &spec)?;
     Ok(Prepared {
@@ -102,6 +110,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         preserve_fds,
         options,
         held,
+        owner,
     })
 }
 

@@ -58,6 +58,34 @@ fn inheritable(fd: OwnedFd, lowest: i32) -> kakoi_sys::Result<OwnedFd> {
 
 /// A user namespace with the mount's own mappings, or with the container's.
 fn namespace(idmap: &IdMap, linux: &Value, what: &impl Fn() -> String) -> Result<OwnedFd, CreateError> {
+    let (uids, gids) = maps(idmap, linux);
+    hold_namespace(&uids, &gids, what)
+}
+
+/// A container with more than one mapping: libcontainer would call newuidmap(1), which knows nothing of root's ids. It joins ours.
+pub(super) fn container_namespace(linux: &mut Value) -> Result<Option<OwnedFd>, CreateError> {
+    let count = |field: &str| linux[field].as_array().map_or(0, Vec::len);
+    if count("uidMappings").max(count("gidMappings")) < 2 || !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let idmap = IdMap {
+        recursive: false,
+        uids: vec![],
+        gids: vec![],
+    };
+    let (uids, gids) = maps(&idmap, linux);
+    let namespace = hold_namespace(&uids, &gids, &|| "the user namespace".to_owned())?;
+    let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    for entry in linux["namespaces"].as_array_mut().into_iter().flatten() {
+        if entry["type"] == "user" {
+            entry["path"] = path.clone().into();
+        }
+    }
+    Ok(Some(namespace))
+}
+
+/// Lines for `uid_map` and `gid_map`.
+fn maps(idmap: &IdMap, linux: &Value) -> (String, String) {
     let lines = |own: &[(u32, u32, u32)], field: &str| -> String {
         let own = own.iter().copied();
         let containers = linux[field].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -81,10 +109,14 @@ fn namespace(idmap: &IdMap, linux: &Value, what: &impl Fn() -> String) -> Result
             containers.map(line).collect()
         }
     };
-    let (uids, gids) = (
+    (
         lines(&idmap.uids, "uidMappings"),
         lines(&idmap.gids, "gidMappings"),
-    );
+    )
+}
+
+/// Makes a user namespace with these maps and holds it.
+fn hold_namespace(uids: &str, gids: &str, what: &impl Fn() -> String) -> Result<OwnedFd, CreateError> {
     let (waiting, release) = kakoi_sys::descriptors::pipe().map_err(failed(what()))?;
     match fork_with(CloneFlags::NEW_USER, None).map_err(failed(what()))? {
         Forked::Child => {
@@ -95,7 +127,7 @@ fn namespace(idmap: &IdMap, linux: &Value, what: &impl Fn() -> String) -> Result
         }
         Forked::Parent { pid, pidfd } => {
             drop(waiting);
-            let opened = open_namespace(pid.as_raw(), &uids, &gids);
+            let opened = open_namespace(pid.as_raw(), uids, gids);
             drop(release);
             kakoi_sys::process::wait_pidfd(pidfd.as_fd(), true).map_err(failed(what()))?;
             opened.map_err(|source| CreateError::Child { what: what(), source })
@@ -172,7 +204,7 @@ pub(super) fn nodes(devices: &mut [Value], linux: &Value, lowest: i32) -> Result
 }
 
 /// The id outside of an id inside.
-fn outside(mappings: &Value, inside: u64) -> u32 {
+pub(super) fn outside(mappings: &Value, inside: u64) -> u32 {
     let list = mappings.as_array().map(Vec::as_slice).unwrap_or_default();
     let found = list.iter().find_map(|entry| {
         let number = |name: &str| entry[name].as_u64();
