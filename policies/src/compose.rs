@@ -11,7 +11,9 @@ use crate::capability::{Capability, CapabilityWord};
 use crate::confinement::{DeviceAccess, Loss, NetworkMode, UserNamespace};
 use crate::decode::parse;
 use crate::diagnostics::{Diagnostic, Diagnostics, Origin, at_origin};
-use crate::model::{DeviceEntry, DeviceSubject, Limit, PathList, Policy, Ports, Rules, Sited};
+use crate::model::{
+    DeviceEntry, DeviceSubject, Enforce, Limit, PathEntry, PathList, Policy, Ports, Rules, Sited,
+};
 use crate::request::{HostNamespace, MountRequest, Requests};
 use crate::shipped;
 
@@ -435,7 +437,28 @@ impl Composed {
         for mount in &asked.mounts {
             self.mounts_asked
                 .push(Sited::new(mount.clone(), flag("--volume")));
+            self.grant_mount(mount);
         }
+    }
+
+    /// A mount that a person asks for may be used as it was asked for: without the rights below it, `-v data:/data` would give a folder that
+    /// nothing can be written to. The root is never granted in this way, and where files are unconfined there is nothing to grant.
+    fn grant_mount(&mut self, mount: &MountRequest) {
+        let files = &mut self.rules.files;
+        if files.unconfined.is_some() || mount.target == "/" {
+            return;
+        }
+        let entry = PathEntry {
+            path: mount.target.clone(),
+            optional: false,
+            // Whether a kernel without landlock will do is the policy's own say, in its own entries.
+            enforce: Enforce::BestEffort,
+            origin: Origin::flag("--volume"),
+        };
+        if !mount.read_only {
+            files.write.push(entry.clone());
+        }
+        files.read.push(entry);
     }
 
     fn request_limits(&mut self, asked: &Requests) {

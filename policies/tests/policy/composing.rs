@@ -220,6 +220,34 @@ fn bind(source: &str, read_only: bool) -> Requests {
 }
 
 #[test]
+fn a_mount_that_is_asked_for_may_be_used_as_asked() {
+    use kakoi_policy::explain::Verdict;
+    use kakoi_policy::{Question, explain};
+    let verdict = |policy: &kakoi_policy::Composed, path: &str| {
+        explain(policy, &Question::Write(path.to_owned())).verdict
+    };
+    let strict = shipped("strict");
+    assert_eq!(verdict(&strict, "/x/f"), Verdict::Denied);
+    let writable = strict.clone().request(&bind("/srv/data", false));
+    assert_eq!(verdict(&writable, "/x/f"), Verdict::Allowed);
+    assert_eq!(verdict(&writable, "/y"), Verdict::Denied);
+    let read_only = strict.clone().request(&bind("/srv/data", true));
+    assert_eq!(verdict(&read_only, "/x/f"), Verdict::Denied);
+    let mut over_root = bind("/srv/data", false);
+    over_root.mounts[0].target = "/".to_owned();
+    assert_eq!(
+        verdict(&strict.request(&over_root), "/etc/passwd"),
+        Verdict::Denied
+    );
+    // Where a policy leaves files alone, a mount must not begin to confine them.
+    let open = shipped("docker-default").request(&bind("/srv/data", false));
+    assert_eq!(
+        compiled(&open).landlock,
+        compiled(&shipped("docker-default")).landlock
+    );
+}
+
+#[test]
 fn the_built_in_ceiling_lets_docker_users_work_and_nobody_out() {
     let ceiling = Ceiling::built_in();
     assert_eq!(ceiling.default_policy.as_deref(), Some("strict"));
