@@ -77,8 +77,10 @@ pub fn binary_size(bytes: f64) -> String {
     sized(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)
 }
 
-fn sized(mut amount: f64, step: f64, units: &[&str], digits: i32) -> String {
+fn sized(amount: f64, step: f64, units: &[&str], digits: i32) -> String {
     let mut unit = 0;
+    // The sum of no numbers is minus zero.
+    let mut amount = if amount == 0.0 { 0.0 } else { amount };
     while amount >= step && unit + 1 < units.len() {
         amount /= step;
         unit += 1;
@@ -202,6 +204,7 @@ mod tests {
     fn sizes_are_docker_s() {
         for (bytes, expected) in [
             (0.0, "0B"),
+            (-0.0, "0B"),
             (999.0, "999B"),
             (1000.0, "1kB"),
             (4_860_000.0, "4.86MB"),

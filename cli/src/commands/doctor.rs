@@ -15,19 +15,19 @@ pub struct Arguments {
     format: String,
 }
 
-/// Shows the findings; the exit status is 1 where anything is missing or degraded.
+/// Shows the findings; the exit status is 1 where anything is missing.
 pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     let raw = client.get(Target::new("/doctor")).await?;
     let doctor: Doctor = serde_json::from_value(raw.clone()).map_err(|cause| ClientError::Json {
         request: "doctor".to_owned(),
         cause,
     })?;
-    let is_well = doctor.findings.iter().all(|finding| finding.status == "ok");
+    let is_whole = doctor.findings.iter().all(|finding| finding.status != "missing");
     match arguments.format.as_str() {
         "json" => output::print(&pretty(&raw)?)?,
         _ => output::print(&spoken(&doctor.findings))?,
     }
-    Ok(u8::from(!is_well))
+    Ok(u8::from(!is_whole))
 }
 
 fn spoken(findings: &[Finding]) -> String {
@@ -43,7 +43,7 @@ fn spoken(findings: &[Finding]) -> String {
     let mut page = table::align(&rows);
     for finding in findings.iter().filter(|finding| finding.status != "ok") {
         page.push_str(&format!(
-            "\n{} is {}.\n",
+            "\n{}: {}\n",
             text::cell(&finding.name),
             text::cell(&finding.status)
         ));
