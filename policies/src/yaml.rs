@@ -217,6 +217,15 @@ impl Reader {
                     self.dead = true;
                     return;
                 }
+                // An escape (`"\e"`) brings in what the text itself must not hold; names and paths end up in logs and on terminals.
+                if text
+                    .chars()
+                    .any(|c| c.is_control() || crate::diagnostics::is_bidi(c))
+                {
+                    report
+                        .error(span, "a control or text-direction character in a value")
+                        .help("no value of the language holds line breaks or control characters");
+                }
                 let plain = matches!(style, ScalarStyle::Plain);
                 self.place(
                     Node {
