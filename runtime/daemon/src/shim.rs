@@ -82,7 +82,15 @@ pub fn bind(run_dir: &Path) -> Result<UnixListener, ShimError> {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(ShimError::Talk(cause)),
         _ => {}
     }
-    UnixListener::bind(&path).map_err(ShimError::Talk)
+    let folder = File::open(run_dir).map_err(ShimError::Talk)?;
+    UnixListener::bind(short_path(&folder)).map_err(ShimError::Talk)
+}
+
+/// The control socket's path through its open folder: a run folder and a container's id together easily have more than the 107 bytes that
+/// fit into a socket's address (unix(7)).
+fn short_path(run_dir: &File) -> PathBuf {
+    let fd = std::os::fd::AsRawFd::as_raw_fd(run_dir);
+    PathBuf::from(format!("/proc/self/fd/{fd}/shim.sock"))
 }
 
 /// Spawns a shim and waits until its app runs, or does not.
@@ -248,7 +256,8 @@ impl Watch {
 }
 
 async fn send(run_dir: &Path, request: &Request) -> Result<UnixStream, ShimError> {
-    let mut stream = UnixStream::connect(run_dir.join("shim.sock"))
+    let folder = File::open(run_dir).map_err(ShimError::Talk)?;
+    let mut stream = UnixStream::connect(short_path(&folder))
         .await
         .map_err(ShimError::Talk)?;
     let mut line = serde_json::to_vec(request).expect("a request is plain data");
