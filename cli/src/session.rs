@@ -166,7 +166,12 @@ impl Prepared<'_> {
             () = send(input, session.sends_input, session.has_terminal, session.keys.clone()) => Ok(End::Detached),
             left = attend(&session, signals, &has_begun) => left,
         };
+        let was_raw = raw.is_some();
         drop(raw);
+        if was_raw && matches!(outcome, Ok(End::Detached)) {
+            // The container's prompt stands on this line.
+            crate::output::complain("");
+        }
         match outcome {
             Err(SessionError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Err(Failure::silent(OUTPUT_CLOSED))

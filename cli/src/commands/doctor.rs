@@ -34,11 +34,13 @@ fn spoken(findings: &[Finding]) -> String {
     let titles = ["WHAT", "STATE", "FOUND"].map(str::to_owned).to_vec();
     let mut rows = vec![titles];
     for finding in findings {
-        rows.push(vec![
-            finding.name.clone(),
-            finding.status.clone(),
-            finding.found.clone(),
-        ]);
+        // What is well has nothing to cost: some findings say there what was found.
+        let found = if finding.found.is_empty() && finding.status == "ok" {
+            &finding.cost
+        } else {
+            &finding.found
+        };
+        rows.push(vec![finding.name.clone(), finding.status.clone(), found.clone()]);
     }
     let mut page = table::align(&rows);
     for finding in findings.iter().filter(|finding| finding.status != "ok") {
