@@ -56,6 +56,7 @@ pub fn prepare(paths: &Paths) -> Result<Locks, HostError> {
         paths.root.join("containers"),
         paths.root.join("volumes"),
         paths.run.join("containers"),
+        paths.run.join("records"),
     ] {
         // Folders of a user namespace's container are reached by its mapped root: search permission, no more.
         make_folder(&folder, 0o711)?;

@@ -130,7 +130,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     let mut hang_up = on_signal(SignalKind::hangup()).map_err(Failure::Serve)?;
     let mut terminate = on_signal(SignalKind::terminate()).map_err(Failure::Serve)?;
     let mut interrupt = on_signal(SignalKind::interrupt()).map_err(Failure::Serve)?;
-    let (store, kept) = Store::open(&paths.root, &paths.run.join("containers"))?;
+    let (store, kept) = Store::open(&paths.root, &paths.run.join("records"))?;
     let engine = Arc::new(Engine {
         images: Arc::new(ImageStore::open(&paths.root)?),
         facts: kakoi_confine::probe()?,

@@ -1,18 +1,18 @@
 //! The daemon's side of the shim: spawning it, cleaning up after it, talking to it.
 //!
 //! Knows the words of [`kakoi_container::frames`] and nothing of what a container is for. Invariant: a shim inherits no environment and no
-//! descriptor beyond its control socket (standard input), the pipe of its first answer (standard output) and a file for what it may
-//! have to say (standard error).
+//! descriptor beyond its control socket (standard input), the pipe of its first answer and a file for what it may have to say (standard error).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use kakoi_container::frames::{Event, Exit, FailureKind, LINE_BYTES_MAX, Ready, Reply, Request};
+use kakoi_sys::descriptors::set_close_on_exec;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -107,22 +107,22 @@ pub async fn run(
     let events = watch(run_dir).await?;
     let (reader, writer) = io::pipe().map_err(spawn)?;
     let trouble = run_dir.join("shim.err");
-    let child = {
+    let child = spawn_with(writer.into(), |fd| {
         let stderr = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(true)
             .mode(0o600)
-            .open(&trouble)
-            .map_err(spawn)?;
+            .open(&trouble)?;
         shim_command(program, state_dir, "run")
-            .args(["--ready-fd", "1"])
+            .arg("--ready-fd")
+            .arg(fd.to_string())
             .stdin(OwnedFd::from(listener))
-            .stdout(OwnedFd::from(writer))
+            .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
-            .map_err(spawn)?
-    };
+    })
+    .map_err(spawn)?;
     match first_word(reader).await? {
         Some(Ready::Ready { pid }) => Ok(Running { pid, child, events }),
         Some(Ready::Failed { kind, message }) => {
@@ -134,6 +134,18 @@ pub async fn run(
             Err(ShimError::Silent { said: tail(&trouble) })
         }
     }
+}
+
+/// Spawns a process that inherits one descriptor. Every process is spawned by the one thread of the event loop, so no other one can inherit it
+/// in the moment in which it may be.
+fn spawn_with(fd: OwnedFd, spawn: impl FnOnce(i32) -> io::Result<Child>) -> io::Result<Child> {
+    let inheritable = |on: bool| {
+        set_close_on_exec(fd.as_fd(), !on).map_err(|error| io::Error::from_raw_os_error(error.errno as i32))
+    };
+    inheritable(true)?;
+    let child = spawn(fd.as_raw_fd());
+    inheritable(false)?;
+    child
 }
 
 fn shim_command(program: &Path, state_dir: &Path, verb: &str) -> Command {

@@ -120,7 +120,7 @@ async fn take_away(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bo
     }
     let state_dir = engine.paths.state_dir(&record.id);
     let run_dir = engine.paths.run_dir(&record.id);
-    remove_folders(engine, &state_dir, &run_dir, is_ephemeral).await?;
+    remove_folders(engine, &state_dir, &run_dir).await?;
     if volumes {
         engine.volumes.remove_anonymous(engine, &record).await;
     }
@@ -129,20 +129,11 @@ async fn take_away(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bo
         .delete(&record)
         .await
         .map_err(|cause| Refusal::failed("the removal cannot be recorded", cause))?;
-    if is_ephemeral {
-        remove_tree(&run_dir)
-            .map_err(|cause| Refusal::failed("removing the run-time folder failed", cause))?;
-    }
     Ok(())
 }
 
-/// Removes a container's folders; the run-time one only up to the record that lies in it.
-async fn remove_folders(
-    engine: &Arc<Engine>,
-    state_dir: &Path,
-    run_dir: &Path,
-    keep_run: bool,
-) -> Answer<()> {
+/// Removes a container's folders.
+async fn remove_folders(engine: &Arc<Engine>, state_dir: &Path, run_dir: &Path) -> Answer<()> {
     let has_leftovers = run_dir.join("runtime").exists();
     if has_leftovers && state_dir.join("plan.json").exists() {
         shim::clean(&engine.paths.shim, state_dir)
@@ -152,7 +143,7 @@ async fn remove_folders(
     let (state, run) = (state_dir.to_owned(), run_dir.to_owned());
     let removed = tokio::task::spawn_blocking(move || {
         remove_tree(&state)?;
-        if keep_run { Ok(()) } else { remove_tree(&run) }
+        remove_tree(&run)
     });
     match removed.await {
         Ok(Ok(())) => Ok(()),

@@ -1,7 +1,7 @@
 //! What the daemon remembers.
 //!
 //! Two places. Containers live in a redb file below the root, each commit synced, so that neither `kill -9` nor a power cut takes one
-//! away. A container that removes itself when it ends is gone after a reboot by definition; its record is a file in its run-time folder
+//! away. A container that removes itself when it ends is gone after a reboot by definition; its record is a file in the run-time folder
 //! (memory), which outlives the daemon and costs no write to flash.
 
 pub mod record;

@@ -21,9 +21,6 @@ const QUEUE_MAX: usize = 1024;
 /// Changes that share one sync.
 const BATCH_MAX: usize = 64;
 
-/// The name of an ephemeral container's record in its run-time folder.
-const EPHEMERAL: &str = "record.json";
-
 /// A record that could not be kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -76,7 +73,7 @@ struct Change {
 #[derive(Debug)]
 pub struct Store {
     writer: mpsc::Sender<Change>,
-    run_dir: PathBuf,
+    records_dir: PathBuf,
 }
 
 /// What was kept.
@@ -89,11 +86,11 @@ pub struct Kept {
 }
 
 impl Store {
-    /// Opens the records of `root`, and reads them with the ephemeral ones below `run_dir` (`<run>/containers`).
+    /// Opens the records of `root`, and reads them with the ephemeral ones in `records_dir` (`<run>/records`).
     ///
     /// # Errors
     /// The file cannot be opened, is damaged, or another process has it open.
-    pub fn open(root: &Path, run_dir: &Path) -> Result<(Self, Kept), StoreError> {
+    pub fn open(root: &Path, records_dir: &Path) -> Result<(Self, Kept), StoreError> {
         let path = root.join("state.redb");
         let open = |cause: redb::Error| StoreError::Open {
             path: path.clone(),
@@ -104,7 +101,7 @@ impl Store {
             .create(&path)
             .map_err(|cause| open(cause.into()))?;
         let mut kept = read_all(&database)?;
-        for record in read_ephemeral(run_dir) {
+        for record in read_ephemeral(records_dir) {
             if !kept.containers.iter().any(|other| other.id == record.id) {
                 kept.containers.push(record);
             }
@@ -118,7 +115,7 @@ impl Store {
         Ok((
             Self {
                 writer,
-                run_dir: run_dir.to_owned(),
+                records_dir: records_dir.to_owned(),
             },
             kept,
         ))
@@ -136,7 +133,7 @@ impl Store {
     /// Forgets a container.
     pub async fn delete(&self, record: &Record) -> Result<(), StoreError> {
         if record.host_config.auto_remove {
-            let path = self.run_dir.join(&record.id).join(EPHEMERAL);
+            let path = self.ephemeral(&record.id);
             return match std::fs::remove_file(&path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     Err(StoreError::Ephemeral { path, cause })
@@ -158,10 +155,13 @@ impl Store {
         self.change(VOLUMES, name, None).await
     }
 
+    fn ephemeral(&self, id: &str) -> PathBuf {
+        self.records_dir.join(format!("{id}.json"))
+    }
+
     fn put_ephemeral(&self, id: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let folder = self.run_dir.join(id);
-        let path = folder.join(EPHEMERAL);
-        let aside = folder.join("record.json.new");
+        let path = self.ephemeral(id);
+        let aside = self.records_dir.join(format!("{id}.new"));
         std::fs::write(&aside, bytes)
             .and_then(|()| std::fs::rename(&aside, &path))
             .map_err(|cause| StoreError::Ephemeral { path, cause })
@@ -263,16 +263,23 @@ fn each<T: serde::de::DeserializeOwned>(
     Ok(())
 }
 
-/// Ephemeral records. One that cannot be read was never confirmed to a client; its folder is swept with those of half-made containers.
-fn read_ephemeral(run_dir: &Path) -> Vec<Record> {
-    let Ok(folders) = std::fs::read_dir(run_dir) else {
+/// Ephemeral records. One that is not whole was never confirmed to a client: it goes.
+fn read_ephemeral(records_dir: &Path) -> Vec<Record> {
+    let Ok(files) = std::fs::read_dir(records_dir) else {
         return Vec::new();
     };
-    folders
-        .filter_map(|folder| {
-            let bytes = std::fs::read(folder.ok()?.path().join(EPHEMERAL)).ok()?;
-            let record: Record = serde_json::from_slice(&bytes).ok()?;
-            (record.format == RECORD_FORMAT).then_some(record)
+    files
+        .filter_map(|file| {
+            let path = file.ok()?.path();
+            let bytes = std::fs::read(&path).ok()?;
+            let record = serde_json::from_slice(&bytes)
+                .ok()
+                .filter(|record: &Record| record.format == RECORD_FORMAT);
+            if record.is_none() {
+                tracing::warn!(path = %path.display(), "ignoring and removing a file that is no record");
+                std::fs::remove_file(&path).ok();
+            }
+            record
         })
         .collect()
 }
