@@ -264,8 +264,10 @@ fn open_sources(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>,
     Ok(sources)
 }
 
-/// Unmounts what [`assemble`] mounted and the layers mapped for it. The rest goes with the shim's mount namespace.
-pub fn disassemble(plan: &RunPlan) -> Result<(), RootfsError> {
+/// Unmounts what [`assemble`] mounted and the layers mapped for it; the rest goes with the shim's mount namespace. The descriptors that it
+/// returns keep the file systems from being torn down: overlayfs then writes back the whole disk below it, which takes longer than the
+/// container's life may have. Close them when nobody waits any more.
+pub fn disassemble(plan: &RunPlan) -> Result<Vec<OwnedFd>, RootfsError> {
     let run_dir = &plan.run_dir;
     let mut folders = vec![run_dir.join("rootfs")];
     if has_user_namespace(plan) {
@@ -279,14 +281,18 @@ pub fn disassemble(plan: &RunPlan) -> Result<(), RootfsError> {
         folders.extend(entries.flatten().map(|entry| entry.path()));
     }
     let mut outcome = Ok(());
+    let mut held = Vec::new();
     for path in folders {
+        if let Ok(folder) = open_start(&path) {
+            held.push(folder);
+        }
         match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             // Nothing is mounted or nothing is there.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(source) => outcome = Err(RootfsError::Bind { path, source }),
         }
     }
-    outcome
+    outcome.map(|()| held)
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), RootfsError> {
@@ -364,7 +370,8 @@ fn overlay(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
         }
         lower.push_str(&name);
     }
-    let options = format!("lowerdir={lower},upperdir=u,workdir=w");
+    // Without an index a container can be started again while the kernel still writes back what its last mount left.
+    let options = format!("lowerdir={lower},upperdir=u,workdir=w,index=off");
     in_folder(&links, || {
         mount(
             Some("overlay"),

@@ -156,8 +156,10 @@ pub fn run(plan_path: &Path, ready_fd: i32) -> Result<(), SuperviseError> {
 
 fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
     let plan = read_plan(plan_path)?;
-    let listener = set_up_process(&plan)?;
+    set_up_process(&plan)?;
+    // Before the socket: a second shim must not take the first one's away.
     let _lock = lock(&plan.run_dir)?;
+    let listener = take_listener(&plan.run_dir)?;
     let signals = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
     let signals = kakoi_sys::event::signal_descriptor(&signals).map_err(sys("open a signal descriptor"))?;
     let log = match log::Log::open(&plan.state_dir, &plan.log) {
@@ -193,10 +195,11 @@ fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
         lost: false,
     };
     finish::record(&plan, &exit)?;
-    let cleaned = finish::remove(&plan);
+    let (cleaned, held) = finish::remove(&plan);
     supervisor
         .say_farewell(Some(&Event::Exited(exit)))
         .map_err(call("tell of the end"))?;
+    drop(held);
     cleaned
 }
 
@@ -230,7 +233,7 @@ fn fail_start(
         lost: false,
     };
     finish::record(plan, &exit)?;
-    let cleaned = finish::remove(plan);
+    let (cleaned, held) = finish::remove(plan);
     tell(
         ready,
         &Ready::Failed {
@@ -243,6 +246,7 @@ fn fail_start(
             .say_farewell(Some(&Event::Exited(exit)))
             .map_err(call("tell of the end"))?;
     }
+    drop(held);
     cleaned
 }
 
@@ -256,7 +260,7 @@ fn tell(ready: &mut File, word: &Ready) {
 
 /// Makes a process of its own out of what the daemon started: its own session, the reaper of its descendants, no descriptor but the
 /// standard ones, no group and no variable that a container could inherit.
-fn set_up_process(plan: &RunPlan) -> Result<UnixListener, SuperviseError> {
+fn set_up_process(plan: &RunPlan) -> Result<(), SuperviseError> {
     if nix::unistd::getsid(None).ok() != Some(nix::unistd::getpid()) {
         // Fails only for a leader of a process group, which is started by hand from a shell and stays in its session.
         if let Err(errno) = nix::unistd::setsid() {
@@ -280,8 +284,7 @@ fn set_up_process(plan: &RunPlan) -> Result<UnixListener, SuperviseError> {
             act: "make folder",
             path: plan.run_dir.clone(),
             source,
-        })?;
-    take_listener(&plan.run_dir)
+        })
 }
 
 /// The daemon hands over the listening socket as standard input; a shim started by hand makes its own. Either way standard input is `/dev/null` afterwards.

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::{SuperviseError, clock, lock, read_plan};
@@ -34,13 +35,20 @@ pub(super) fn record(plan: &RunPlan, exit: &Exit) -> Result<(), SuperviseError> 
 }
 
 /// Removes everything of the container that lives in the kernel and in its run-time folder. Goes on after a failure and reports the first one.
-pub(super) fn remove(plan: &RunPlan) -> Result<(), SuperviseError> {
+/// The descriptors are for [`rootfs::disassemble`]'s reason to be closed last.
+pub(super) fn remove(plan: &RunPlan) -> (Result<(), SuperviseError>, Vec<OwnedFd>) {
     let killed = super::control::remove(plan);
-    let unmounted = rootfs::disassemble(plan).map_err(|error| SuperviseError::Cgroup {
-        message: crate::executor::chain(&error),
-    });
+    let (unmounted, held) = match rootfs::disassemble(plan) {
+        Ok(held) => (Ok(()), held),
+        Err(error) => (
+            Err(SuperviseError::Cgroup {
+                message: crate::executor::chain(&error),
+            }),
+            Vec::new(),
+        ),
+    };
     let removed = remove_folder(&plan.run_dir);
-    killed.and(unmounted).and(removed)
+    (killed.and(unmounted).and(removed), held)
 }
 
 fn remove_folder(path: &Path) -> Result<(), SuperviseError> {
