@@ -61,6 +61,8 @@ pub struct Composed {
     pub(crate) capabilities_denied: BTreeMap<Capability, Origin>,
     pub(crate) privileged: Option<Origin>,
     pub(crate) host_namespaces: Vec<Sited<HostNamespace>>,
+    /// A Docker seccomp profile that narrows the system calls further.
+    pub(crate) seccomp_profile: Option<String>,
     pub(crate) mounts_asked: Vec<Sited<MountRequest>>,
     /// What the ceiling took away, where it says `on_excess: trim`.
     pub(crate) trimmed: Vec<Loss>,
@@ -84,6 +86,7 @@ pub fn compose(policy: &Policy, resolver: &dyn Resolver) -> Result<Composed, Dia
         capabilities_denied: BTreeMap::new(),
         privileged: None,
         host_namespaces: Vec::new(),
+        seccomp_profile: None,
         mounts_asked: Vec::new(),
         trimmed: Vec::new(),
         rules,
@@ -345,6 +348,9 @@ impl Composed {
         if asked.seccomp_unconfined {
             self.rules.calls.unconfined = Some(Origin::flag("--security-opt seccomp=unconfined"));
         }
+        if asked.seccomp_profile.is_some() {
+            self.seccomp_profile.clone_from(&asked.seccomp_profile);
+        }
         if asked.system_paths_unconfined {
             let origin = Origin::flag("--security-opt systempaths=unconfined");
             self.rules.process.masked_paths = Some(PathList::None(origin.clone()));
@@ -479,7 +485,9 @@ impl Composed {
 
     /// SHA-256 over the composed rules in their canonical text, so that comments, order of fields and the way to a rule do not count.
     pub fn sha256(&self) -> String {
-        let digest = Sha256::digest(crate::render::canonical(self).as_bytes());
+        let mut text = crate::render::canonical(self);
+        text.extend(self.seccomp_profile.as_deref());
+        let digest = Sha256::digest(text.as_bytes());
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

@@ -27,6 +27,7 @@ pub mod confinement;
 mod constants;
 mod decode;
 pub mod diagnostics;
+pub mod docker_profile;
 pub mod explain;
 pub mod kernel;
 pub mod model;

@@ -26,6 +26,8 @@ pub struct Requests {
     pub no_new_privileges: Option<bool>,
     /// `--security-opt seccomp=unconfined`.
     pub seccomp_unconfined: bool,
+    /// `--security-opt seccomp=FILE`: the text of a Docker seccomp profile, which narrows what the policy allows.
+    pub seccomp_profile: Option<String>,
     /// `--security-opt systempaths=unconfined`.
     pub system_paths_unconfined: bool,
     /// `--umask`.
@@ -63,6 +65,7 @@ impl Requests {
             read_only_root: None,
             no_new_privileges: None,
             seccomp_unconfined: false,
+            seccomp_profile: None,
             system_paths_unconfined: false,
             umask: None,
             network: None,

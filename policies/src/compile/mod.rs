@@ -14,6 +14,7 @@ use crate::bpf::AssembleError;
 use crate::compose::Composed;
 use crate::confinement::{CONFINEMENT_FORMAT, Confinement, Identity, Loss, PolicyIdentity, Seccomp};
 use crate::diagnostics::Origin;
+use crate::docker_profile::{self, ProfileError};
 use crate::kernel::KernelFacts;
 use crate::model::Enforce;
 
@@ -48,6 +49,13 @@ pub enum CompileError {
         /// The policy's name.
         policy: String,
     },
+    /// A Docker seccomp profile that was asked for cannot be used.
+    #[error("use the seccomp profile given with --security-opt")]
+    Profile {
+        /// Why.
+        #[source]
+        source: ProfileError,
+    },
     /// The filters could not be built.
     #[error("build the system call filters of policy `{policy}`")]
     Filters {
@@ -78,7 +86,7 @@ pub fn compile(
 ) -> Result<Confinement, CompileError> {
     let mut losses = policy.trimmed.clone();
     let plan = plan::plan(policy);
-    let seccomp = seccomp_of(policy, &plan, facts, &mut losses)?;
+    let seccomp = narrowed(seccomp_of(policy, &plan, facts, &mut losses)?, policy, facts)?;
     let landlock = landlock::compile(policy, &plan, facts, &mut losses)?;
     let limits = rest::limits(policy);
     Ok(Confinement {
@@ -145,4 +153,20 @@ fn seccomp_of(
             policy: policy.name.clone(),
             source,
         })
+}
+
+/// Adds the filter of a Docker profile. It is loaded last, because it need not allow the loading of another.
+fn narrowed(seccomp: Seccomp, policy: &Composed, facts: &KernelFacts) -> Result<Seccomp, CompileError> {
+    let Some(text) = &policy.seccomp_profile else {
+        return Ok(seccomp);
+    };
+    let held = policy.capabilities.keys().fold(0, |set, c| set | c.bit());
+    let added =
+        docker_profile::filters(text, held, facts).map_err(|source| CompileError::Profile { source })?;
+    let mut filters = match seccomp {
+        Seccomp::Unconfined => Vec::new(),
+        Seccomp::Filters(filters) => filters,
+    };
+    filters.extend(added);
+    Ok(Seccomp::Filters(filters))
 }

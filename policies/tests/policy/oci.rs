@@ -299,3 +299,67 @@ fn documents_that_cannot_be_meant_are_refused() {
         std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("at most 4096"))
     );
 }
+
+#[test]
+fn a_docker_profile_narrows_and_never_widens() {
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+        "syscalls": [
+            {"names": ["mkdir", "bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+            {"name": "rmdir", "action": "SCMP_ACT_ERRNO", "args": [], "comment": "old form", "includes": {}, "excludes": {}},
+            {"names": ["chown"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["fsync"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_SYS_ADMIN", "CAP_CHOWN"]}},
+            {"names": ["fdatasync"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_SYS_ADMIN", "CAP_CHOWN"]}},
+            {"names": ["link"], "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": "4.8"}},
+            {"names": ["symlink"], "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": "9.0"}},
+            {"names": ["unlink"], "action": "SCMP_ACT_ERRNO", "includes": {"arches": ["arm64"]}}
+        ]}"#;
+    let asked = kakoi_policy::Requests {
+        seccomp_profile: Some(text.to_owned()),
+        ..kakoi_policy::Requests::none()
+    };
+    let plain = super::given::shipped("strict");
+    let c = super::given::compiled(&plain.clone().request(&asked));
+    let on = |call: &str| super::given::answer(&c, call, &[0; 6]);
+    assert_eq!(
+        (on("mkdir"), on("rmdir"), on("chmod"), on("link")),
+        (ENOSYS, EPERM, EPERM, EPERM)
+    );
+    assert_eq!(
+        (on("chown"), on("symlink"), on("unlink"), on("read")),
+        (ALLOW, ALLOW, ALLOW, ALLOW)
+    );
+    assert_ne!(on("keyctl"), ALLOW, "what the policy denies stays denied");
+    assert_ne!(c.policy.sha256, super::given::compiled(&plain).policy.sha256);
+    for (what, text) in [
+        ("not JSON", "{"),
+        ("no default", "{}"),
+        (
+            "a capability",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_X"]}}]}"#,
+        ),
+        (
+            "a version",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": "x"}}]}"#,
+        ),
+        (
+            "a listener",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}"#,
+        ),
+    ] {
+        let asked = kakoi_policy::Requests {
+            seccomp_profile: Some(text.to_owned()),
+            ..kakoi_policy::Requests::none()
+        };
+        let policy = super::given::shipped("strict").request(&asked);
+        let error = kakoi_policy::compile(
+            &policy,
+            &super::given::user(0),
+            &super::given::kernel(Arch::X86_64),
+        );
+        assert!(
+            matches!(error, Err(kakoi_policy::CompileError::Profile { .. })),
+            "{what}"
+        );
+    }
+}
