@@ -205,9 +205,13 @@ fn security_option(text: &str, requests: &mut Requests) -> Answer<()> {
         ("no-new-privileges", "false") => requests.no_new_privileges = Some(false),
         ("seccomp", "unconfined") => requests.seccomp_unconfined = true,
         ("seccomp", "builtin") | ("apparmor" | "label", "disable" | "unconfined") => {}
+        // The client sends the profile itself, as Docker's does.
+        ("seccomp", document) if document.trim_start().starts_with('{') => {
+            requests.seccomp_profile = Some(document.to_owned());
+        }
         ("seccomp", _) => {
-            return Err(Refusal::unsupported(
-                "--security-opt seccomp=FILE: a Docker seccomp profile is not read; write the rules as a policy and give it with --policy",
+            return Err(Refusal::bad(
+                "--security-opt seccomp: give unconfined, builtin or the text of a Docker seccomp profile",
             ));
         }
         ("systempaths", "unconfined") => requests.system_paths_unconfined = true,
@@ -289,7 +293,7 @@ mod tests {
         assert!(asked(|host| host.pid_mode = "hots".into()).is_err());
         assert!(asked(|host| host.uts_mode = "container:x".into()).is_err());
         assert!(asked(|host| host.userns_mode = "x".into()).is_err());
-        assert!(asked(|host| host.security_opt = vec!["seccomp={}".into()]).is_err());
+        assert!(asked(|host| host.security_opt = vec!["seccomp=/profile.json".into()]).is_err());
         assert!(asked(|host| host.security_opt = vec!["nonsense".into()]).is_err());
         for rule in ["", "c 1:2", "x 1:2 r", "c 1 r", "c 1:x r", "c 1:2 q"] {
             assert!(
