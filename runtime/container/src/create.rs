@@ -203,17 +203,12 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         held,
         owner,
     } = prepared;
-    fill_holes(preserve_fds).map_err(|source| CreateError::Caller {
-        step: "occupy descriptors",
-        source,
-    })?;
+    let caller = |step: &'static str| move |source| CreateError::Caller { step, source };
+    fill_holes(preserve_fds).map_err(caller("occupy descriptors"))?;
     clean_caller(confinement.capabilities.inheritable)?;
     let (reader, writer) = status_pipe(state_dir, preserve_fds)?;
     let (notify, teller) = crate::notify::connect(confinement)
-        .map_err(|source| CreateError::Caller {
-            step: "connect to the seccomp listener",
-            source,
-        })?
+        .map_err(caller("connect to the seccomp listener"))?
         .unzip();
     attach::own_streams(&stdio, owner)?;
     let lc = |source: LibcontainerError| CreateError::Build(Box::new(source));
@@ -239,39 +234,12 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
             notify,
         }));
     builder = with_streams(builder, stdio);
-    let built = builder
-        .as_init(state_dir.join("bundle"))
-        .with_systemd(false)
-        .with_detach(true)
-        .with_no_pivot(options.no_pivot)
-        .build();
+    let container = run_builder(builder, state_dir, options.no_pivot, reader);
     drop(held);
-    let container = match built {
-        Ok(container) => container,
-        Err(error) => {
-            // The child may have said more than libcontainer's text carries.
-            return Err(match outcome::read_now(reader) {
-                Err(OutcomeError::Failed(failure)) => CreateError::Refused(failure),
-                _ => lc(error),
-            });
-        }
-    };
-    drop(reader);
+    let container = container?;
     let pid = container.pid().map_or(0, nix::unistd::Pid::as_raw);
     let process = Handle::of_child(pid).map_err(CreateError::Handle)?;
-    let settled = teller
-        .map_or(Ok(()), |teller| teller.tell(pid))
-        .map_err(|source| CreateError::Child {
-            what: "the process id".to_owned(),
-            source,
-        })
-        .and_then(|()| attach::finish(pid, &left, &cgroup));
-    if let Err(error) = settled {
-        if let Err(error) = process.signal(nix::libc::SIGKILL) {
-            tracing::warn!(error = %chain(&error), "cannot end the first process, ignoring");
-        }
-        return Err(error);
-    }
+    settle(&process, teller, &left, &cgroup)?;
     let state = HookState {
         status: "created".into(),
         pid: Some(pid),
@@ -284,6 +252,48 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         hooks: left.hooks,
         state,
     })
+}
+
+fn run_builder(
+    builder: ContainerBuilder,
+    state_dir: &Path,
+    no_pivot: bool,
+    reader: OwnedFd,
+) -> Result<libcontainer::container::Container, CreateError> {
+    let built = builder
+        .as_init(state_dir.join("bundle"))
+        .with_systemd(false)
+        .with_detach(true)
+        .with_no_pivot(no_pivot)
+        .build();
+    // The child may have said more than libcontainer's text carries.
+    built.map_err(|error| match outcome::read_now(reader) {
+        Err(OutcomeError::Failed(failure)) => CreateError::Refused(failure),
+        _ => CreateError::Build(Box::new(error)),
+    })
+}
+
+/// Does what only the parent may, and ends a first process for which that failed.
+fn settle(
+    process: &Handle,
+    teller: Option<crate::notify::PidTeller>,
+    left: &crate::prepare::Leftover,
+    cgroup: &Cgroup,
+) -> Result<(), CreateError> {
+    let pid = process.id().pid;
+    let settled = teller
+        .map_or(Ok(()), |teller| teller.tell(pid))
+        .map_err(|source| CreateError::Child {
+            what: "the process id".to_owned(),
+            source,
+        })
+        .and_then(|()| attach::finish(pid, left, cgroup));
+    if settled.is_err()
+        && let Err(error) = process.signal(nix::libc::SIGKILL)
+    {
+        tracing::warn!(error = %chain(&error), "cannot end the first process, ignoring");
+    }
+    settled
 }
 
 fn with_streams(builder: ContainerBuilder, stdio: Stdio) -> ContainerBuilder {
