@@ -71,6 +71,9 @@ pub struct ContainerFlags {
     /// Further group
     #[arg(long, value_name = "GROUP", help_heading = "Process")]
     pub group_add: Vec<String>,
+    /// File mode creation mask, as in 0027
+    #[arg(long, value_name = "MASK", help_heading = "Process")]
+    pub umask: Option<String>,
     /// Make a small init process 1, which reaps and passes signals on
     #[arg(long, help_heading = "Process")]
     pub init: bool,

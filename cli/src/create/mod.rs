@@ -11,7 +11,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
-use kakoi_api::container::{CreateBody, HealthConfig, HostConfig, LogConfig, RestartPolicy};
+use kakoi_api::container::{CreateBody, HealthConfig, HostConfig, LogConfig};
 use kakoi_api::{Empty, Words};
 
 pub use environment::{EnvironmentError, read_environment, read_labels};
@@ -152,17 +152,10 @@ fn refuse_later(flags: &ContainerFlags) -> Result<(), FlagError> {
 }
 
 fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig, FlagError> {
-    let value = |flag| move |cause| FlagError::Value { flag, cause };
-    let text = |flag| move |cause| FlagError::Text { flag, cause };
-    let size =
-        |flag, written: &Option<String>| written.as_deref().map_or(Ok(0), parse_size).map_err(text(flag));
+    let cidfile = flags.cidfile.as_ref().map(|path| path.display().to_string());
     let mut config = HostConfig {
         binds,
-        container_id_file: flags
-            .cidfile
-            .as_ref()
-            .map(|path| path.display().to_string())
-            .unwrap_or_default(),
+        container_id_file: cidfile.unwrap_or_default(),
         network_mode: flags.network.clone().unwrap_or_default(),
         auto_remove: flags.rm,
         cap_add: flags.cap_add.clone(),
@@ -174,49 +167,65 @@ fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig,
         pid_mode: flags.pid.clone().unwrap_or_default(),
         uts_mode: flags.uts.clone().unwrap_or_default(),
         userns_mode: flags.userns.clone().unwrap_or_default(),
-        cpu_shares: flags.cpu_shares.unwrap_or(0),
-        cpu_period: flags.cpu_period.unwrap_or(0),
-        cpu_quota: flags.cpu_quota.unwrap_or(0),
-        cpuset_cpus: flags.cpuset_cpus.clone().unwrap_or_default(),
-        cpuset_mems: flags.cpuset_mems.clone().unwrap_or_default(),
-        blkio_weight: flags.blkio_weight.unwrap_or(0),
         device_cgroup_rules: flags.device_cgroup_rule.clone(),
-        pids_limit: flags.pids_limit,
-        oom_score_adj: flags.oom_score_adj.unwrap_or(0),
-        oom_kill_disable: flags.oom_kill_disable.then_some(true),
         init: flags.init.then_some(true),
         ..HostConfig::default()
     };
-    config.memory = size("--memory", &flags.memory)?;
-    config.memory_reservation = size("--memory-reservation", &flags.memory_reservation)?;
-    config.shm_size = size("--shm-size", &flags.shm_size)?;
-    config.memory_swap = flags
-        .memory_swap
-        .as_deref()
-        .map_or(Ok(0), parse_limit)
-        .map_err(text("--memory-swap"))?;
-    config.nano_cpus = flags
-        .cpus
-        .as_deref()
-        .map_or(Ok(0), parse_cpus)
-        .map_err(value("--cpus"))?;
-    if config.nano_cpus != 0 && (config.cpu_quota != 0 || config.cpu_period != 0) {
-        return Err(FlagError::Contradiction {
-            one: "--cpus",
-            other: "--cpu-quota or --cpu-period",
-        });
-    }
-    config.restart_policy = flags
-        .restart
-        .as_deref()
-        .map_or(Ok(RestartPolicy::default()), parse_restart)
-        .map_err(value("--restart"))?;
+    limits(flags, &mut config)?;
+    lists(flags, &mut config)?;
+    security(flags, &mut config)?;
+    let restart = flags.restart.as_deref().map(parse_restart).transpose();
+    let restart = restart.map_err(|cause| FlagError::Value {
+        flag: "--restart",
+        cause,
+    })?;
+    config.restart_policy = restart.unwrap_or_default();
     if config.auto_remove && !matches!(config.restart_policy.name.as_str(), "" | "no") {
         return Err(FlagError::Contradiction {
             one: "--rm",
             other: "--restart",
         });
     }
+    if flags.tty {
+        config.console_size = crate::terminal::console_size();
+    }
+    Ok(config)
+}
+
+fn limits(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagError> {
+    let text = |flag| move |cause| FlagError::Text { flag, cause };
+    let size =
+        |flag, written: &Option<String>| written.as_deref().map_or(Ok(0), parse_size).map_err(text(flag));
+    config.memory = size("--memory", &flags.memory)?;
+    config.memory_reservation = size("--memory-reservation", &flags.memory_reservation)?;
+    config.shm_size = size("--shm-size", &flags.shm_size)?;
+    let swap = flags.memory_swap.as_deref().map_or(Ok(0), parse_limit);
+    config.memory_swap = swap.map_err(text("--memory-swap"))?;
+    let cpus = flags.cpus.as_deref().map_or(Ok(0), parse_cpus);
+    config.nano_cpus = cpus.map_err(|cause| FlagError::Value {
+        flag: "--cpus",
+        cause,
+    })?;
+    config.cpu_shares = flags.cpu_shares.unwrap_or(0);
+    config.cpu_period = flags.cpu_period.unwrap_or(0);
+    config.cpu_quota = flags.cpu_quota.unwrap_or(0);
+    if config.nano_cpus != 0 && (config.cpu_quota != 0 || config.cpu_period != 0) {
+        return Err(FlagError::Contradiction {
+            one: "--cpus",
+            other: "--cpu-quota or --cpu-period",
+        });
+    }
+    config.cpuset_cpus = flags.cpuset_cpus.clone().unwrap_or_default();
+    config.cpuset_mems = flags.cpuset_mems.clone().unwrap_or_default();
+    config.blkio_weight = flags.blkio_weight.unwrap_or(0);
+    config.pids_limit = flags.pids_limit;
+    config.oom_score_adj = flags.oom_score_adj.unwrap_or(0);
+    config.oom_kill_disable = flags.oom_kill_disable.then_some(true);
+    Ok(())
+}
+
+fn lists(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagError> {
+    let value = |flag| move |cause| FlagError::Value { flag, cause };
     config.extra_hosts = values::each(&flags.add_host, values::extra_host).map_err(value("--add-host"))?;
     config.devices = values::each(&flags.device, values::device).map_err(value("--device"))?;
     config.ulimits = values::each(&flags.ulimit, values::ulimit).map_err(value("--ulimit"))?;
@@ -226,13 +235,9 @@ fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig,
         kind: flags.log_driver.clone().unwrap_or_default(),
         config: values::pairs(&flags.log_opt).map_err(value("--log-opt"))?,
     };
-    security(flags, &mut config)?;
     config.tmpfs = mounts::tmpfs(&flags.tmpfs)?;
     config.mounts = mounts::long(&flags.mount)?;
-    if flags.tty {
-        config.console_size = crate::terminal::console_size();
-    }
-    Ok(config)
+    Ok(())
 }
 
 fn security(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagError> {
@@ -248,6 +253,10 @@ fn security(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagE
         })?;
         config.security_opt.push(option);
     }
+    // Docker's body has no place for a mask; the daemon takes it among these options.
+    config
+        .security_opt
+        .extend(flags.umask.iter().map(|mask| format!("umask={mask}")));
     Ok(())
 }
 

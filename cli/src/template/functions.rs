@@ -85,22 +85,7 @@ pub(super) fn call(function: Function, arguments: Vec<Value>) -> Result<Value, E
         function: function.name(),
         words,
     };
-    let (least, most) = match function {
-        Function::Print | Function::Println => (0, usize::MAX),
-        Function::And | Function::Or | Function::Printf | Function::Index | Function::Slice => {
-            (1, usize::MAX)
-        }
-        Function::Eq => (2, usize::MAX),
-        Function::Not
-        | Function::Len
-        | Function::Json
-        | Function::Upper
-        | Function::Lower
-        | Function::Title => (1, 1),
-        Function::Ne | Function::Lt | Function::Le | Function::Gt | Function::Ge => (2, 2),
-        Function::Join | Function::Split | Function::Truncate => (2, 2),
-        Function::Pad => (3, 3),
-    };
+    let (least, most) = counts(function);
     if arguments.len() < least || arguments.len() > most {
         let wanted = if most == usize::MAX {
             format!("at least {least}")
@@ -121,20 +106,7 @@ pub(super) fn call(function: Function, arguments: Vec<Value>) -> Result<Value, E
             .into()),
         Function::Ne => Ok((!is_equal(&arguments[0], &arguments[1])).into()),
         Function::Lt | Function::Le | Function::Gt | Function::Ge => {
-            let order = compare(&arguments[0], &arguments[1]).ok_or_else(|| {
-                wrong(format!(
-                    "cannot compare {} with {}",
-                    kind(&arguments[0]),
-                    kind(&arguments[1])
-                ))
-            })?;
-            Ok(match function {
-                Function::Lt => order == Ordering::Less,
-                Function::Le => order != Ordering::Greater,
-                Function::Gt => order == Ordering::Greater,
-                _ => order != Ordering::Less,
-            }
-            .into())
+            ordered(function, &arguments).map_err(wrong)
         }
         Function::Len => length(&arguments[0])
             .map(Value::from)
@@ -160,6 +132,37 @@ pub(super) fn call(function: Function, arguments: Vec<Value>) -> Result<Value, E
         }
         Function::Pad => pad(&arguments).map_err(wrong),
     }
+}
+
+/// The fewest and the most arguments.
+fn counts(function: Function) -> (usize, usize) {
+    match function {
+        Function::Print | Function::Println => (0, usize::MAX),
+        Function::And | Function::Or | Function::Printf | Function::Index | Function::Slice => {
+            (1, usize::MAX)
+        }
+        Function::Eq => (2, usize::MAX),
+        Function::Not
+        | Function::Len
+        | Function::Json
+        | Function::Upper
+        | Function::Lower
+        | Function::Title => (1, 1),
+        Function::Ne | Function::Lt | Function::Le | Function::Gt | Function::Ge => (2, 2),
+        Function::Join | Function::Split | Function::Truncate => (2, 2),
+        Function::Pad => (3, 3),
+    }
+}
+
+fn ordered(function: Function, arguments: &[Value]) -> Result<Value, String> {
+    let (a, b) = (&arguments[0], &arguments[1]);
+    let order = compare(a, b).ok_or_else(|| format!("cannot compare {} with {}", kind(a), kind(b)))?;
+    Ok(Value::from(match function {
+        Function::Lt => order == Ordering::Less,
+        Function::Le => order != Ordering::Greater,
+        Function::Gt => order == Ordering::Greater,
+        _ => order != Ordering::Less,
+    }))
 }
 
 fn shown(value: &Value) -> String {
