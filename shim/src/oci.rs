@@ -11,6 +11,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod policy;
 mod relay;
 mod spec;
 mod state;

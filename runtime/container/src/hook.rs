@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_hook_that_hangs_is_killed() {
-        let error = run_all(&[shell("sleep 60", Some(1))], &state(), None).expect_err("too slow");
+        let error = run_all(&[shell("exec sleep 60", Some(1))], &state(), None).expect_err("too slow");
         assert!(matches!(error, HookError::Timeout { seconds: 1, .. }));
         assert_eq!(
             run_each(&[shell("exit 1", None), shell("exit 0", None)], &state()).len(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::args::Create;
 use super::state::{Record, Root, Status};
-use super::{Failed, chain, confine, delete, relay};
+use super::{Failed, chain, confine, delete, policy, relay};
 
 /// The largest configuration that is read.
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
@@ -95,7 +95,7 @@ fn go(root: &Root, mut record: Record) -> Result<(), Failed> {
 fn make(root: &Root, flags: &Create, detached: bool) -> Result<(Created, Option<OwnedFd>), Failed> {
     let bundle = fs::canonicalize(&flags.bundle)
         .map_err(|error| Failed::of(&format!("the bundle {}", flags.bundle.display()), &error))?;
-    let spec = config(&bundle.join(&flags.config))?;
+    let mut spec = config(&bundle.join(&flags.config))?;
     let terminal = spec["process"]["terminal"].as_bool().unwrap_or(false);
     match (terminal, detached, &flags.console_socket) {
         (true, true, None) => return Err(Failed::new("the container has a terminal: use --console-socket")),
@@ -107,6 +107,7 @@ fn make(root: &Root, flags: &Create, detached: bool) -> Result<(Created, Option<
         _ => {}
     }
     let confinement = confine::from_spec(&spec, &bundle)?;
+    let confinement = policy::apply(&mut spec, confinement, &bundle)?;
     let folder = root.make(&flags.id)?;
     let made = build(root, flags, &bundle, spec, &folder, confinement, terminal);
     if made.is_err()
