@@ -33,6 +33,8 @@ pub struct HostView {
     pub hard_limits: Vec<(String, u64)>,
     /// Which of `hosts`, `hostname` and `resolv.conf` exist in the container's folder.
     pub identity_files: Vec<String>,
+    /// Whether the host has `/dev/mqueue` mounted.
+    pub has_message_queues: bool,
     /// Where sources of bind mounts are to be found instead, as [`Assembled`](crate::rootfs::Assembled) says.
     pub sources: Vec<(PathBuf, PathBuf)>,
 }

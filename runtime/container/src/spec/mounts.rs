@@ -134,14 +134,11 @@ fn standard(plan: &RunPlan, host: &HostView) -> Vec<Value> {
         let options = ["nosuid", "noexec", "nodev", "relatime", access];
         all.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}));
     }
-    if foreign(&namespaces.ipc) {
-        all.push(bind(
-            "/dev/mqueue",
-            "/dev/mqueue",
-            &["rbind", "nosuid", "noexec", "nodev"],
-        ));
-    } else {
+    if !foreign(&namespaces.ipc) {
         all.push(special("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
+    } else if host.has_message_queues {
+        let options = ["rbind", "nosuid", "noexec", "nodev"];
+        all.push(bind("/dev/mqueue", "/dev/mqueue", &options));
     }
     if namespaces.ipc == NamespaceSource::Host {
         all.push(bind(

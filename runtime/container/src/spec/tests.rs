@@ -1,3 +1,5 @@
+//! Documents against goldens, and what is refused instead of left out.
+
 use std::collections::BTreeMap;
 
 use kakoi_policy::confinement::{
@@ -117,6 +119,7 @@ fn view(cgroup_mode: CgroupMode) -> HostView {
         devices: Vec::new(),
         block_devices: vec![(8, 0), (179, 0)],
         hard_limits: vec![("nofile".into(), 4096)],
+        has_message_queues: true,
         identity_files: vec!["hosts".into()],
         sources: Vec::new(),
     }

@@ -1,7 +1,7 @@
 //! What the shim finds out about the host before it makes a container.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -52,6 +52,7 @@ pub(super) fn view(plan: &RunPlan, sources: &[(PathBuf, PathBuf)]) -> Result<Hos
         block_devices,
         hard_limits: hard_limits(),
         identity_files,
+        has_message_queues: Path::new("/dev/mqueue").exists(),
         sources: sources.to_vec(),
     })
 }
