@@ -67,7 +67,7 @@ impl Host {
     /// Starts a daemon on new folders, without an image.
     pub fn empty() -> Self {
         let folder = tempfile::Builder::new()
-            .prefix("kakoi-test-")
+            .prefix("kakoi-")
             .tempdir()
             .expect("making a temporary folder");
         for name in ["root", "run", "config", "config/policies"] {

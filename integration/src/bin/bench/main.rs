@@ -44,7 +44,7 @@ struct Bench {
 impl Bench {
     fn start(release: &Path) -> Self {
         let folder = tempfile::Builder::new()
-            .prefix("kakoi-bench-")
+            .prefix("kakoi-")
             .tempdir()
             .expect("making a temporary folder");
         for name in ["root", "run", "config"] {
