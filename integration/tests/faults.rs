@@ -71,8 +71,10 @@ fn killing_the_daemon_loses_nothing() {
     const KILLS: u32 = 200;
     for round in 0..KILLS {
         let name = format!("pebble-{round}");
+        // A command that names its socket starts no daemon of its own.
         let mut work = host
             .command()
+            .env("KAKOI_HOST", format!("unix://{}", host.socket().display()))
             .args([
                 "create",
                 "--name",
