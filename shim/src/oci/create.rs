@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use kakoi_container::cgroup::Cgroup;
 use kakoi_container::create::{self as container, Bundle, Created, Options, Stdio};
 use kakoi_container::hook;
 use serde_json::Value;
@@ -127,18 +128,7 @@ fn build(
     confinement: kakoi_policy::confinement::Confinement,
     terminal: bool,
 ) -> Result<(Created, Option<OwnedFd>), Failed> {
-    let own_console = folder.join("console.sock");
-    let mut listener = None;
-    let stdio = match (&flags.console_socket, terminal) {
-        (Some(socket), _) => Stdio::Console(
-            std::path::absolute(socket).map_err(|error| Failed::of("the console socket", &error))?,
-        ),
-        (None, true) => {
-            listener = Some(listen(folder)?);
-            Stdio::Console(own_console)
-        }
-        (None, false) => Stdio::Inherit,
-    };
+    let (stdio, listener) = streams(flags, folder, terminal)?;
     let app = spec["process"].clone();
     let rootfs = bundle.join(spec["root"]["path"].as_str().unwrap_or_default());
     let size = relay::size_of(&app);
@@ -162,7 +152,8 @@ fn build(
             format!("create container {}: {}", flags.id, chain(&error)),
         )
     })?;
-    let finish = || -> Result<Option<OwnedFd>, Failed> {
+    let cgroup = made.cgroup.clone();
+    let finish = || -> Result<(Created, Option<OwnedFd>), Failed> {
         let console = listener
             .map(|listener| relay::accept(&listener, size))
             .transpose()?;
@@ -182,17 +173,28 @@ fn build(
             write_pid(path, made.process.id().pid)?;
         }
         root.save(&record)?;
-        Ok(console)
+        Ok((made, console))
     };
-    match finish() {
-        Ok(console) => Ok((made, console)),
-        Err(error) => {
-            let gone = made.cgroup.kill_all().and_then(|()| made.cgroup.delete());
-            if let Err(error) = gone {
-                eprintln!("kakoi-oci: cannot take the control group away: {}", chain(&error));
-            }
-            Err(error)
+    finish().inspect_err(|_| give_up(&cgroup))
+}
+
+/// Ends a container that could not be written down.
+fn give_up(cgroup: &Cgroup) {
+    if let Err(error) = cgroup.kill_all().and_then(|()| cgroup.delete()) {
+        eprintln!("kakoi-oci: cannot take the control group away: {}", chain(&error));
+    }
+}
+
+/// Where the first process reads and writes, and the socket that a terminal of ours comes through.
+fn streams(flags: &Create, folder: &Path, terminal: bool) -> Result<(Stdio, Option<UnixListener>), Failed> {
+    match (&flags.console_socket, terminal) {
+        (Some(socket), _) => {
+            let socket =
+                std::path::absolute(socket).map_err(|error| Failed::of("the console socket", &error))?;
+            Ok((Stdio::Console(socket), None))
         }
+        (None, true) => Ok((Stdio::Console(folder.join("console.sock")), Some(listen(folder)?))),
+        (None, false) => Ok((Stdio::Inherit, None)),
     }
 }
 

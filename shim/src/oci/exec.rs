@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use kakoi_container::capability;
 use kakoi_container::handle::ProcessId;
-use kakoi_container::join::{self, ExecPlan, ExecStdio, Extras};
+use kakoi_container::join::{self, Added, ExecPlan, ExecStdio, Extras};
 use kakoi_policy::confinement::{Confinement, Identity};
 use serde_json::{Value, json};
 
@@ -18,35 +18,13 @@ const PROCESS_BYTES_MAX: u64 = 4 << 20;
 
 pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
     let record = root.load(&flags.id)?;
-    match record.status() {
-        Status::Running | Status::Created => {}
-        Status::Paused if flags.ignore_paused => {
-            return Err(Failed::new(
-                "--ignore-paused: a process in a paused container would hang with it",
-            ));
-        }
-        status => {
-            return Err(Failed::new(format!(
-                "cannot exec in container {}: it is {}",
-                flags.id,
-                status.word()
-            )));
-        }
-    }
+    may_enter(flags, record.status())?;
     let container = record
         .handle()
         .ok_or_else(|| Failed::new(format!("container {} is not running", flags.id)))?;
     let process = process(flags, &record.app)?;
     let terminal = process["terminal"].as_bool().unwrap_or(false);
-    match (terminal, flags.detach, &flags.console_socket) {
-        (true, true, None) => return Err(Failed::new("the process has a terminal: use --console-socket")),
-        (false, _, Some(_)) => {
-            return Err(Failed::new(
-                "--console-socket is given, but the process has no terminal",
-            ));
-        }
-        _ => {}
-    }
+    has_other_end(flags, terminal)?;
     let (confinement, identity) = confined(flags, &record.confinement, &process)?;
     let cgroup = record.cgroup()?;
     let strings = |field: &str| confine::strings(process.get(field));
@@ -84,6 +62,37 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
             format!("exec in container {}: {}", flags.id, chain(&error)),
         )
     })?;
+    attend(flags, added)
+}
+
+/// Whether a process can be added now.
+fn may_enter(flags: &Exec, status: Status) -> Result<(), Failed> {
+    match status {
+        Status::Running | Status::Created => Ok(()),
+        Status::Paused if flags.ignore_paused => Err(Failed::new(
+            "--ignore-paused: a process in a paused container would hang with it",
+        )),
+        status => Err(Failed::new(format!(
+            "cannot exec in container {}: it is {}",
+            flags.id,
+            status.word()
+        ))),
+    }
+}
+
+/// A terminal needs somebody at its other end.
+fn has_other_end(flags: &Exec, terminal: bool) -> Result<(), Failed> {
+    match (terminal, flags.detach, &flags.console_socket) {
+        (true, true, None) => Err(Failed::new("the process has a terminal: use --console-socket")),
+        (false, _, Some(_)) => Err(Failed::new(
+            "--console-socket is given, but the process has no terminal",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Tells the process id, hands the terminal over, and waits, as the flags say.
+fn attend(flags: &Exec, added: Added) -> Result<u8, Failed> {
     let ProcessId { pid, .. } = added.process.id();
     if let Some(path) = &flags.pid_file {
         write_pid(path, pid)?;

@@ -148,20 +148,31 @@ fn settings_v1(resources: &Value) -> Result<Vec<Setting>, CgroupError> {
 
 fn settings_v2(resources: &Value) -> Result<Vec<Setting>, CgroupError> {
     let mut list = Vec::new();
-    let mut put = |file: &str, value: String| {
-        list.push(Setting {
-            controller: "",
-            file: file.to_owned(),
-            value,
-        })
-    };
-    let max = |value: i64| {
-        if value < 0 {
-            "max".to_owned()
-        } else {
-            value.to_string()
-        }
-    };
+    memory_v2(resources, &mut list)?;
+    cpu_v2(resources, &mut list)?;
+    rest_v2(resources, &mut list)?;
+    Ok(list)
+}
+
+/// A value for one file of the unified hierarchy.
+fn unified(file: &str, value: String) -> Setting {
+    Setting {
+        controller: "",
+        file: file.to_owned(),
+        value,
+    }
+}
+
+fn max(value: i64) -> String {
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+fn memory_v2(resources: &Value, list: &mut Vec<Setting>) -> Result<(), CgroupError> {
+    let mut put = |file: &str, value: String| list.push(unified(file, value));
     let limit = number(resources, "memory", "limit")?.filter(|n| *n != 0);
     if let Some(swap) = number(resources, "memory", "swap")?.filter(|n| *n != 0) {
         // Version 2 counts swap alone.
@@ -178,6 +189,11 @@ fn settings_v2(resources: &Value) -> Result<Vec<Setting>, CgroupError> {
     if let Some(value) = number(resources, "memory", "reservation")?.filter(|n| *n != 0) {
         put("memory.low", max(value));
     }
+    Ok(())
+}
+
+fn cpu_v2(resources: &Value, list: &mut Vec<Setting>) -> Result<(), CgroupError> {
+    let mut put = |file: &str, value: String| list.push(unified(file, value));
     if let Some(shares) = number(resources, "cpu", "shares")?.filter(|n| *n > 0) {
         put("cpu.weight", weight(shares.unsigned_abs()).to_string());
     }
@@ -202,6 +218,11 @@ fn settings_v2(resources: &Value) -> Result<Vec<Setting>, CgroupError> {
             put(file, value.to_owned());
         }
     }
+    Ok(())
+}
+
+fn rest_v2(resources: &Value, list: &mut Vec<Setting>) -> Result<(), CgroupError> {
+    let mut put = |file: &str, value: String| list.push(unified(file, value));
     if let Some(value) = number(resources, "pids", "limit")? {
         put(
             "pids.max",
@@ -225,8 +246,8 @@ fn settings_v2(resources: &Value) -> Result<Vec<Setting>, CgroupError> {
             put("io.max", format!("{device} {key}={rate}"));
         }
     }
-    if let Some(unified) = resources.get("unified").and_then(Value::as_object) {
-        for (file, value) in unified {
+    if let Some(given) = resources.get("unified").and_then(Value::as_object) {
+        for (file, value) in given {
             let value = value.as_str().filter(|_| !file.contains('/'));
             put(
                 file,
@@ -238,7 +259,7 @@ fn settings_v2(resources: &Value) -> Result<Vec<Setting>, CgroupError> {
             );
         }
     }
-    Ok(list)
+    Ok(())
 }
 
 fn rates(resources: &Value, field: &str) -> Result<Vec<(String, u64)>, CgroupError> {

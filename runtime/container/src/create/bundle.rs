@@ -62,17 +62,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         .to_owned();
     let cgroup = Cgroup::at(&cgroup_path).map_err(CreateError::Cgroup)?;
 
-    let mut mounted = paths(spec.get("mounts"), "destination");
-    mounted.extend(left.mounts.iter().map(|mount| mount.destination.clone()));
-    let root = preflight::check(&rootfs, &mounted, &paths(spec["linux"].get("devices"), "path"))
-        .map_err(CreateError::Preflight)?;
-    let cwd = Path::new(&left.cwd);
-    let cwd_below_mount = mounted
-        .iter()
-        .any(|target| cwd.starts_with(target) && cwd != target);
-    if !cwd_below_mount {
-        preflight::make_cwd(&root, &left.cwd).map_err(CreateError::Preflight)?;
-    }
+    let late_cwd = look_at_root(&rootfs, &spec, &left)?;
 
     let lowest = 3_i32.saturating_add_unsigned(preserve_fds);
     let mut held = trees::idmapped(&mut left.mounts, &spec["linux"], lowest)?;
@@ -85,7 +75,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         cgroup_namespace: has_namespace(&spec, "cgroup"),
         mounts: std::mem::take(&mut left.mounts),
         devices: std::mem::take(&mut left.devices),
-        cwd: cwd_below_mount.then(|| left.cwd.clone()),
+        cwd: late_cwd,
         runtime_hooks: [left.hooks.prestart.as_slice(), &left.hooks.create_runtime].concat(),
         container_hooks: left.hooks.create_container.clone(),
         state: state.clone(),
@@ -112,6 +102,23 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         held,
         owner,
     })
+}
+
+/// Refuses a hostile root and makes the working directory; where that lies below a mount it is answered, for the stage to make.
+fn look_at_root(rootfs: &Path, spec: &Value, left: &Leftover) -> Result<Option<String>, CreateError> {
+    let mut mounted = paths(spec.get("mounts"), "destination");
+    mounted.extend(left.mounts.iter().map(|mount| mount.destination.clone()));
+    let root = preflight::check(rootfs, &mounted, &paths(spec["linux"].get("devices"), "path"))
+        .map_err(CreateError::Preflight)?;
+    let cwd = Path::new(&left.cwd);
+    if mounted
+        .iter()
+        .any(|target| cwd.starts_with(target) && cwd != target)
+    {
+        return Ok(Some(left.cwd.clone()));
+    }
+    preflight::make_cwd(&root, &left.cwd).map_err(CreateError::Preflight)?;
+    Ok(None)
 }
 
 /// Has libcontainer run this program as a hook at the points where there is something to do.
