@@ -25,6 +25,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "kakoi-container",
             "kakoi-image",
             "kakoi-policy",
+            "kakoi-sys",
         ],
     ),
     (

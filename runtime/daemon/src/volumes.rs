@@ -71,17 +71,7 @@ impl Volumes {
     ) -> Answer<(VolumeRecord, bool)> {
         let _turn = self.turn.lock().await;
         let anonymous = name.is_empty();
-        let name = if anonymous {
-            names::new_id().map_err(|cause| Refusal::failed("no random bytes for a name", cause))?
-        } else {
-            if !names::is_valid(name) {
-                return Err(Refusal::bad(format!(
-                    "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
-                     \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-                )));
-            }
-            name.to_owned()
-        };
+        let name = settle_name(name)?;
         if let Ok(held) = self.find(&name) {
             return Ok((held, false));
         }
@@ -257,4 +247,18 @@ pub fn tree_bytes(path: &std::path::Path) -> i64 {
         }
     }
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// A valid name, or a random one where none is given.
+fn settle_name(name: &str) -> Answer<String> {
+    if name.is_empty() {
+        return names::new_id().map_err(|cause| Refusal::failed("no random bytes for a name", cause));
+    }
+    if names::is_valid(name) {
+        return Ok(name.to_owned());
+    }
+    Err(Refusal::bad(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
 }

@@ -153,31 +153,17 @@ async fn make(
         settle_source(mount)?;
     }
     let (confinement, user) = confine(engine, &body, &config, image, &asked_mounts)?;
-    let mut warnings: Vec<String> = confinement
-        .losses
-        .iter()
-        .map(|loss| format!("not enforced: {}: {}", loss.rule, loss.fact))
-        .collect();
     let driver = if engine.facts.overlayfs {
         RootfsDriver::Overlay
     } else {
         RootfsDriver::Copy
     };
-    if driver == RootfsDriver::Copy {
-        warnings.push("this kernel has no overlayfs: the image is copied for each container, which is slow and takes space".into());
-    }
+    let warnings = warnings(&confinement, driver);
     // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
     let host = &body.host_config;
     let state_dir = engine.paths.state_dir(id);
     let run_dir = engine.paths.run_dir(id);
-    let range_first = match confinement.user_namespace {
-        UserNamespace::Host => None,
-        UserNamespace::Auto | UserNamespace::KeepId => {
-            let slot = engine.ids.take()?;
-            undo.slot = Some(slot);
-            Some(engine.ids.first_id(slot))
-        }
-    };
+    let range_first = take_id_range(engine, &confinement, undo)?;
     let mut plan = build::build(Decided {
         id,
         name,
@@ -215,6 +201,39 @@ async fn make(
     write_folders(&record, &plan, &files, &state_dir, &run_dir).map_err(|cause| {
         Refusal::failed(format!("the container's files cannot be written: {cause}"), cause)
     })?;
+    keep(engine, record).await?;
+    Ok(CreateAnswer {
+        id: id.to_owned(),
+        warnings,
+    })
+}
+
+/// The first host id of a range of the container's own, where it has a user namespace.
+fn take_id_range(engine: &Engine, confinement: &Confinement, undo: &mut Undo<'_>) -> Answer<Option<u32>> {
+    if confinement.user_namespace == UserNamespace::Host {
+        return Ok(None);
+    }
+    let slot = engine.ids.take()?;
+    undo.slot = Some(slot);
+    Ok(Some(engine.ids.first_id(slot)))
+}
+
+/// What the person who creates the container should know.
+fn warnings(confinement: &Confinement, driver: RootfsDriver) -> Vec<String> {
+    let losses = confinement.losses.iter();
+    let mut warnings: Vec<String> = losses
+        .map(|loss| format!("not enforced: {}: {}", loss.rule, loss.fact))
+        .collect();
+    if driver == RootfsDriver::Copy {
+        warnings.push(
+            "this kernel has no overlayfs: the image is copied for each container, which is slow and takes space".into(),
+        );
+    }
+    warnings
+}
+
+/// Records the container, last of all: from here on it exists.
+async fn keep(engine: &Arc<Engine>, record: Record) -> Answer<()> {
     engine.store.put(&record).await.map_err(|cause| {
         Refusal::failed(
             format!(
@@ -224,15 +243,13 @@ async fn make(
             cause,
         )
     })?;
+    let id = record.id.clone();
     let container = Arc::new(Container::new(record, Phase::Created));
     engine.containers.insert(container.clone());
     engine
         .events
-        .tell("container", "create", id, container.attributes());
-    Ok(CreateAnswer {
-        id: id.to_owned(),
-        warnings,
-    })
+        .tell("container", "create", &id, container.attributes());
+    Ok(())
 }
 
 /// Composes, bounds and compiles the policy for who the process will be.
@@ -314,13 +331,8 @@ fn settle_source(mount: &mut Asked) -> Answer<()> {
     Ok(())
 }
 
-/// Makes volumes and missing bind sources.
-async fn make_mounts(
-    engine: &Arc<Engine>,
-    confinement: &Confinement,
-    asked: Vec<Asked>,
-    undo: &mut Undo<'_>,
-) -> Answer<(Vec<MountPlan>, Vec<MountPoint>, Vec<String>)> {
+/// What was asked for, and the volumes that the policy brings where nothing else is mounted.
+fn with_policy_volumes(asked: Vec<Asked>, confinement: &Confinement) -> Vec<Asked> {
     let mut all = asked;
     for mount in &confinement.filesystem.mounts {
         if let MountSource::Volume(name) = &mount.source
@@ -340,6 +352,17 @@ async fn make_mounts(
             });
         }
     }
+    all
+}
+
+/// Makes volumes and missing bind sources.
+async fn make_mounts(
+    engine: &Arc<Engine>,
+    confinement: &Confinement,
+    asked: Vec<Asked>,
+    undo: &mut Undo<'_>,
+) -> Answer<(Vec<MountPlan>, Vec<MountPoint>, Vec<String>)> {
+    let all = with_policy_volumes(asked, confinement);
     let (mut plans, mut points, mut anonymous_names) = (Vec::new(), Vec::new(), Vec::new());
     for mount in all {
         let mut point = MountPoint {

@@ -181,10 +181,14 @@ fn host_path(text: &str) -> Answer<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
+/// A refusal in dockerd's words.
+fn invalid(wire: &Mount, why: &str) -> Refusal {
+    Refusal::bad(format!("invalid mount config for type \"{}\": {why}", wire.kind))
+}
+
 fn of_mount(wire: &Mount) -> Answer<Asked> {
-    let invalid = |why: &str| Refusal::bad(format!("invalid mount config for type \"{}\": {why}", wire.kind));
     if wire.target.is_empty() {
-        return Err(invalid("field Target must not be empty"));
+        return Err(invalid(wire, "field Target must not be empty"));
     }
     let mut mount = Asked {
         source: Source::Tmpfs,
@@ -195,65 +199,76 @@ fn of_mount(wire: &Mount) -> Answer<Asked> {
         mode: String::new(),
     };
     match wire.kind.as_str() {
-        "bind" => {
-            if wire.source.is_empty() {
-                return Err(invalid("field Source must not be empty"));
-            }
-            let options = wire.bind_options.clone().unwrap_or_default();
-            match options.propagation.as_str() {
-                "" => {}
-                "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-                    mount.options.push(options.propagation.clone());
-                }
-                other => return Err(invalid(&format!("invalid propagation mode: {other}"))),
-            }
-            if options.non_recursive {
-                mount.options.push("bind".into());
-            }
-            if wire.read_only && options.read_only_force_recursive {
-                mount.options.push("rro".into());
-            }
-            mount.source = Source::Bind {
-                path: host_path(&wire.source)?,
-                make: options.create_mountpoint,
-            };
-        }
-        "volume" => {
-            let options = wire.volume_options.clone().unwrap_or_default();
-            if !wire.source.is_empty() && !names::is_valid(&wire.source) {
-                return Err(invalid(&format!("{:?} is no name for a volume", wire.source)));
-            }
-            let has_escape =
-                options.subpath.starts_with('/') || options.subpath.split('/').any(|part| part == "..");
-            if has_escape || options.subpath.contains('\0') {
-                return Err(invalid("subpath must be a relative path within the volume"));
-            }
-            mount.copy_up = !options.no_copy;
-            let anonymous = wire.source.is_empty();
-            mount.source = Source::Volume {
-                name: wire.source.clone(),
-                subpath: options.subpath,
-                anonymous,
-            };
-        }
-        "tmpfs" => {
-            if !wire.source.is_empty() {
-                return Err(invalid("field Source must not be specified"));
-            }
-            let options = wire.tmpfs_options.clone().unwrap_or_default();
-            if options.size_bytes < 0 {
-                return Err(invalid("size cannot be negative"));
-            }
-            if options.size_bytes > 0 {
-                mount.options.push(format!("size={}", options.size_bytes));
-            }
-            if options.mode != 0 {
-                mount.options.push(format!("mode={:o}", options.mode & 0o7777));
-            }
-        }
+        "bind" => bind(wire, &mut mount)?,
+        "volume" => volume(wire, &mut mount)?,
+        "tmpfs" => tmpfs(wire, &mut mount)?,
         other => return Err(Refusal::bad(format!("mount type unknown: {other:?}"))),
     }
     Ok(mount)
+}
+
+fn bind(wire: &Mount, mount: &mut Asked) -> Answer<()> {
+    if wire.source.is_empty() {
+        return Err(invalid(wire, "field Source must not be empty"));
+    }
+    let options = wire.bind_options.clone().unwrap_or_default();
+    match options.propagation.as_str() {
+        "" => {}
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+            mount.options.push(options.propagation.clone());
+        }
+        other => return Err(invalid(wire, &format!("invalid propagation mode: {other}"))),
+    }
+    if options.non_recursive {
+        mount.options.push("bind".into());
+    }
+    if wire.read_only && options.read_only_force_recursive {
+        mount.options.push("rro".into());
+    }
+    mount.source = Source::Bind {
+        path: host_path(&wire.source)?,
+        make: options.create_mountpoint,
+    };
+    Ok(())
+}
+
+fn volume(wire: &Mount, mount: &mut Asked) -> Answer<()> {
+    let options = wire.volume_options.clone().unwrap_or_default();
+    if !wire.source.is_empty() && !names::is_valid(&wire.source) {
+        return Err(invalid(
+            wire,
+            &format!("{:?} is no name for a volume", wire.source),
+        ));
+    }
+    let has_escape = options.subpath.starts_with('/') || options.subpath.split('/').any(|part| part == "..");
+    if has_escape || options.subpath.contains('\0') {
+        return Err(invalid(wire, "subpath must be a relative path within the volume"));
+    }
+    mount.copy_up = !options.no_copy;
+    let anonymous = wire.source.is_empty();
+    mount.source = Source::Volume {
+        name: wire.source.clone(),
+        subpath: options.subpath,
+        anonymous,
+    };
+    Ok(())
+}
+
+fn tmpfs(wire: &Mount, mount: &mut Asked) -> Answer<()> {
+    if !wire.source.is_empty() {
+        return Err(invalid(wire, "field Source must not be specified"));
+    }
+    let options = wire.tmpfs_options.clone().unwrap_or_default();
+    if options.size_bytes < 0 {
+        return Err(invalid(wire, "size cannot be negative"));
+    }
+    if options.size_bytes > 0 {
+        mount.options.push(format!("size={}", options.size_bytes));
+    }
+    if options.mode != 0 {
+        mount.options.push(format!("mode={:o}", options.mode & 0o7777));
+    }
+    Ok(())
 }
 
 fn of_tmpfs(place: &str, words: &str) -> Answer<Asked> {

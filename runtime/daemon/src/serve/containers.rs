@@ -15,7 +15,7 @@ use super::view;
 use crate::clock;
 use crate::engine::Engine;
 use crate::filters::{Filters, name_fits};
-use crate::life::container::{Container, Phase, Pulse};
+use crate::life::container::{Container, Phase, Pulse, Shared};
 use crate::life::{create as making, remove, start as starting, stop as stopping};
 use crate::plan::{self, limits};
 use crate::refusal::{Answer, Refusal};
@@ -43,6 +43,17 @@ const LIST_KEYS: [&str; 17] = [
     "status",
     "volume",
     "policy",
+];
+
+/// The words of the `status` filter.
+const STATUS_WORDS: [&str; 7] = [
+    "created",
+    "running",
+    "paused",
+    "restarting",
+    "removing",
+    "exited",
+    "dead",
 ];
 
 /// `POST /containers/create`
@@ -96,81 +107,13 @@ pub fn select(
     all: bool,
     limit: Option<i64>,
 ) -> Answer<Vec<ContainerSummary>> {
-    for word in filters.values("status") {
-        if ![
-            "created",
-            "running",
-            "paused",
-            "restarting",
-            "removing",
-            "exited",
-            "dead",
-        ]
-        .contains(&word.as_str())
-        {
-            return Err(Refusal::bad(format!("invalid filter 'status={word}'")));
-        }
-    }
-    let created_of = |key: &str| -> Answer<Option<String>> {
-        filters
-            .values(key)
-            .first()
-            .map(|name| Ok(engine.containers.find(name)?.shared().record.created.clone()))
-            .transpose()
-    };
-    let (before, since) = (created_of("before")?, created_of("since")?);
-    let mut exits = Vec::new();
-    for text in filters.values("exited") {
-        exits.push(
-            text.parse::<i32>()
-                .map_err(|_| Refusal::bad(format!("invalid filter 'exited={text}'")))?,
-        );
-    }
-    let ancestors: Vec<(String, Option<String>)> = filters
-        .values("ancestor")
-        .iter()
-        .map(|name| {
-            (
-                name.clone(),
-                engine.images.resolve(name).ok().map(|image| image.id.to_string()),
-            )
-        })
-        .collect();
+    let wanted = Wanted::read(engine, filters)?;
     let mut rows = Vec::new();
     for container in engine.containers.all() {
         let shared = container.shared();
-        let record = &shared.record;
-        let health = shared
-            .health
-            .as_ref()
-            .map_or("none", |health| health.status.as_str());
-        let fits = (all || shared.phase.is_up() || shared.phase == Phase::Restarting)
-            && filters.any("status", |word| word == shared.phase.word())
-            && filters.any("id", |id| record.id.starts_with(id))
-            && filters.any("name", |name| name_fits(&record.name, name))
-            && filters.any("health", |word| word == health)
-            && filters.any("policy", |name| name == record.policy.name)
-            && filters.any("network", |name| network_fits(record, name))
-            && filters.any("volume", |wanted| {
-                record
-                    .mounts
-                    .iter()
-                    .any(|mount| mount.name == wanted || mount.destination == wanted)
-            })
-            && filters.any("expose", |port| exposes(record, port))
-            && filters.values("publish").is_empty()
-            && filters.any("is-task", |flag| matches!(flag, "false" | "0"))
-            && filters.labels(&record.config.labels)
-            && (exits.is_empty()
-                || (shared.phase == Phase::Exited && exits.contains(&record.life.exit_code)))
-            && (ancestors.is_empty()
-                || ancestors
-                    .iter()
-                    .any(|(name, id)| record.config.image == *name || id.as_ref() == Some(&record.image_id)))
-            && before.as_ref().is_none_or(|time| record.created < *time)
-            && since.as_ref().is_none_or(|time| record.created > *time);
-        if fits {
-            rows.push((record.created.clone(), view::summary(&shared, None)));
+        let is_shown = all || shared.phase.is_up() || shared.phase == Phase::Restarting;
+        if is_shown && fits(&shared, filters) && wanted.fits(&shared.record, shared.phase) {
+            rows.push((shared.record.created.clone(), view::summary(&shared, None)));
         }
     }
     rows.sort_by(|one, other| other.0.cmp(&one.0));
@@ -178,6 +121,82 @@ pub fn select(
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }
     Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+/// The filters whose words must be read before any row is looked at.
+struct Wanted {
+    /// Created before, and since, another container.
+    before: Option<String>,
+    since: Option<String>,
+    exits: Vec<i32>,
+    /// Images, as named and by id.
+    ancestors: Vec<(String, Option<String>)>,
+}
+
+impl Wanted {
+    fn read(engine: &Engine, filters: &Filters) -> Answer<Self> {
+        for word in filters.values("status") {
+            if !STATUS_WORDS.contains(&word.as_str()) {
+                return Err(Refusal::bad(format!("invalid filter 'status={word}'")));
+            }
+        }
+        let created_of = |key: &str| -> Answer<Option<String>> {
+            filters
+                .values(key)
+                .first()
+                .map(|name| Ok(engine.containers.find(name)?.shared().record.created.clone()))
+                .transpose()
+        };
+        let mut exits = Vec::new();
+        for text in filters.values("exited") {
+            exits.push(
+                text.parse::<i32>()
+                    .map_err(|_| Refusal::bad(format!("invalid filter 'exited={text}'")))?,
+            );
+        }
+        let image_id = |name: &String| engine.images.resolve(name).ok().map(|image| image.id.to_string());
+        let named = filters.values("ancestor");
+        Ok(Self {
+            before: created_of("before")?,
+            since: created_of("since")?,
+            exits,
+            ancestors: named.iter().map(|name| (name.clone(), image_id(name))).collect(),
+        })
+    }
+
+    fn fits(&self, record: &Record, phase: Phase) -> bool {
+        let is_of = |(name, id): &(String, Option<String>)| {
+            record.config.image == *name || id.as_ref() == Some(&record.image_id)
+        };
+        (self.exits.is_empty() || (phase == Phase::Exited && self.exits.contains(&record.life.exit_code)))
+            && (self.ancestors.is_empty() || self.ancestors.iter().any(is_of))
+            && self.before.as_ref().is_none_or(|time| record.created < *time)
+            && self.since.as_ref().is_none_or(|time| record.created > *time)
+    }
+}
+
+/// The filters that a row answers by itself.
+fn fits(shared: &Shared, filters: &Filters) -> bool {
+    let record = &shared.record;
+    let health = shared
+        .health
+        .as_ref()
+        .map_or("none", |health| health.status.as_str());
+    let has_volume = |wanted: &str| {
+        let mut mounts = record.mounts.iter();
+        mounts.any(|mount| mount.name == wanted || mount.destination == wanted)
+    };
+    filters.any("status", |word| word == shared.phase.word())
+        && filters.any("id", |id| record.id.starts_with(id))
+        && filters.any("name", |name| name_fits(&record.name, name))
+        && filters.any("health", |word| word == health)
+        && filters.any("policy", |name| name == record.policy.name)
+        && filters.any("network", |name| network_fits(record, name))
+        && filters.any("volume", has_volume)
+        && filters.any("expose", |port| exposes(record, port))
+        && filters.values("publish").is_empty()
+        && filters.any("is-task", |flag| matches!(flag, "false" | "0"))
+        && filters.labels(&record.config.labels)
 }
 
 fn network_fits(record: &Record, name: &str) -> bool {

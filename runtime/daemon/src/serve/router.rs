@@ -211,7 +211,7 @@ async fn route_images(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET", [name @ .., "history"]) => images::history(&asked, &name.join("/")).await,
         ("GET", [name @ .., "get"]) => images::save(&asked, Some(name.join("/"))),
         ("POST", [name @ .., "tag"]) => images::tag(&asked, &name.join("/")).await,
-        ("DELETE", [name @ ..]) if !name.is_empty() => images::delete(&asked, &name.join("/")).await,
+        ("DELETE", name) if !name.is_empty() => images::delete(&asked, &name.join("/")).await,
         ("POST", [.., "push"]) => Err(Refusal::unsupported(
             "pushing to registries is not there yet; use kakoi save",
         )),

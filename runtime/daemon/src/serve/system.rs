@@ -9,7 +9,7 @@ use kakoi_api::kakoi::{Doctor, Finding};
 use kakoi_api::system::{Component, DiskUsage, Event, Info, PlatformName, SwarmInfo, Version};
 use kakoi_api::{API_VERSION, API_VERSION_MIN};
 use kakoi_confine::FindingState;
-use kakoi_policy::kernel::{Arch, CgroupMode};
+use kakoi_policy::kernel::{Arch, CgroupMode, KernelFacts};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::reply::{self, Reply};
@@ -75,17 +75,9 @@ fn arch(arch: Arch) -> &'static str {
 /// `GET /info`
 pub async fn info(asked: &Asked) -> Answer<Reply> {
     let engine = &asked.engine;
-    let facts = &engine.facts;
-    let phases: Vec<Phase> = engine
-        .containers
-        .all()
-        .iter()
-        .map(|container| container.shared().phase)
-        .collect();
-    let count = |test: fn(&Phase) -> bool| {
-        i64::try_from(phases.iter().filter(|phase| test(phase)).count()).unwrap_or(i64::MAX)
-    };
-    let has = |controller: &str| facts.cgroup_controllers.contains(controller);
+    let all = engine.containers.all();
+    let phases: Vec<Phase> = all.iter().map(|container| container.shared().phase).collect();
+    let count = |test: fn(&Phase) -> bool| wire_count(phases.iter().filter(|phase| test(phase)).count());
     let images = {
         let store = engine.images.clone();
         tokio::task::spawn_blocking(move || store.disk_usage().map(|usage| usage.images))
@@ -93,26 +85,6 @@ pub async fn info(asked: &Asked) -> Answer<Reply> {
             .map_err(|cause| Refusal::failed("counting images failed", cause))?
             .map_err(crate::life::create::image_refusal)?
     };
-    let mut security = Vec::new();
-    if facts.seccomp_filter {
-        security.push("name=seccomp,profile=builtin".to_owned());
-    }
-    if facts.landlock_abi > 0 {
-        security.push(format!("name=landlock,abi={}", facts.landlock_abi));
-    }
-    if facts.user_namespaces {
-        security.push("name=userns".to_owned());
-    }
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let os_release = read("/etc/os-release");
-    let field = |name: &str| {
-        let line = os_release
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        line.unwrap_or_default().trim_matches('"').to_owned()
-    };
-    let processors =
-        std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1));
     Ok(reply::ok(&Info {
         id: engine.id.clone(),
         containers: count(|_| true),
@@ -127,6 +99,40 @@ pub async fn info(asked: &Asked) -> Answer<Reply> {
             ("Network".to_owned(), vec!["host".to_owned(), "none".to_owned()]),
             ("Log".to_owned(), vec!["json-file".to_owned(), "none".to_owned()]),
         ]),
+        n_fd: fs::read_dir("/proc/self/fd").map_or(-1, |entries| wire_count(entries.count())),
+        n_goroutines: fs::read_dir("/proc/self/task").map_or(-1, |entries| wire_count(entries.count())),
+        system_time: clock::now(),
+        logging_driver: "json-file".into(),
+        n_events_listener: i64::try_from(engine.events.listeners()).unwrap_or(i64::MAX),
+        server_version: env!("CARGO_PKG_VERSION").into(),
+        runtimes: BTreeMap::from([("kakoi".to_owned(), serde_json::json!({"path": "kakoi-shim"}))]),
+        default_runtime: "kakoi".into(),
+        swarm: SwarmInfo {
+            local_node_state: "inactive".into(),
+        },
+        live_restore_enabled: true,
+        init_binary: "kakoi-shim".into(),
+        ..host_part(&engine.facts)
+    }))
+}
+
+fn wire_count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What `info` tells of the machine and its kernel.
+fn host_part(facts: &KernelFacts) -> Info {
+    let has = |controller: &str| facts.cgroup_controllers.contains(controller);
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let os_release = read("/etc/os-release");
+    let field = |name: &str| {
+        let line = os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let is_v2 = facts.cgroup_mode == CgroupMode::V2;
+    Info {
         memory_limit: has("memory"),
         swap_limit: has("memory"),
         cpu_cfs_period: has("cpu"),
@@ -134,22 +140,10 @@ pub async fn info(asked: &Asked) -> Answer<Reply> {
         cpu_shares: has("cpu"),
         cpu_set: has("cpuset"),
         pids_limit: has("pids"),
-        oom_kill_disable: has("memory") && facts.cgroup_mode != CgroupMode::V2,
+        oom_kill_disable: has("memory") && !is_v2,
         ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
-        n_fd: fs::read_dir("/proc/self/fd")
-            .map_or(-1, |entries| i64::try_from(entries.count()).unwrap_or(-1)),
-        n_goroutines: fs::read_dir("/proc/self/task")
-            .map_or(-1, |entries| i64::try_from(entries.count()).unwrap_or(-1)),
-        system_time: clock::now(),
-        logging_driver: "json-file".into(),
         cgroup_driver: "cgroupfs".into(),
-        cgroup_version: if facts.cgroup_mode == CgroupMode::V2 {
-            "2"
-        } else {
-            "1"
-        }
-        .into(),
-        n_events_listener: i64::try_from(engine.events.listeners()).unwrap_or(i64::MAX),
+        cgroup_version: if is_v2 { "2" } else { "1" }.into(),
         kernel_version: facts.release.clone(),
         operating_system: field("PRETTY_NAME"),
         os_version: field("VERSION_ID"),
@@ -159,22 +153,28 @@ pub async fn info(asked: &Asked) -> Answer<Reply> {
             Arch::Aarch64 => "aarch64",
         }
         .into(),
-        ncpu: processors,
+        ncpu: std::thread::available_parallelism().map_or(1, |count| wire_count(count.get())),
         mem_total: stats::memory_total(&read("/proc/meminfo"))
             .and_then(|bytes| i64::try_from(bytes).ok())
             .unwrap_or(0),
         name: read("/proc/sys/kernel/hostname").trim().to_owned(),
-        server_version: env!("CARGO_PKG_VERSION").into(),
-        runtimes: BTreeMap::from([("kakoi".to_owned(), serde_json::json!({"path": "kakoi-shim"}))]),
-        default_runtime: "kakoi".into(),
-        swarm: SwarmInfo {
-            local_node_state: "inactive".into(),
-        },
-        live_restore_enabled: true,
-        init_binary: "kakoi-shim".into(),
-        security_options: security,
+        security_options: security_options(facts),
         ..Info::default()
-    }))
+    }
+}
+
+fn security_options(facts: &KernelFacts) -> Vec<String> {
+    let mut options = Vec::new();
+    if facts.seccomp_filter {
+        options.push("name=seccomp,profile=builtin".to_owned());
+    }
+    if facts.landlock_abi > 0 {
+        options.push(format!("name=landlock,abi={}", facts.landlock_abi));
+    }
+    if facts.user_namespaces {
+        options.push("name=userns".to_owned());
+    }
+    options
 }
 
 /// `GET /events`
