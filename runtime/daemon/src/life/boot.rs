@@ -39,7 +39,9 @@ async fn take_over_one(engine: &Arc<Engine>, record: Record) {
     if let Some(slot) = record.id_slot {
         engine.ids.occupy(slot);
     }
-    let removing = record.life.removing;
+    // The record of one that removes itself is not written again for its removal: without its plan it was being removed.
+    let removing =
+        record.life.removing || (record.host_config.auto_remove && !state_dir.join("plan.json").exists());
     let phase = if record.life.started_at.is_some() {
         Phase::Exited
     } else {

@@ -86,7 +86,14 @@ impl From<Refusal> for StartFailure {
 async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Result<(), StartFailure> {
     let state_dir = engine.paths.state_dir(&container.id);
     let run_dir = engine.paths.run_dir(&container.id);
-    let failed = |error: ShimError| as_failure(&container.id, error);
+    let program = container
+        .shared()
+        .record
+        .args
+        .first()
+        .cloned()
+        .unwrap_or_default();
+    let failed = |error: ShimError| as_failure(&container.id, &program, error);
     host::make_folder(&run_dir, 0o711)
         .map_err(|cause| Refusal::failed("preparing the run-time folder failed", cause))?;
     shim::forget_exit(&state_dir)
@@ -204,26 +211,34 @@ async fn note_failure(
 }
 
 /// The status and the words that Docker has for a start that failed.
-fn as_failure(id: &str, error: ShimError) -> StartFailure {
+fn as_failure(id: &str, program: &str, error: ShimError) -> StartFailure {
+    let task = |said: &str| format!("failed to create task for container: {said}");
     let (exit_code, refusal) = match &error {
-        ShimError::Failed { kind, message } => {
-            let said = format!("failed to create task for container: {message}");
-            match kind {
-                FailureKind::CommandNotFound => (127, Refusal::bad(said).of_kind(*kind)),
-                FailureKind::CommandNotExecutable => (126, Refusal::bad(said).of_kind(*kind)),
-                FailureKind::Confinement => (125, Refusal::forbidden(said)),
-                FailureKind::Conflict => (125, Refusal::conflict(said)),
-                FailureKind::Runtime => (125, Refusal::broken(said)),
+        ShimError::Failed { kind, message } => match kind {
+            // Scripts look for these words, whose shape is runc's.
+            FailureKind::CommandNotFound if program.contains('/') => {
+                let said = format!("exec: \"{program}\": stat {program}: no such file or directory");
+                (127, Refusal::bad(task(&said)).of_kind(*kind))
             }
+            FailureKind::CommandNotFound => {
+                let said = format!("exec: \"{program}\": executable file not found in $PATH");
+                (127, Refusal::bad(task(&said)).of_kind(*kind))
+            }
+            FailureKind::CommandNotExecutable => {
+                let said = format!("exec: \"{program}\": {message}");
+                (126, Refusal::bad(task(&said)).of_kind(*kind))
+            }
+            FailureKind::Confinement => (125, Refusal::forbidden(task(message))),
+            FailureKind::Conflict => (125, Refusal::conflict(task(message))),
+            FailureKind::Runtime => (125, Refusal::broken(task(message))),
+        },
+        other => {
+            let short = &id[..12.min(id.len())];
+            (
+                125,
+                Refusal::broken(format!("starting container {short}: {}", chain(other))),
+            )
         }
-        other => (
-            125,
-            Refusal::broken(format!(
-                "starting container {}: {}",
-                &id[..12.min(id.len())],
-                chain(other)
-            )),
-        ),
     };
     tracing::debug!(container = %id, error = chain(&error), "start failed");
     StartFailure { exit_code, refusal }
@@ -268,6 +283,7 @@ pub(crate) mod tests {
         ] {
             let failure = as_failure(
                 "0123456789abcdef",
+                "app",
                 ShimError::Failed {
                     kind,
                     message: "why".into(),
@@ -277,7 +293,17 @@ pub(crate) mod tests {
                 (failure.exit_code, failure.refusal.status.as_u16()),
                 (exit_code, status)
             );
-            assert!(failure.refusal.message.ends_with("why"));
+            let not_found = kind == FailureKind::CommandNotFound;
+            let end = if not_found {
+                "\"app\": executable file not found in $PATH"
+            } else {
+                "why"
+            };
+            assert!(
+                failure.refusal.message.ends_with(end),
+                "{}",
+                failure.refusal.message
+            );
         }
     }
 }

@@ -1,0 +1,5 @@
+//! The real daemon and the real shim, spoken to over the socket. Needs root.
+
+mod given;
+mod lives;
+mod soak;
