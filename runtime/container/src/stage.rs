@@ -38,6 +38,8 @@ pub(crate) struct Stage {
     pub devices: Vec<Value>,
     /// Working directory to make where it is missing.
     pub cwd: Option<String>,
+    /// Older hooks of the runtime's namespaces, which come first.
+    pub prestart_hooks: Vec<Hook>,
     /// Hooks of the runtime's namespaces.
     pub runtime_hooks: Vec<Hook>,
     /// Hooks of the container's namespaces.

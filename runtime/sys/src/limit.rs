@@ -45,6 +45,17 @@ pub fn set(pid: i32, resource: Resource, soft: u64, hard: u64) -> Result<()> {
     checked("prlimit", i64::from(answer)).map(drop)
 }
 
+/// The caller's own limit: soft, hard.
+pub fn own(resource: Resource) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both pointers are valid for the call, no new limit is given.
+    let answer = unsafe { libc::prlimit(0, resource.0, std::ptr::null(), &mut limit) };
+    checked("prlimit", i64::from(answer)).map(|_| (limit.rlim_cur, limit.rlim_max))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

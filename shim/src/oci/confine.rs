@@ -137,7 +137,10 @@ pub(super) fn identity(process: &Value, umask_of: Option<&Identity>) -> Result<I
 pub(super) fn capabilities(process: &Value) -> Result<CapabilitySets, Failed> {
     let last = kakoi_sys::capability::last()
         .map_err(|error| Failed::of("read the kernel's last capability", &error))?;
-    let known = u64::MAX >> (63 - u32::from(last.min(63)));
+    // What this process cannot have itself it cannot give; the specification has that logged, not refused.
+    let own = kakoi_sys::capability::bounding()
+        .map_err(|error| Failed::of("read the bounding capability set", &error))?;
+    let known = (u64::MAX >> (63 - u32::from(last.min(63)))) & own;
     let set = |name: &str| -> u64 {
         let mut mask = 0;
         for name in strings(process["capabilities"].get(name)) {

@@ -76,7 +76,8 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         mounts: std::mem::take(&mut left.mounts),
         devices: std::mem::take(&mut left.devices),
         cwd: late_cwd,
-        runtime_hooks: [left.hooks.prestart.as_slice(), &left.hooks.create_runtime].concat(),
+        prestart_hooks: left.hooks.prestart.clone(),
+        runtime_hooks: left.hooks.create_runtime.clone(),
         container_hooks: left.hooks.create_container.clone(),
         state: state.clone(),
     };
@@ -87,6 +88,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         held.extend(trees::container_namespace(&mut spec["linux"])?);
     }
     write_stage(state_dir, &mut spec, stage)?;
+    lower_early(&mut spec, &mut left);
     write(&state_dir.join("bundle"), "config.json", &spec)?;
     Ok(Prepared {
         id,
@@ -121,6 +123,26 @@ fn look_at_root(rootfs: &Path, spec: &Value, left: &Leftover) -> Result<Option<S
     Ok(None)
 }
 
+/// Gives libcontainer the limits that only lower: it sets them before the identity changes, when no privilege is needed. What raises is the
+/// parent's to do.
+fn lower_early(spec: &mut Value, left: &mut Leftover) {
+    let only_lowers = |limit: &Value| {
+        let name = limit["type"].as_str().unwrap_or_default();
+        let (Some(soft), Some(hard)) = (limit["soft"].as_u64(), limit["hard"].as_u64()) else {
+            return false;
+        };
+        let own = kakoi_sys::limit::Resource::named(name).map(kakoi_sys::limit::own);
+        matches!(own, Some(Ok((_, own))) if soft <= hard && hard <= own)
+    };
+    let (early, late) = std::mem::take(&mut left.rlimits)
+        .into_iter()
+        .partition::<Vec<_>, _>(only_lowers);
+    left.rlimits = late;
+    if !early.is_empty() {
+        spec["process"]["rlimits"] = Value::Array(early);
+    }
+}
+
 /// Has libcontainer run this program as a hook at the points where there is something to do.
 fn write_stage(state_dir: &Path, spec: &mut Value, mut stage: Stage) -> Result<(), CreateError> {
     // A hook that names no environment has ours, through the process in between.
@@ -131,7 +153,7 @@ fn write_stage(state_dir: &Path, spec: &mut Value, mut stage: Stage) -> Result<(
     // Only what lies below a mount of ours can be missing without a mount of libcontainer's being at fault; the folder is made there at need.
     let places = !stage.mounts.is_empty() || !stage.devices.is_empty() || stage.cwd.is_some();
     let mut hooks = json!({});
-    if !stage.runtime_hooks.is_empty() {
+    if !(stage.prestart_hooks.is_empty() && stage.runtime_hooks.is_empty()) {
         hooks["createRuntime"] = ours("runtime");
     }
     if places || !stage.container_hooks.is_empty() {

@@ -87,14 +87,27 @@ pub fn run(state_dir: &Path, point: &str) -> Result<(), StageError> {
         .filter(|pid| *pid > 0)
         .or(state.pid);
     if point == "runtime" {
-        return hook::run_all(&stage.runtime_hooks, &state, None).map_err(|source| StageError::Hook {
-            point: "createRuntime",
-            source,
-        });
+        return runtime_hooks(&stage, &state);
     }
     place(&stage)?;
     hook::run_all(&stage.container_hooks, &state, None).map_err(|source| StageError::Hook {
         point: "createContainer",
+        source,
+    })
+}
+
+/// Deprecated hooks still read what they read when they were new: at their time the container counted as created.
+fn runtime_hooks(stage: &Stage, state: &HookState) -> Result<(), StageError> {
+    let created = HookState {
+        status: "created".to_owned(),
+        ..state.clone()
+    };
+    hook::run_all(&stage.prestart_hooks, &created, None).map_err(|source| StageError::Hook {
+        point: "prestart",
+        source,
+    })?;
+    hook::run_all(&stage.runtime_hooks, state, None).map_err(|source| StageError::Hook {
+        point: "createRuntime",
         source,
     })
 }
