@@ -270,7 +270,12 @@ fn a_daemon_that_leaves_during_run_is_told() {
     });
     let ran = fake.run(&["run", "alpine"]);
     assert_eq!(ran.status, 125);
-    assert!(ran.stderr.contains("talking to the daemon"), "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("the daemon went away while the container ran"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]

@@ -156,10 +156,12 @@ impl Waiting {
 
     /// Waits for the exit code.
     pub async fn exit_code(mut self) -> Result<u8, Failure> {
-        let Some(answer) = self.body.next().await? else {
-            return Err(WaitError::Gone.into());
-        };
-        exit_code(answer)
+        match self.body.next().await {
+            Ok(Some(answer)) => exit_code(answer),
+            // The connection broke: containers outlive their daemon, and whoever reads this must know.
+            Ok(None) | Err(ClientError::Protocol { .. }) => Err(WaitError::Gone.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -133,13 +133,11 @@ fn refuse_later(flags: &ContainerFlags) -> Result<(), FlagError> {
         return later("--dns", NAMES);
     }
     if let Some(network) = &flags.network
-        && !matches!(network.as_str(), "none" | "host" | "default" | "private")
-        && !network.starts_with("container:")
-        && !network.starts_with("ns:")
+        && !matches!(network.as_str(), "none" | "host" | "default")
     {
         return later(
             "--network",
-            "takes none, host or container:NAME; bridge networks come with a later release",
+            "takes none or host; bridges and networks of other containers come with a later release",
         );
     }
     match flags.pull.as_deref() {

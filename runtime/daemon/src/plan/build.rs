@@ -124,17 +124,16 @@ fn check_strings(args: &[String], env: &[String]) -> Answer<()> {
 }
 
 fn namespaces(host: &HostConfig, confinement: &Confinement) -> Answer<NamespacePlan> {
-    // A container's namespace has a path only while that container runs: the start puts it in.
     let of = |sharing| match sharing {
-        Sharing::Own | Sharing::Container(_) => NamespaceSource::New,
+        Sharing::Own => NamespaceSource::New,
         Sharing::Host => NamespaceSource::Host,
     };
     let network = match (requests::network(host)?, confinement.network) {
-        (Network::Container(_), _) | (_, NetworkMode::None) => NamespaceSource::New,
+        (_, NetworkMode::None) => NamespaceSource::New,
         (_, NetworkMode::Host) => NamespaceSource::Host,
         (_, NetworkMode::Bridge) => {
             return Err(Refusal::unsupported(format!(
-                "policy {:?} asks for a bridge network, which is not there yet; use --network none, host or container:NAME",
+                "policy {:?} asks for a bridge network, which is not there yet; use --network none or host",
                 confinement.policy.name
             )));
         }

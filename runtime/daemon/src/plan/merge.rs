@@ -124,6 +124,10 @@ fn health(asked: Option<HealthConfig>, image: Option<HealthConfig>) -> Option<He
 pub fn arguments(config: &ContainerConfig) -> Answer<Vec<String>> {
     let words = |words: &Option<Words>| words.clone().unwrap_or_default().0;
     let mut args = words(&config.entrypoint);
+    // How Docker's clients say "no entry point" (`--entrypoint ""`).
+    if args == [""] {
+        args.clear();
+    }
     args.extend(words(&config.cmd));
     if args.first().is_none_or(String::is_empty) {
         return Err(Refusal::bad("no command specified"));
@@ -167,6 +171,8 @@ mod tests {
         );
         assert_eq!(args(words(&[]), words(&["x"])).expect("none asked for"), ["x"]);
         assert_eq!(args(words(&[]), None).expect("none asked for"), ["serve"]);
+        assert_eq!(args(words(&[""]), words(&["x"])).expect("none asked for"), ["x"]);
+        assert!(args(words(&[""]), None).is_err());
         assert!(arguments(&merge(&ContainerConfig::default(), &ImageConfig::default())).is_err());
     }
 

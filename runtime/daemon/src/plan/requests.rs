@@ -20,8 +20,6 @@ pub enum Network {
     None,
     /// The host's.
     Host,
-    /// That of a container.
-    Container(String),
 }
 
 /// Reads `NetworkMode`.
@@ -30,15 +28,13 @@ pub fn network(host: &HostConfig) -> Answer<Network> {
         "" | "default" => Ok(Network::Policy),
         "none" => Ok(Network::None),
         "host" => Ok(Network::Host),
-        other => match other.strip_prefix("container:") {
-            Some("") => Err(Refusal::bad(
-                "Invalid network mode: invalid container format container:<name|id>",
-            )),
-            Some(container) => Ok(Network::Container(container.into())),
-            None => Err(Refusal::unsupported(format!(
-                "network {other:?}: bridge and user-defined networks are not there yet; use --network none, host or container:NAME"
-            ))),
-        },
+        "container:" => Err(Refusal::bad(
+            "Invalid network mode: invalid container format container:<name|id>",
+        )),
+        // A mode that cannot be kept is refused: a network of its own in its place would look like success.
+        other => Err(Refusal::unsupported(format!(
+            "network {other:?}: bridges, user-defined networks and those of other containers are not there yet; use --network none or host"
+        ))),
     }
 }
 
@@ -49,8 +45,6 @@ pub enum Sharing {
     Own,
     /// The host's.
     Host,
-    /// That of a container.
-    Container(String),
 }
 
 /// Reads `PidMode`, `IpcMode`, `UTSMode` and `CgroupnsMode`.
@@ -61,7 +55,9 @@ pub fn sharing(kind: &str, mode: &str) -> Answer<Sharing> {
         "host" => Ok(Sharing::Host),
         other => match other.strip_prefix("container:") {
             Some(container) if !container.is_empty() && matches!(kind, "PID" | "IPC") => {
-                Ok(Sharing::Container(container.into()))
+                Err(Refusal::unsupported(format!(
+                    "{kind} mode {other:?}: namespaces of other containers are not there yet"
+                )))
             }
             _ => Err(Refusal::bad(format!("invalid {kind} mode: {other}"))),
         },
@@ -81,8 +77,6 @@ pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>) -> Answer<Re
             Network::Policy => None,
             Network::None => Some(NetworkMode::None),
             Network::Host => Some(NetworkMode::Host),
-            // It is judged where that container was made.
-            Network::Container(_) => Some(NetworkMode::None),
         },
         user_namespace: user_namespace(&host.userns_mode)?,
         mounts,
@@ -290,6 +284,8 @@ mod tests {
         );
         assert!(asked(|host| host.network_mode = "bridge".into()).is_err());
         assert!(asked(|host| host.network_mode = "container:".into()).is_err());
+        assert!(asked(|host| host.network_mode = "container:x".into()).is_err());
+        assert!(asked(|host| host.pid_mode = "container:x".into()).is_err());
         assert!(asked(|host| host.pid_mode = "hots".into()).is_err());
         assert!(asked(|host| host.uts_mode = "container:x".into()).is_err());
         assert!(asked(|host| host.userns_mode = "x".into()).is_err());
