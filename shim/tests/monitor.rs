@@ -4,6 +4,7 @@
 #[path = "monitor/fixture.rs"]
 mod fixture;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
@@ -263,6 +264,21 @@ fn init_reaps_passes_signals_on_and_hides_the_host() {
         ground.plan("trap 'exit 9' TERM; sh -c 'sleep 0.01 & exit' ; echo up; while :; do sleep 0.05; done");
     plan.process.init = true;
     let shim = start(plan);
+    let open: BTreeSet<String> = std::fs::read_dir(format!("/proc/{}/fd", shim.pid()))
+        .expect("readable")
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert_eq!(
+        open,
+        ["0", "1", "2"].map(String::from).into(),
+        "init holds nothing of the runtime"
+    );
     let (session, _) = shim.exec("see", "cat /proc/1/cmdline; cat /proc/1/environ; echo; ps", false);
     let (stdout, stderr) = session.finish(b"");
     let text = String::from_utf8_lossy(&stdout).replace('\0', "");

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use kakoi_confine::{Entry, apply, capabilities_for};
 use kakoi_policy::confinement::{Confinement, Landlock};
@@ -43,8 +43,12 @@ pub(crate) fn divide(confinement: &Confinement, status: RawFd) -> Result<(), Fai
             }
         }
         Forked::Parent { pid, .. } => {
-            drop(go);
-            let prepared = hide().map_err(|error| failed("hide the runtime's arguments", &error));
+            // Nothing is executed here that would close what the runtime left open: its lock, its log, the pipe its starter waits on.
+            let mut kept = [status, go_writer.as_raw_fd()];
+            kept.sort_unstable();
+            let prepared = kakoi_sys::descriptors::close_from(3, &kept)
+                .map_err(|error| failed("close the runtime's descriptors", &error))
+                .and_then(|()| hide().map_err(|error| failed("hide the runtime's arguments", &error)));
             if let Err(failure) = prepared.and_then(|()| confine(confinement)) {
                 report(status, &failure);
                 exit_now(125);
@@ -53,6 +57,8 @@ pub(crate) fn divide(confinement: &Confinement, status: RawFd) -> Result<(), Fai
             if told.is_err() || nix::unistd::close(status).is_err() {
                 exit_now(125);
             }
+            // Its descriptor is closed already.
+            std::mem::forget(go);
             exit_now(run(&signals, pid))
         }
     }

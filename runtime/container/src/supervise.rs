@@ -16,7 +16,7 @@ mod top;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -139,6 +139,9 @@ pub fn run(plan_path: &Path, ready_fd: i32) -> Result<(), SuperviseError> {
     let mut ready = File::from(
         kakoi_sys::descriptors::take_inherited(ready_fd).map_err(sys("take the ready descriptor"))?,
     );
+    // Whatever else was inherited is somebody else's, who may wait for its end for as long as the container lives.
+    kakoi_sys::descriptors::close_from(3, &[ready.as_raw_fd()])
+        .map_err(sys("close inherited descriptors"))?;
     let outcome = run_told(plan_path, &mut ready);
     if let Err(error) = &outcome {
         // Who started us must not wait for the time-out when even the set-up fails.
@@ -269,7 +272,6 @@ fn set_up_process(plan: &RunPlan) -> Result<(), SuperviseError> {
     }
     kakoi_sys::process::set_child_subreaper(true).map_err(sys("become the reaper"))?;
     kakoi_sys::identity::set_groups(&[]).map_err(sys("drop supplementary groups"))?;
-    kakoi_sys::descriptors::close_on_exec_from(3, &[]).map_err(sys("mark descriptors"))?;
     nix::unistd::chdir("/").map_err(|errno| SuperviseError::Call {
         act: "leave the folder",
         source: errno.into(),

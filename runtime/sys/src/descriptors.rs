@@ -57,6 +57,43 @@ fn each_close_on_exec(first: u32, last: u32) -> Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from `first` on, except those in `kept`, which is sorted.
+///
+/// For the first moments of a program and for the last life of one that will not drop what it owns: owners elsewhere keep numbers that may
+/// be given out again.
+pub fn close_from(first: u32, kept: &[RawFd]) -> Result<()> {
+    let mut start = first;
+    for fd in kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
+        if fd > start {
+            close_range(start, fd - 1)?;
+        }
+        start = start.max(fd.saturating_add(1));
+    }
+    close_range(start, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: takes plain numbers; that no owner of a closed descriptor uses it again is what the callers above promise.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    match checked("close_range", done) {
+        Err(CallError {
+            errno: Errno::ENOSYS, ..
+        }) => {
+            let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+                .named("getrlimit")?;
+            let end = hard.min(u64::from(last)).min(u64::from(u32::MAX >> 1)) as u32;
+            for fd in first..=end {
+                match nix::unistd::close(fd as RawFd) {
+                    Ok(()) | Err(Errno::EBADF) => {}
+                    Err(errno) => return Err(CallError { call: "close", errno }),
+                }
+            }
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
 /// Whether a descriptor is open, and whether `execve` closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inheritance {

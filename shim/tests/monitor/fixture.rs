@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
@@ -275,9 +275,10 @@ pub fn start(plan: RunPlan) -> Shim {
         .stderr(Stdio::null())
         .spawn()
         .expect("the shim starts");
+    // To its end, as the daemon reads it: nobody but the shim may hold the pipe, and the shim only until the start.
     let mut line = String::new();
-    let stdout = child.stdout.take().expect("piped");
-    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_to_string(&mut line).expect("a line");
     let ready = serde_json::from_str(&line).expect("a ready line");
     Shim { plan, ready, child }
 }
