@@ -141,24 +141,23 @@ pub(super) fn capabilities(process: &Value) -> Result<CapabilitySets, Failed> {
     let own = kakoi_sys::capability::bounding()
         .map_err(|error| Failed::of("read the bounding capability set", &error))?;
     let known = (u64::MAX >> (63 - u32::from(last.min(63)))) & own;
-    let set = |name: &str| -> u64 {
+    // A name that a newer kernel would know is left out; one that none knows is a mistake.
+    let set = |name: &str| -> Result<u64, Failed> {
+        let names = strings(process["capabilities"].get(name));
         let mut mask = 0;
-        for name in strings(process["capabilities"].get(name)) {
-            match capability::bit(&name) {
-                Some(bit) => mask |= bit,
-                // Documents are written for newer kernels too; what is not known is not granted.
-                None => eprintln!("kakoi-oci: unknown capability {name:?} is not granted"),
-            }
+        for name in &names {
+            mask |=
+                capability::bit(name).ok_or_else(|| Failed::new(format!("unknown capability {name:?}")))?;
         }
-        mask & known
+        Ok(mask & known)
     };
-    let (bounding, permitted, inheritable) = (set("bounding"), set("permitted"), set("inheritable"));
+    let (bounding, permitted, inheritable) = (set("bounding")?, set("permitted")?, set("inheritable")?);
     Ok(CapabilitySets {
         bounding,
         permitted,
-        effective: set("effective") & permitted,
+        effective: set("effective")? & permitted,
         inheritable,
-        ambient: set("ambient") & permitted & inheritable,
+        ambient: set("ambient")? & permitted & inheritable,
     })
 }
 
