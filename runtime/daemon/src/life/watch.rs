@@ -28,9 +28,16 @@ pub fn follow(engine: Arc<Engine>, container: Arc<Container>, mut events: Watch,
         match exit {
             Some(exit) => {
                 end(&engine, &container, &exit, "");
-                // The shim closes the connection by ending: what it held is free then.
-                while let Ok(Some(_)) = events.next().await {}
-                leave(&container, child).await;
+                // The run-time folder is the last that a shim takes away before it tells the end: nothing else is to be waited for, and the
+                // shim's own end, which frees its namespaces, takes longer than all the rest. Where the folder is still there, something
+                // went wrong, and what is left is only free when the shim is gone.
+                if engine.paths.run_dir(&container.id).exists() {
+                    while let Ok(Some(_)) = events.next().await {}
+                    leave(&container, child).await;
+                } else {
+                    let gone = container.clone();
+                    tokio::spawn(async move { leave(&gone, child).await });
+                }
             }
             None => {
                 leave(&container, child).await;
