@@ -189,6 +189,11 @@ impl Connection {
         self.pending() >= OUTPUT_BYTES_FULL
     }
 
+    /// Whether a program has waited for it for too long.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.is_full() && self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
     /// When it has to be dropped if it takes nothing until then.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.stalled_since.map(|since| since + STALL_MAX)
@@ -258,7 +263,9 @@ mod tests {
             connection.send(&piece);
             sent += piece.len();
         }
-        assert!(connection.deadline().is_some());
+        let now = Instant::now();
+        assert!(!connection.is_overdue(now), "a reader may be slow for a while");
+        assert!(connection.is_overdue(now + STALL_MAX));
         let mut received = 0;
         let mut buffer = vec![0; 64 << 10];
         while received < sent {
@@ -266,6 +273,10 @@ mod tests {
             connection.flush();
         }
         assert_eq!((connection.pending(), connection.deadline()), (0, None));
+        assert!(
+            !connection.is_overdue(Instant::now() + STALL_MAX),
+            "one that caught up is not dropped"
+        );
         drop(client);
         connection.send(b"x");
         assert!(connection.is_broken);

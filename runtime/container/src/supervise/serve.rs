@@ -263,7 +263,7 @@ impl<'a> Supervisor<'a> {
     fn drop_stalled(&mut self) {
         let now = Instant::now();
         for connection in &mut self.connections {
-            if connection.is_full() && connection.deadline().is_some_and(|deadline| deadline <= now) {
+            if connection.is_overdue(now) {
                 tracing::warn!("dropping a client that does not read its output");
                 connection.is_broken = true;
             }
