@@ -166,3 +166,100 @@ fn foreign(path: &Path, kind: SFlag) -> PreflightError {
         found,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A root file system and, beside it, a folder of the host that must stay empty.
+    struct Case(PathBuf);
+
+    impl Case {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("kakoi-preflight-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(path.join("rootfs")).expect("a folder");
+            std::fs::create_dir_all(path.join("host")).expect("a folder");
+            Self(path)
+        }
+
+        fn root(&self) -> PathBuf {
+            self.0.join("rootfs")
+        }
+
+        fn check(&self, mounted: &[&str]) -> Result<OwnedFd, PreflightError> {
+            let mounted: Vec<PathBuf> = mounted.iter().map(PathBuf::from).collect();
+            check(&self.root(), &mounted, &[PathBuf::from("/dev/custom")])
+        }
+    }
+
+    impl Drop for Case {
+        fn drop(&mut self) {
+            let host = std::fs::read_dir(self.0.join("host")).map(Iterator::count);
+            std::fs::remove_dir_all(&self.0).expect("removed");
+            assert!(matches!(host, Ok(0)), "the host's folder was written to");
+        }
+    }
+
+    fn refused(answer: Result<OwnedFd, PreflightError>, wanted: &str) {
+        match answer {
+            Err(PreflightError::Foreign { path, .. }) => assert_eq!(path, Path::new(wanted)),
+            other => panic!("{wanted}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_honest_root_is_accepted() {
+        let case = Case::new("honest");
+        case.check(&[]).expect("an empty root");
+        std::fs::create_dir_all(case.root().join("dev/pts")).expect("a folder");
+        symlink("/proc/self/fd", case.root().join("dev/fd")).expect("a link");
+        let root = case.check(&[]).expect("an ordinary /dev");
+        make_cwd(&root, "/srv/app").expect("made");
+        assert!(case.root().join("srv/app").is_dir());
+    }
+
+    #[test]
+    fn cve_2026_41579_a_linked_dev_is_refused() {
+        let case = Case::new("dev");
+        symlink(case.0.join("host"), case.root().join("dev")).expect("a link");
+        refused(case.check(&["/dev"]), "dev");
+        refused(case.check(&[]), "dev");
+    }
+
+    #[test]
+    fn cve_2025_52565_links_below_dev_are_refused_where_they_would_be_followed() {
+        let case = Case::new("pts");
+        std::fs::create_dir(case.root().join("dev")).expect("a folder");
+        symlink(case.0.join("host"), case.root().join("dev/pts")).expect("a link");
+        refused(case.check(&[]), "dev/pts");
+        case.check(&["/dev"]).expect("hidden by the mount");
+        std::fs::remove_file(case.root().join("dev/pts")).expect("removed");
+        for node in ["null", "console", "custom"] {
+            let path = case.root().join("dev").join(node);
+            symlink(case.0.join("host/file"), &path).expect("a link");
+            refused(case.check(&[]), &format!("dev/{node}"));
+            std::fs::remove_file(&path).expect("removed");
+        }
+    }
+
+    #[test]
+    fn cve_2019_19921_a_false_proc_is_refused() {
+        let case = Case::new("proc");
+        symlink(case.0.join("host"), case.root().join("proc")).expect("a link");
+        refused(case.check(&["/proc"]), "proc");
+        std::fs::remove_file(case.root().join("proc")).expect("removed");
+        std::fs::write(case.root().join("proc"), "").expect("a file");
+        refused(case.check(&["/proc"]), "proc");
+    }
+
+    #[test]
+    fn a_working_directory_is_made_inside() {
+        let case = Case::new("cwd");
+        symlink(case.0.join("host"), case.root().join("srv")).expect("a link");
+        let root = case.check(&[]).expect("accepted");
+        // As the container sees it the link leads to a path of its own root, which does not exist.
+        assert!(make_cwd(&root, "/srv/app").is_err());
+    }
+}
