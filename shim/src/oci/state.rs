@@ -104,9 +104,9 @@ impl Root {
                 "invalid character {bad:?} in container ID {id:?}"
             )));
         }
-        if id == "." || id == ".." {
+        if id.starts_with('.') {
             return Err(Failed::new(format!(
-                "invalid container ID {id:?}: it names a folder"
+                "invalid container ID {id:?}: it begins with a dot"
             )));
         }
         Ok(self.0.join(id))
