@@ -19,6 +19,9 @@ use crate::restart::{self, Policy};
 use crate::shim::{self, Word};
 use crate::state::Record;
 
+/// How long a shim may take to tell its state: it is a local socket and one thread, so this is a machine under water.
+const SHIM_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Takes over every container. Fails for none: what cannot be taken over is logged and left as `dead`.
 pub async fn take_over(engine: &Arc<Engine>, records: Vec<Record>) {
     let mut known = BTreeSet::new();
@@ -49,13 +52,12 @@ async fn take_over_one(engine: &Arc<Engine>, record: Record) {
     };
     let container = Arc::new(Container::new(record, phase));
     engine.containers.insert(container.clone());
-    let living = match shim::watch(&run_dir).await {
-        Ok(mut events) => match events.next().await {
-            Ok(Some(Word::State(state))) => Some((events, state)),
-            _ => None,
-        },
-        Err(_) => None,
-    };
+    let living = tokio::time::timeout(SHIM_WAIT, ask_state(&run_dir))
+        .await
+        .unwrap_or_else(|_| {
+            tracing::error!(container = %id, "its shim does not answer");
+            None
+        });
     if let Some((events, state)) = living {
         adopt(engine, &container, events, state);
     } else {
@@ -70,6 +72,15 @@ async fn take_over_one(engine: &Arc<Engine>, record: Record) {
         if has_run {
             remove::remove_ended(engine, &container).await;
         }
+    }
+}
+
+/// Whether a shim lives, and how its container stands.
+async fn ask_state(run_dir: &Path) -> Option<(shim::Watch, kakoi_container::frames::State)> {
+    let mut events = shim::watch(run_dir).await.ok()?;
+    match events.next().await {
+        Ok(Some(Word::State(state))) => Some((events, state)),
+        _ => None,
     }
 }
 

@@ -105,7 +105,7 @@ fn check(body: &CreateBody) -> Answer<()> {
     let host = &body.host_config;
     if !host.port_bindings.is_empty() || host.publish_all_ports {
         return Err(Refusal::unsupported(
-            "ports cannot be published yet: use --network host, or reach the app from a container with --network container:NAME",
+            "ports cannot be published yet: use --network host",
         ));
     }
     for (what, is_asked) in [

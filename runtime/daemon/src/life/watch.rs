@@ -28,10 +28,11 @@ pub fn follow(engine: Arc<Engine>, container: Arc<Container>, mut events: Watch,
         match exit {
             Some(exit) => {
                 end(&engine, &container, &exit, "");
-                // The run-time folder is the last that a shim takes away before it tells the end: nothing else is to be waited for, and the
-                // shim's own end, which frees its namespaces, takes longer than all the rest. Where the folder is still there, something
-                // went wrong, and what is left is only free when the shim is gone.
-                if engine.paths.run_dir(&container.id).exists() {
+                // The run-time folder is the last that a shim takes away before it tells the end. One that removes itself waits for nothing
+                // else: the shim's own end, which frees its namespaces, takes longer than all the rest. Where the folder is still there,
+                // something went wrong, and what is left is only free when the shim is gone.
+                let is_hurried = container.shared().record.host_config.auto_remove;
+                if !is_hurried || engine.paths.run_dir(&container.id).exists() {
                     while let Ok(Some(_)) = events.next().await {}
                     leave(&container, child).await;
                 } else {
@@ -125,6 +126,10 @@ pub fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, troubl
         life.oom_killed
     };
     let again = next_start(container).is_some();
+    if again {
+        // From here on, so that a stop that comes before the next start is scheduled is a stop of that start.
+        container.shared().phase = Phase::Restarting;
+    }
     container.publish(|pulse| {
         pulse.up = false;
         pulse.restarting = again;
@@ -177,12 +182,16 @@ async fn after_end(engine: &Arc<Engine>, container: &Arc<Container>) {
         return;
     }
     let _turn = container.turn().await;
-    if container.shared().phase != Phase::Exited {
+    let phase = container.shared().phase;
+    if !matches!(phase, Phase::Exited | Phase::Restarting) {
         return;
     }
     match next_start(container) {
         Some(wait) => schedule(engine, container, wait),
-        None => container.publish(|pulse| pulse.restarting = false),
+        None => {
+            container.shared().phase = Phase::Exited;
+            container.publish(|pulse| pulse.restarting = false);
+        }
     }
     let record = container.shared().record.clone();
     if let Err(error) = engine.store.put(&record).await {

@@ -11,7 +11,7 @@ use kakoi_container::plan::{
 use kakoi_policy::confinement::{Confinement, NetworkMode, UserNamespace};
 
 use super::limits;
-use super::requests::{self, Network, Sharing};
+use super::requests::{self, Sharing};
 use crate::config::Settings;
 use crate::ids::RANGE_IDS;
 use crate::refusal::{Answer, Refusal};

@@ -27,6 +27,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::engine::Engine;
+use crate::refusal::Refusal;
 
 /// Connections at a time. Each one that follows a log or carries an attached terminal is one; beyond this a client waits in the backlog.
 const CONNECTIONS_MAX: usize = 512;
@@ -75,7 +76,13 @@ pub async fn serve(
 async fn converse(engine: Arc<Engine>, stream: UnixStream) {
     let service = service_fn(move |request| {
         let engine = engine.clone();
-        async move { Ok::<_, Infallible>(router::answer(&engine, request).await) }
+        async move {
+            // A task of its own: a client that leaves in the middle of a start must not leave half a start behind.
+            let work = tokio::spawn(async move { router::answer(&engine, request).await });
+            Ok::<_, Infallible>(work.await.unwrap_or_else(|cause| {
+                reply::refusal(&Refusal::failed("the daemon failed at this request", cause))
+            }))
+        }
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -153,7 +153,7 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET", ["plugins"]) => Ok(reply::ok(&Vec::<String>::new())),
         ("GET", ["networks"]) => Ok(reply::ok(&Vec::<String>::new())),
         (_, ["networks", ..]) => Err(Refusal::unsupported(
-            "networks are not there yet: containers have --network none, host or container:NAME",
+            "networks are not there yet: containers have --network none or host",
         )),
         ("POST", ["build"]) => Err(Refusal::unsupported(
             "images are not built here: build elsewhere and load them (docker save IMAGE | kakoi load)",
