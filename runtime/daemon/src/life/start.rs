@@ -103,19 +103,7 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
         Some(listener) => listener,
         None => shim::bind(&run_dir).map_err(failed)?,
     };
-    let record = {
-        let mut shared = container.shared();
-        let life = &mut shared.record.life;
-        life.running = true;
-        life.started_at = Some(clock::now());
-        life.stopped_by_hand = false;
-        life.oom_killed = false;
-        life.error.clear();
-        if cause == Cause::Hand {
-            life.restarts = 0;
-        }
-        shared.record.clone()
-    };
+    let record = mark_running(container, cause);
     container.publish(|pulse| {
         pulse.up = true;
         pulse.restarting = false;
@@ -154,6 +142,21 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
     tracing::info!(container = %container.id, pid, "started");
     health::begin(engine, container);
     Ok(())
+}
+
+/// Writes into the record, in memory, that the container is to run; gives the record to be stored.
+fn mark_running(container: &Container, cause: Cause) -> crate::state::Record {
+    let mut shared = container.shared();
+    let life = &mut shared.record.life;
+    life.running = true;
+    life.started_at = Some(clock::now());
+    life.stopped_by_hand = false;
+    life.oom_killed = false;
+    life.error.clear();
+    if cause == Cause::Hand {
+        life.restarts = 0;
+    }
+    shared.record.clone()
 }
 
 /// A container that removes itself is down after a power cut whatever its record says, and after the daemon's death its shim tells that it runs:

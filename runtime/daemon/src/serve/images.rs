@@ -364,6 +364,21 @@ impl Read for SocketReader {
     }
 }
 
+/// The most bytes that are read in vain, so that a client which only reads after it has written hears why its archive was refused.
+const DRAIN_BYTES_MAX: usize = 1 << 30;
+
+/// Reads on without keeping anything. Closing at once would break the client's pipe before it sees the answer.
+async fn drain(mut body: Incoming) {
+    let mut left = DRAIN_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(bytes) else {
+            return;
+        };
+        left = rest;
+    }
+}
+
 fn reader(mut body: Incoming) -> SocketReader {
     let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
     tokio::spawn(async move {
@@ -376,7 +391,10 @@ fn reader(mut body: Incoming) -> SocketReader {
                 Err(cause) => Err(format!("the client broke off: {cause}")),
             };
             let is_last = chunk.is_err();
-            if sender.send(chunk).await.is_err() || is_last {
+            if sender.send(chunk).await.is_err() {
+                return drain(body).await;
+            }
+            if is_last {
                 return;
             }
         }
