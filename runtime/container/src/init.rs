@@ -57,8 +57,7 @@ pub(crate) fn divide(confinement: &Confinement, status: RawFd) -> Result<(), Fai
             if told.is_err() || nix::unistd::close(status).is_err() {
                 exit_now(125);
             }
-            // Its descriptor is closed already.
-            std::mem::forget(go);
+            // Never returns, so `go`, whose descriptor is closed already, is not dropped and closes nothing else's number.
             exit_now(run(&signals, pid))
         }
     }
