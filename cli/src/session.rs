@@ -20,7 +20,7 @@ use crate::terminal::{self, RawMode, TerminalError};
 /// How much of standard input is read at a time, and how many such pieces wait.
 const INPUT_BYTES: usize = 32 << 10;
 const INPUT_PIECES: usize = 4;
-/// The signals that are handed to the container's first process, by number and name.
+/// The signals that are handed to the subject's process, by number and name.
 const PROXIED: [(i32, &str); 6] = [
     (nix::libc::SIGHUP, "SIGHUP"),
     (nix::libc::SIGINT, "SIGINT"),
@@ -69,12 +69,20 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn resize(&self, (width, height): (u16, u16)) -> Target {
-        let path = match self {
+    fn target(&self) -> Target {
+        match self {
             Self::Container(id) => Target::new("/containers").segment(id),
             Self::Exec(id) => Target::new("/exec").segment(id),
-        };
-        path.segment("resize")
+        }
+    }
+
+    fn kill(&self, signal: &str) -> Target {
+        self.target().segment("kill").query("signal", signal)
+    }
+
+    fn resize(&self, (width, height): (u16, u16)) -> Target {
+        self.target()
+            .segment("resize")
             .query("h", &height.to_string())
             .query("w", &width.to_string())
     }
@@ -296,16 +304,8 @@ async fn attend(
                     tell(session.client, &session.subject.resize(now)).await;
                 }
             }
-            Some(name) => match &session.subject {
-                Subject::Container(id) if session.proxies_signals => {
-                    let target = Target::new("/containers")
-                        .segment(id)
-                        .segment("kill")
-                        .query("signal", name);
-                    tell(session.client, &target).await;
-                }
-                _ => return Ok(End::Detached),
-            },
+            Some(name) if session.proxies_signals => tell(session.client, &session.subject.kill(name)).await,
+            Some(_) => return Ok(End::Detached),
         }
     }
 }

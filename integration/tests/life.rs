@@ -9,6 +9,8 @@ use std::time::Duration;
 use kakoi_integration::command::{LIMIT, ended};
 use kakoi_integration::host::Host;
 use kakoi_integration::{needs_root, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 /// One `kakoi run --rm`: flags, program, and what must come out.
@@ -467,6 +469,57 @@ fn health_is_asked_for() {
     wait::until("healthy", || health("healthy"));
     host.ok(&["exec", "patient", "rm", "/tmp/well"]);
     wait::until("unhealthy", || health("unhealthy"));
+}
+
+#[test]
+fn a_health_test_that_hangs_is_ended() {
+    needs_root!();
+    let host = Host::new();
+    let flags = [
+        "--health-cmd",
+        "sleep 7777 & sleep 8888; true",
+        "--health-interval",
+        "100ms",
+        "--health-retries",
+        "3",
+        "--health-timeout",
+        "300ms",
+    ];
+    detached(&host, "hung", &flags, &["sleep", "1000"]);
+    let health = || host.inspect("hung")["State"]["Health"].clone();
+    wait::until("unhealthy", || health()["Status"] == "unhealthy");
+    let result = &health()["Log"][0];
+    assert_eq!(result["ExitCode"], -1, "{result}");
+    assert!(
+        result["Output"]
+            .as_str()
+            .is_some_and(|text| text.contains("exceeded timeout")),
+        "{result}"
+    );
+    // At most the test that runs just now is there: two sleeps and their shell.
+    let top = host.ok(&["top", "hung", "-o", "pid,args"]);
+    assert!(top.matches("sleep 8888").count() <= 2, "{top}");
+    assert!(top.matches("sleep 7777").count() <= 2, "{top}");
+    assert!(top.contains("sleep 1000"), "{top}");
+}
+
+#[test]
+fn signals_reach_an_added_process() {
+    needs_root!();
+    let host = Host::new();
+    detached(&host, "there", &[], &["sleep", "1000"]);
+    let script = "trap 'echo heard; exit 9' INT; echo up; while :; do sleep 0.1; done";
+    for (signal, code) in [(Signal::SIGINT, 9), (Signal::SIGTERM, 143)] {
+        let mut client = host.spawn(&["exec", "there", "sh", "-c", script]);
+        let mut output = BufReader::new(client.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("reading a pipe");
+        assert_eq!(line, "up\n");
+        kill(Pid::from_raw(client.id() as i32), signal).expect("signalling a child of ours");
+        assert_eq!(ended(&mut client, LIMIT), Some(code), "{signal}");
+    }
+    // The container itself heard nothing.
+    assert_eq!(host.inspect("there")["State"]["Status"], "running");
 }
 
 #[test]

@@ -190,6 +190,57 @@ fn clients_attach_and_exec_with_and_without_a_terminal() {
 }
 
 #[test]
+fn an_added_process_is_signalled_alone_or_with_what_it_started() {
+    if !can_run() {
+        return;
+    }
+    let ground = Ground::new("signals");
+    let shim = start(ground.plan("sleep 1000"));
+    let (mut watch, _) = shim.ask(&Request::Watch);
+    let kill = |exec_id: &str, signal, all| {
+        let exec_id = exec_id.into();
+        shim.ask(&Request::KillExec { exec_id, signal, all }).1
+    };
+    let ended = |exec_id: &str, exit_code| Event::ExecExited {
+        exec_id: exec_id.into(),
+        exit_code,
+    };
+
+    let (mut session, _) = shim.exec(
+        "polite",
+        "sleep 1000 & trap 'kill $!; exit 9' TERM; echo up; wait",
+        false,
+    );
+    assert_eq!(session.first_output(), b"up\n");
+    assert_eq!(kill("polite", 15, false), Reply::Done);
+    assert_eq!(watch.event(), ended("polite", 9));
+
+    // The child holds the output open: the stream's end shows that it died too.
+    let (mut session, _) = shim.exec("family", "sleep 1000 & echo up; wait", false);
+    assert_eq!(session.first_output(), b"up\n");
+    assert_eq!(kill("family", 9, true), Reply::Done);
+    assert_eq!(watch.event(), ended("family", 137));
+    let (_, reply) = shim.ask(&Request::Top);
+    assert!(matches!(reply, Reply::Top(rows) if rows.len() == 1));
+
+    for (exec_id, signal, all) in [("family", 9, false), ("nobody", 15, false)] {
+        let conflict = FailureKind::Conflict;
+        assert!(
+            matches!(kill(exec_id, signal, all), Reply::Failed { kind, .. } if kind == conflict),
+            "{exec_id}"
+        );
+    }
+    let (_session, _) = shim.exec("last", "read x", false);
+    assert!(matches!(kill("last", 65, false), Reply::Failed { .. }));
+    assert!(matches!(kill("last", 0, false), Reply::Failed { .. }));
+    assert!(matches!(kill("last", 40, true), Reply::Failed { .. }));
+    assert_eq!(kill("last", 40, false), Reply::Done);
+    assert_eq!(watch.event(), ended("last", 168));
+    shim.kill_container(9);
+    shim.end();
+}
+
+#[test]
 fn pausing_stops_the_app_and_refuses_what_does_not_fit() {
     if !can_run() {
         return;

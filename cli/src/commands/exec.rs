@@ -95,7 +95,7 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
         subject: Subject::Exec(id.clone()),
         has_terminal: arguments.tty,
         sends_input: arguments.interactive,
-        proxies_signals: false,
+        proxies_signals: !arguments.tty,
         keys,
         shows: Shows::ALL,
     };

@@ -57,6 +57,15 @@ pub enum Request {
         /// Whether every process of the container gets it.
         all: bool,
     },
+    /// Sends a signal to a process that [`Request::Exec`] added.
+    KillExec {
+        /// Which.
+        exec_id: String,
+        /// The signal's number.
+        signal: i32,
+        /// Whether every process of its group gets it: what it started and did not put into a group of its own.
+        all: bool,
+    },
     /// Freezes every process.
     Pause,
     /// Thaws every process.

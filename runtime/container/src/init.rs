@@ -11,10 +11,10 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use kakoi_confine::{Entry, apply, capabilities_for};
 use kakoi_policy::confinement::{Confinement, Landlock};
-use kakoi_sys::process::{Forked, exit_code, exit_now, fork};
+use kakoi_sys::process::{Forked, exit_now, fork};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
 
 use crate::executor::{chain, confinement_failure};
@@ -142,7 +142,9 @@ fn run(signals: &SigSet, app: Pid) -> i32 {
             Ok(Signal::SIGCHLD) => {}
             // An app that is gone is noticed by the next round.
             Ok(signal) => drop(kill(app, signal)),
-            // A filter that refuses to wait for signals costs their passing on, not the reaping. A realtime signal is an error to nix.
+            // A real-time signal is an error to nix: it is lost, and only it.
+            Err(Errno::EINVAL) => {}
+            // A filter that refuses to wait for signals costs their passing on, not the reaping.
             Err(_) => {
                 if let Some(code) = reap(app, false) {
                     return code;
@@ -159,10 +161,10 @@ fn reap(app: Pid, all: bool) -> Option<i32> {
         } else {
             WaitPidFlag::empty()
         };
-        match waitpid(None, Some(flags)) {
-            Ok(WaitStatus::StillAlive) => return None,
-            Ok(status) if status.pid() == Some(app) => return Some(exit_code(status)),
-            Ok(_) | Err(Errno::EINTR) => {}
+        match kakoi_sys::process::reap(None, flags) {
+            Ok(None) => return None,
+            Ok(Some((pid, code))) if pid == app => return Some(code),
+            Ok(Some(_)) => {}
             // Without children there is no app: it cannot be waited for any more.
             Err(_) => return Some(255),
         }

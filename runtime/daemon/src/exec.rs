@@ -21,11 +21,14 @@ use crate::life::stop;
 use crate::names;
 use crate::refusal::{Answer, Refusal};
 use crate::shim;
+use crate::signal;
 
 /// Instances that one container may have at a time.
 const PER_CONTAINER_MAX: usize = 1024;
 /// Bytes of a health test's output that are kept. Docker's figure.
 const PROBE_OUTPUT_BYTES_MAX: usize = 4096;
+/// How long a killed health test may take to end. In a container that was paused meanwhile it ends only afterwards.
+const PROBE_END_WAIT: Duration = Duration::from_secs(5);
 
 /// Where an instance stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -305,6 +308,9 @@ pub async fn probe(
         Ok::<_, Refusal>(exec.state().exit_code.unwrap_or(-1))
     };
     let outcome = tokio::time::timeout(timeout, run).await;
+    if outcome.is_err() {
+        end_probe(engine, container, &exec).await;
+    }
     engine.execs.forget(container, &exec.id);
     match outcome {
         Ok(Ok(exit_code)) => (exit_code, String::from_utf8_lossy(&output).into_owned()),
@@ -313,6 +319,27 @@ pub async fn probe(
             -1,
             format!("Health check exceeded timeout ({}ms)", timeout.as_millis()),
         ),
+    }
+}
+
+/// Kills a test that takes too long, with what it started, and waits for its end: the next one must not find it.
+async fn end_probe(engine: &Arc<Engine>, container: &Arc<Container>, exec: &Arc<Exec>) {
+    let request = Request::KillExec {
+        exec_id: exec.id.clone(),
+        signal: signal::KILL,
+        all: true,
+    };
+    match shim::ask(&engine.paths.run_dir(&container.id), &request).await {
+        Ok((Reply::Done, _)) => {
+            if tokio::time::timeout(PROBE_END_WAIT, exec.ended()).await.is_err() {
+                tracing::warn!(container = %container.id, "ignoring that a killed health test has not ended yet");
+            }
+        }
+        // It ended by itself in between, or its container did.
+        Ok(_) => {}
+        Err(error) => {
+            tracing::debug!(container = %container.id, %error, "ignoring that a health test could not be killed");
+        }
     }
 }
 

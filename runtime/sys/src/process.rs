@@ -4,12 +4,12 @@
 
 use std::convert::Infallible;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::Pid;
 
 use crate::error::{CallError, Named, Result, checked, checked_fd};
@@ -144,34 +144,51 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, target: i32) -> Result<OwnedFd> {
     })
 }
 
-/// Waits for the child behind a pidfd. With `blocking` false answers `None` while it runs.
-pub fn wait_pidfd(pidfd: BorrowedFd<'_>, blocking: bool) -> Result<Option<WaitStatus>> {
-    let flags = if blocking {
-        WaitPidFlag::WEXITED
-    } else {
-        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG
-    };
+/// Waits for the child behind a pidfd and answers its exit code. With `blocking` false answers `None` while it runs.
+pub fn wait_pidfd(pidfd: BorrowedFd<'_>, blocking: bool) -> Result<Option<i32>> {
+    let flags = libc::WEXITED | if blocking { 0 } else { libc::WNOHANG };
     loop {
-        match nix::sys::wait::waitid(Id::PIDFd(pidfd.as_fd()), flags) {
-            Ok(WaitStatus::StillAlive) => return Ok(None),
-            Ok(status) => return Ok(Some(status)),
-            Err(Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(CallError {
-                    call: "waitid",
-                    errno,
-                });
+        // SAFETY: an all-zero siginfo is a valid one, and is what the kernel leaves where no child has ended.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id = pidfd.as_raw_fd().cast_unsigned();
+        // SAFETY: `info` lives through the call, which writes one siginfo.
+        let waited = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) };
+        match checked("waitid", waited.into()) {
+            Err(error) if error.errno == Errno::EINTR => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                // SAFETY: waitid fills this form of the union, or has left it all zero.
+                let pid = unsafe { info.si_pid() };
+                // SAFETY: as before.
+                let status = unsafe { info.si_status() };
+                let base = if info.si_code == libc::CLD_EXITED { 0 } else { 128 };
+                return Ok((pid != 0).then_some(base + status));
             }
         }
     }
 }
 
-/// Turns a wait status into an exit code in the shell's way: 128 + n after signal n.
-pub fn exit_code(status: WaitStatus) -> i32 {
-    match status {
-        WaitStatus::Exited(_, code) => code,
-        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
-        _ => 255,
+/// Reaps a child, `None` any, and answers its id and exit code; `None` where none has ended and `flags` have WNOHANG. Unlike nix's waitpid
+/// it does not lose a child that a real-time signal killed.
+pub fn reap(child: Option<Pid>, flags: WaitPidFlag) -> Result<Option<(Pid, i32)>> {
+    let target = child.map_or(-1, Pid::as_raw);
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` lives through the call, which writes one number.
+        let waited = unsafe { libc::waitpid(target, &raw mut status, flags.bits()) };
+        match checked("waitpid", waited.into()) {
+            Err(error) if error.errno == Errno::EINTR => {}
+            Err(error) => return Err(error),
+            Ok(_) if waited == 0 => return Ok(None),
+            Ok(_) if libc::WIFEXITED(status) => {
+                return Ok(Some((Pid::from_raw(waited), libc::WEXITSTATUS(status))));
+            }
+            Ok(_) if libc::WIFSIGNALED(status) => {
+                return Ok(Some((Pid::from_raw(waited), 128 + libc::WTERMSIG(status))));
+            }
+            // A traced child stopped; it has not ended.
+            Ok(_) => {}
+        }
     }
 }
 
@@ -246,6 +263,8 @@ fn parse_start_time(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -268,6 +287,28 @@ mod tests {
         );
         release.send(()).expect("the thread waits");
         thread.join().expect("the thread ends").expect("it was released");
+    }
+
+    #[test]
+    fn exit_codes_of_ended_children_are_told_after_real_time_signals_too() {
+        let rows = [("exit 7", 7), ("kill -9 $$", 137), ("kill -40 $$", 168)];
+        for (script, code) in rows {
+            let spawn = || {
+                let child = std::process::Command::new("sh").args(["-c", script]).spawn();
+                Pid::from_raw(child.expect("sh starts").id() as i32)
+            };
+            let child = spawn();
+            assert_eq!(
+                reap(Some(child), WaitPidFlag::empty()),
+                Ok(Some((child, code))),
+                "{script}"
+            );
+            let pidfd = pidfd_open(spawn()).expect("a child has a pidfd");
+            assert_eq!(wait_pidfd(pidfd.as_fd(), true), Ok(Some(code)), "{script}");
+        }
+        let own = Pid::from_raw(std::process::id() as i32);
+        let stranger = reap(Some(own), WaitPidFlag::WNOHANG).expect_err("no child of ours");
+        assert_eq!((stranger.call, stranger.errno), ("waitpid", Errno::ECHILD));
     }
 
     #[test]

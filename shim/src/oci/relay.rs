@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use kakoi_sys::process::{exit_code, pidfd_send_signal, wait_pidfd};
+use kakoi_sys::process::{pidfd_send_signal, wait_pidfd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
@@ -148,7 +148,7 @@ fn attend(pidfd: &OwnedFd, master: Option<&OwnedFd>, signals: &SignalFd) -> Resu
             let status = wait_pidfd(pidfd.as_fd(), true)
                 .map_err(|error| Failed::of("wait for the process", &error))?;
             let status = status.ok_or_else(|| Failed::new("the process did not end"))?;
-            return Ok(u8::try_from(exit_code(status)).unwrap_or(u8::MAX));
+            return Ok(u8::try_from(status).unwrap_or(u8::MAX));
         }
     }
 }

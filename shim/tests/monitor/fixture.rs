@@ -404,6 +404,22 @@ impl Connection {
         self.word()
     }
 
+    /// Waits for the first frame of output.
+    pub fn first_output(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.lines).into_rest();
+        loop {
+            let mut frames = Frames::default();
+            frames.push(&bytes);
+            if let Some((_, output)) = frames.next_frame().expect("well-formed") {
+                return output;
+            }
+            let mut buffer = [0; 4096];
+            let count = self.stream.read(&mut buffer).expect("output in time");
+            assert!(count > 0, "the shim closed the connection");
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+    }
+
     /// Sends the end of input and reads to the end.
     pub fn finish(self, input: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let mut frames = Frames::default();

@@ -131,12 +131,7 @@ impl<'a> Control<'a> {
     }
 
     pub(crate) fn signal(&self, signal: i32, all: bool) -> Result<(), Refusal> {
-        if !(1..=64).contains(&signal) {
-            return Err(Refusal {
-                kind: FailureKind::Runtime,
-                message: format!("there is no signal {signal}"),
-            });
-        }
+        check_signal(signal)?;
         if all {
             return self
                 .cgroup
@@ -273,6 +268,30 @@ impl<'a> Control<'a> {
         self.oom_kills_seen = kills;
         has_more
     }
+}
+
+fn check_signal(signal: i32) -> Result<(), Refusal> {
+    if (1..=64).contains(&signal) {
+        return Ok(());
+    }
+    Err(Refusal {
+        kind: FailureKind::Runtime,
+        message: format!("there is no signal {signal}"),
+    })
+}
+
+/// Signals a child of the caller that has not been reaped, so that its id, and its group's, which it leads, are still its own.
+pub(super) fn signal_child(pid: i32, signal: i32, all: bool) -> Result<(), Refusal> {
+    check_signal(signal)?;
+    let failed = |error: &dyn std::error::Error| Refusal::runtime("signal the added process", error);
+    if !all {
+        return Handle::of_child(pid)
+            .and_then(|child| child.signal(signal))
+            .map_err(|error| failed(&error));
+    }
+    let signal = Signal::try_from(signal)
+        .map_err(|_| Refusal::conflict("a real-time signal goes to one process, not to a group"))?;
+    nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), signal).map_err(|errno| failed(&errno))
 }
 
 fn runtime_folder(plan: &RunPlan) -> PathBuf {

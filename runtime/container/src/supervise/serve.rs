@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::WaitPidFlag;
 
 use super::connection::{Connection, Input, Role};
-use super::control::{Control, Refusal};
+use super::control::{self, Control, Refusal};
 use super::log::{Log, Stream};
 use super::streams::{Output, ProcessStreams, frame_header};
 use crate::frames::{Event, ExecUser, FailureKind, Reply, Request, State, Streams};
@@ -460,12 +460,10 @@ impl<'a> Supervisor<'a> {
     fn reap(&mut self) -> Option<i32> {
         let mut first = None;
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::StillAlive) | Err(_) => return first,
-                Ok(status) => status,
+            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+            let Ok(Some((pid, exit_code))) = kakoi_sys::process::reap(None, flags) else {
+                return first;
             };
-            let Some(pid) = status.pid() else { continue };
-            let exit_code = kakoi_sys::process::exit_code(status);
             match self
                 .processes
                 .iter()
@@ -511,10 +509,9 @@ impl<'a> Supervisor<'a> {
         while self.processes.len() > 1 {
             let index = self.processes.len() - 1;
             let pid = nix::unistd::Pid::from_raw(self.processes[index].pid);
-            let code = match waitpid(pid, None) {
-                Ok(status) => kakoi_sys::process::exit_code(status),
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => 137,
+            let code = match kakoi_sys::process::reap(Some(pid), WaitPidFlag::empty()) {
+                Ok(Some((_, code))) => code,
+                Ok(None) | Err(_) => 137,
             };
             self.end_exec(index, code);
         }
@@ -663,6 +660,12 @@ impl<'a> Supervisor<'a> {
                     .map_err(|error| Refusal::runtime("resize the terminal", &error))?;
             }
             Request::Kill { signal, all } => self.control.signal(signal, all)?,
+            Request::KillExec { exec_id, signal, all } => {
+                let exec_id = Some(exec_id);
+                let process = self.processes.iter().find(|process| process.exec_id == exec_id);
+                let process = process.ok_or_else(|| Refusal::conflict("no such exec session runs"))?;
+                control::signal_child(process.pid, signal, all)?;
+            }
             Request::Pause => {
                 if self.is_paused {
                     return Err(Refusal::conflict("the container is paused already"));

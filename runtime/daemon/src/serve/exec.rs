@@ -16,6 +16,7 @@ use crate::life::stop;
 use crate::plan;
 use crate::plan::user;
 use crate::refusal::{Answer, Refusal};
+use crate::signal;
 
 /// `POST /containers/{id}/exec`
 pub async fn create(mut asked: Asked, id: &str) -> Answer<Reply> {
@@ -147,4 +148,25 @@ pub async fn resize(asked: &Asked, id: &str) -> Answer<Reply> {
     )
     .await?;
     Ok(reply::empty(StatusCode::OK))
+}
+
+/// `POST /exec/{id}/kill`: Kakoi's own; Docker has no word for it.
+pub async fn kill(asked: &Asked, id: &str) -> Answer<Reply> {
+    let exec = asked.engine.execs.find(id)?;
+    let number = signal::parse(asked.query.get("signal").unwrap_or("TERM"))?;
+    let container = asked.engine.containers.find(&exec.container_id)?;
+    if !exec.state().running {
+        return Err(Refusal::conflict(format!("exec instance {id} is not running")));
+    }
+    containers::ask(
+        &asked.engine,
+        &container,
+        Request::KillExec {
+            exec_id: id.into(),
+            signal: number,
+            all: false,
+        },
+    )
+    .await?;
+    Ok(reply::nothing())
 }

@@ -125,6 +125,7 @@ async fn route(engine: &Arc<Engine>, request: Request<Incoming>, path: &str) -> 
             ("GET", [id, "json"]) => exec::inspect(&asked, id),
             ("POST", [id, "start"]) => exec::start(asked, id).await,
             ("POST", [id, "resize"]) => exec::resize(&asked, id).await,
+            ("POST", [id, "kill"]) => exec::kill(&asked, id).await,
             _ => unknown(),
         },
         "images" => route_images(asked, &method, &parts[1..]).await,
