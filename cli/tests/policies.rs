@@ -56,6 +56,41 @@ fn right_policies_pass_and_wrong_ones_are_pointed_at() {
 }
 
 #[test]
+fn rules_that_do_nothing_are_warned_about_and_refused_where_asked() {
+    let (_folder, file) = policy(
+        "idle.yaml",
+        "kakoi: 1\nextends: [strict]\ncapabilities: [CHOWN]\n",
+    );
+    let warned = alone(&["policy", "check", &file]);
+    assert_eq!(warned.status, 0, "{}", warned.stderr);
+    assert!(
+        warned.stderr.contains("warning: CHOWN is granted already"),
+        "{}",
+        warned.stderr
+    );
+    assert!(warned.stderr.contains("idle.yaml:3:16"), "{}", warned.stderr);
+    assert!(warned.stdout.contains("idle.yaml: ok"), "{}", warned.stdout);
+    let refused = alone(&["policy", "check", "--strict", &file]);
+    assert_eq!(
+        (refused.status, refused.stdout.as_str()),
+        (1, ""),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains("warning: CHOWN"), "{}", refused.stderr);
+    let json = alone(&["policy", "check", "--strict", "--format", "json", &file]);
+    let list: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!((json.status, &list[0]["ok"]), (1, &serde_json::json!(false)));
+    assert_eq!(list[0]["diagnostics"][0]["severity"], "warning");
+    let (_folder, file) = policy(
+        "busy.yaml",
+        "kakoi: 1\nextends: [strict]\nfiles: {write: [/data]}\n",
+    );
+    let passed = alone(&["policy", "check", "--strict", &file]);
+    assert_eq!((passed.status, passed.stderr.as_str()), (0, ""));
+}
+
+#[test]
 fn hostile_files_end_with_one_error() {
     for text in ["", "\0", "kakoi: 1\nname: [", "&a [*a]", "- - - - -"] {
         let (_folder, file) = policy("hostile.yaml", text);

@@ -260,7 +260,7 @@ pub(crate) fn at_origin(origin: &Origin, text: &str, width: u32, message: String
     }
 }
 
-fn source_line(text: &str, line: u32) -> String {
+pub(crate) fn source_line(text: &str, line: u32) -> String {
     let line = text
         .lines()
         .nth((line as usize).saturating_sub(1))

@@ -304,15 +304,21 @@ fn capability_answer(policy: &Composed, capability: Capability) -> Answer {
     }
 }
 
-/// The rule that opens a device by its path.
-fn device_grant(policy: &Composed, path: &str, write: bool) -> Option<Origin> {
+/// Whether `devices: [standard]` covers a path.
+pub(crate) fn is_standard_device(path: &str) -> bool {
     const STANDARD: [&str; 8] = [
         "null", "zero", "full", "random", "urandom", "tty", "console", "ptmx",
     ];
-    let name = path.strip_prefix("/dev/")?;
+    path.strip_prefix("/dev/")
+        .is_some_and(|name| STANDARD.contains(&name) || name.starts_with("pts/"))
+}
+
+/// The rule that opens a device by its path.
+fn device_grant(policy: &Composed, path: &str, write: bool) -> Option<Origin> {
+    path.strip_prefix("/dev/")?;
     let fits = |subject: &DeviceSubject| match subject {
         DeviceSubject::All => true,
-        DeviceSubject::Standard => STANDARD.contains(&name) || name.starts_with("pts/"),
+        DeviceSubject::Standard => is_standard_device(path),
         DeviceSubject::Path(pattern) => crate::ceiling::glob_covers(pattern, path),
         DeviceSubject::Numbers { .. } => false,
     };

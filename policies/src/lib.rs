@@ -30,6 +30,7 @@ pub mod diagnostics;
 pub mod docker_profile;
 pub mod explain;
 pub mod kernel;
+mod lint;
 pub mod model;
 pub mod oci;
 pub mod render;
@@ -45,8 +46,9 @@ pub use ceiling::{Ceiling, Excess, bound};
 pub use compile::{CompileError, compile};
 pub use compose::{Composed, Resolver, ShippedOnly, compose};
 pub use decode::parse;
-pub use diagnostics::{Diagnostic, Diagnostics, Origin};
+pub use diagnostics::{Diagnostic, Diagnostics, Origin, Severity};
 pub use explain::{Answer, Question, explain};
+pub use lint::lint;
 pub use model::Policy;
 pub use oci::{OciSeccompError, from_oci};
 pub use request::{

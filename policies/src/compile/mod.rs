@@ -5,7 +5,7 @@
 
 pub(crate) mod landlock;
 pub(crate) mod plan;
-mod rest;
+pub(crate) mod rest;
 mod seccomp;
 
 pub(crate) use rest::{MASKED_PATHS, READ_ONLY_PATHS, STANDARD_DEVICES, capability_sets, paths};

@@ -6,6 +6,7 @@ mod docker;
 mod explaining;
 mod given;
 mod language;
+mod linting;
 mod oci;
 mod profiles;
 mod programs;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kakoi_policy::{Ceiling, Composed, Diagnostics, Excess, bound, parse};
+use kakoi_policy::{Ceiling, Composed, Diagnostic, Diagnostics, Excess, bound, lint, parse};
 use serde_json::{Value, json};
 
 use super::source::compose_with;
@@ -21,9 +21,18 @@ pub struct Arguments {
     /// Also against an owner's ceiling
     #[arg(long, value_name = "FILE")]
     ceiling: Option<PathBuf>,
+    /// Take warnings for errors: rules that do nothing, or undo the point
+    #[arg(long)]
+    strict: bool,
     /// Policy files; - is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
+}
+
+/// A right file, and what to look at in it.
+struct Right {
+    composed: Composed,
+    warnings: Vec<Diagnostic>,
 }
 
 /// What is wrong with one file.
@@ -33,7 +42,7 @@ enum Wrong {
     TooMuch(Excess),
 }
 
-/// Checks files; the exit status is 1 where any is wrong.
+/// Checks files; the exit status is 1 where any is wrong, or, under `--strict`, has warnings.
 pub async fn run(arguments: &Arguments, client: &Client) -> Result<u8, Failure> {
     let ceiling = match &arguments.ceiling {
         None => None,
@@ -46,13 +55,16 @@ pub async fn run(arguments: &Arguments, client: &Client) -> Result<u8, Failure> 
     let mut documents = Vec::new();
     for file in &arguments.files {
         let outcome = check(file, ceiling.as_ref(), client).await;
-        if outcome.is_err() {
+        let is_right = outcome
+            .as_ref()
+            .is_ok_and(|right| !arguments.strict || right.warnings.is_empty());
+        if !is_right {
             status = 1;
         }
         if arguments.format == "json" {
-            documents.push(document(file, &outcome));
+            documents.push(document(file, &outcome, is_right));
         } else {
-            tell(file, &outcome)?;
+            tell(file, &outcome, is_right)?;
         }
     }
     if arguments.format == "json" {
@@ -61,19 +73,27 @@ pub async fn run(arguments: &Arguments, client: &Client) -> Result<u8, Failure> 
     Ok(status)
 }
 
-async fn check(file: &str, ceiling: Option<&Ceiling>, client: &Client) -> Result<Composed, Wrong> {
+async fn check(file: &str, ceiling: Option<&Ceiling>, client: &Client) -> Result<Right, Wrong> {
     let text = read_policy(file).map_err(|error| Wrong::Unreadable(describe(&error)))?;
     let policy = parse(file, &text).map_err(Wrong::Findings)?;
     let composed = compose_with(&policy, client).await.map_err(Wrong::Findings)?;
-    match ceiling {
-        Some(ceiling) => bound(&composed, ceiling).map_err(Wrong::TooMuch),
-        None => Ok(composed),
-    }
+    let warnings = lint(&policy, &composed);
+    let composed = match ceiling {
+        Some(ceiling) => bound(&composed, ceiling).map_err(Wrong::TooMuch)?,
+        None => composed,
+    };
+    Ok(Right { composed, warnings })
 }
 
-fn tell(file: &str, outcome: &Result<Composed, Wrong>) -> Result<(), Failure> {
+fn tell(file: &str, outcome: &Result<Right, Wrong>, is_right: bool) -> Result<(), Failure> {
     match outcome {
-        Ok(composed) => {
+        Ok(Right { composed, warnings }) => {
+            for warning in warnings {
+                output::complain(&format!("{warning}\n"));
+            }
+            if !is_right {
+                return Ok(());
+            }
             let parents: Vec<&str> = composed
                 .sources
                 .iter()
@@ -92,14 +112,14 @@ fn tell(file: &str, outcome: &Result<Composed, Wrong>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn document(file: &str, outcome: &Result<Composed, Wrong>) -> Value {
+fn document(file: &str, outcome: &Result<Right, Wrong>, is_right: bool) -> Value {
     match outcome {
-        Ok(composed) => json!({
+        Ok(Right { composed, warnings }) => json!({
             "file": file,
-            "ok": true,
+            "ok": is_right,
             "name": composed.name,
             "sha256": composed.sha256(),
-            "diagnostics": [],
+            "diagnostics": warnings,
             "excess": [],
         }),
         Err(Wrong::Unreadable(words)) => {
