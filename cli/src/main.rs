@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod commands;
 mod create;
+mod deferred;
 mod detach_keys;
 mod each;
 mod failure;

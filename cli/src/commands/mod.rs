@@ -43,6 +43,7 @@ pub mod wait;
 use clap::Subcommand;
 
 use crate::client::Client;
+use crate::deferred::Deferred;
 use crate::failure::Failure;
 
 /// Every command.
@@ -54,13 +55,13 @@ pub enum Command {
         disable_help_flag = true,
         override_usage = "kakoi run [OPTIONS] IMAGE [COMMAND] [ARG...]"
     )]
-    Run(Box<run::Arguments>),
+    Run(Deferred<run::Arguments>),
     /// Make a container without starting it
     #[command(
         disable_help_flag = true,
         override_usage = "kakoi create [OPTIONS] IMAGE [COMMAND] [ARG...]"
     )]
-    Create(Box<create::Arguments>),
+    Create(Deferred<create::Arguments>),
     /// Start containers
     Start(start::Arguments),
     /// Stop containers: ask, wait, then kill
@@ -172,7 +173,7 @@ pub enum ContainerCommand {
         disable_help_flag = true,
         override_usage = "kakoi container create [OPTIONS] IMAGE [COMMAND] [ARG...]"
     )]
-    Create(Box<create::Arguments>),
+    Create(Deferred<create::Arguments>),
     /// Run a program in a running container
     #[command(override_usage = "kakoi container exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
     Exec(exec::Arguments),
@@ -202,7 +203,7 @@ pub enum ContainerCommand {
         disable_help_flag = true,
         override_usage = "kakoi container run [OPTIONS] IMAGE [COMMAND] [ARG...]"
     )]
-    Run(Box<run::Arguments>),
+    Run(Deferred<run::Arguments>),
     /// Start containers
     Start(start::Arguments),
     /// Show what containers use
@@ -261,8 +262,8 @@ pub enum SystemCommand {
 /// Runs a command against a daemon; its exit status comes back.
 pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
     match command {
-        Command::Run(arguments) => run::run(*arguments, client).await,
-        Command::Create(arguments) => create::run(*arguments, client).await,
+        Command::Run(arguments) => run::run(arguments.take(), client).await,
+        Command::Create(arguments) => create::run(arguments.take(), client).await,
         Command::Start(arguments) => start::run(arguments, client).await,
         Command::Stop(arguments) => stop::run(arguments, client).await,
         Command::Restart(arguments) => restart::run(arguments, client).await,
@@ -306,7 +307,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
 async fn run_container(command: ContainerCommand, client: &Client) -> Result<u8, Failure> {
     match command {
         ContainerCommand::Attach(arguments) => attach::run(arguments, client).await,
-        ContainerCommand::Create(arguments) => create::run(*arguments, client).await,
+        ContainerCommand::Create(arguments) => create::run(arguments.take(), client).await,
         ContainerCommand::Exec(arguments) => exec::run(arguments, client).await,
         ContainerCommand::Exists(arguments) => exists::run(arguments, "/containers", client).await,
         ContainerCommand::Inspect(arguments) => inspect::run_container(arguments, client).await,
@@ -318,7 +319,7 @@ async fn run_container(command: ContainerCommand, client: &Client) -> Result<u8,
         ContainerCommand::Rename(arguments) => rename::run(arguments, client).await,
         ContainerCommand::Restart(arguments) => restart::run(arguments, client).await,
         ContainerCommand::Rm(arguments) => rm::run(arguments, client).await,
-        ContainerCommand::Run(arguments) => run::run(*arguments, client).await,
+        ContainerCommand::Run(arguments) => run::run(arguments.take(), client).await,
         ContainerCommand::Start(arguments) => start::run(arguments, client).await,
         ContainerCommand::Stats(arguments) => stats::run(arguments, client).await,
         ContainerCommand::Stop(arguments) => stop::run(arguments, client).await,
