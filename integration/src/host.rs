@@ -325,12 +325,19 @@ impl Host {
         assert_eq!(self.ok(&["ps", "--all", "--quiet"]), "", "containers are listed");
         let left = wait::poll(Duration::from_secs(5), || self.traces().is_empty().then_some(()));
         assert!(left.is_some(), "left behind: {:#?}", self.traces());
-        for folder in ["root/containers", "run/containers"] {
-            if let Ok(entries) = fs::read_dir(self.path(folder)) {
-                let names: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-                assert!(names.is_empty(), "left behind: {names:?}");
-            }
-        }
+        // Nobody waits for the files of a container that is gone.
+        let folders = || -> Vec<_> {
+            let folders = ["root/containers", "run/containers"].map(|folder| fs::read_dir(self.path(folder)));
+            folders
+                .into_iter()
+                .flatten()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .collect()
+        };
+        let left = wait::poll(Duration::from_secs(5), || folders().is_empty().then_some(()));
+        assert!(left.is_some(), "left behind: {:?}", folders());
     }
 
     fn remove_containers(&self) {

@@ -152,11 +152,11 @@ fn run(arguments: Arguments) -> Result<u8, Failed> {
 /// Log lines only where they were asked for: they would mix with the app's own error stream.
 fn start_logging(arguments: &Arguments) {
     let level = match (arguments.global.debug, arguments.global.log_level.as_deref()) {
-        (true, _) | (_, Some("debug")) => "debug",
-        (_, Some("info")) => "info",
+        (true, _) | (_, Some("debug")) => tracing::Level::DEBUG,
+        (_, Some("info")) => tracing::Level::INFO,
         _ => return,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(level).with_ansi(false);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
     match arguments
         .global
         .log

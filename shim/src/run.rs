@@ -30,6 +30,10 @@ pub(crate) fn run(args: &[OsString]) -> ExitCode {
     if let Err(error) = kakoi_sys::sealed::ensure() {
         return failed("seal the runtime", &error);
     }
+    // Executed from a descriptor, it bears the descriptor's number.
+    if let Err(errno) = nix::sys::prctl::set_name(c"kakoi-shim") {
+        return failed("take a name", &errno);
+    }
     let fd = if fd == STDOUT {
         match leave_standard_output() {
             Ok(fd) => fd,

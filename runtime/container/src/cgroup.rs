@@ -4,6 +4,7 @@
 //! here, because its own kill and delete race and its statistics miss what `docker stats` needs. Knows nothing of containers: a group is a
 //! path below each hierarchy's root. Invariant: no operation leaves the group's own folders.
 
+mod hasten;
 mod hierarchy;
 mod oci;
 mod oom;
@@ -19,6 +20,7 @@ use kakoi_policy::kernel::CgroupMode;
 use kakoi_sys::CallError;
 use nix::unistd::Pid;
 
+pub use hasten::hasten;
 pub use hierarchy::Hierarchies;
 pub use oom::OomWatch;
 pub use stats::{BlkioEntry, BlkioStats, CpuStats, MemoryStats, PidsStats, Stats};

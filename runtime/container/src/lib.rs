@@ -7,6 +7,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod client;
 pub mod create;
+pub mod discard;
 mod executor;
 pub mod frames;
 pub mod handle;

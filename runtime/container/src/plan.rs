@@ -37,6 +37,8 @@ pub struct RunPlan {
     pub id: String,
     /// The container's name, for messages and the log.
     pub name: String,
+    /// Whether the container goes with its end (`--rm`): nothing of it needs to outlive a power cut.
+    pub is_ephemeral: bool,
     /// The container's durable folder.
     pub state_dir: PathBuf,
     /// The container's run-time folder.

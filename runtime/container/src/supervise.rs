@@ -1,8 +1,8 @@
 //! The shim's life: one container from its plan to its end.
 //!
 //! Owns the order of things: lock, root file system, create, answer who waits already, start, serve, clean up. One thread; nothing here
-//! knows the daemon. Invariant: however it goes, `exit.json` is written before anything is removed, and everything is removed before
-//! watchers hear of the end, so that who hears of it may start the container again at once.
+//! knows the daemon. Invariant: however it goes, `exit.json` is written before anything is removed, and everything has left its place
+//! before watchers hear of the end, so that who hears of it may start the container again at once.
 
 pub(crate) mod clock;
 mod connection;
@@ -198,12 +198,12 @@ fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
         lost: false,
     };
     finish::record(&plan, &exit)?;
-    let (cleaned, held) = finish::remove(&plan);
-    supervisor
+    let (cleaned, remains) = finish::remove(&plan);
+    let told = supervisor
         .say_farewell(Some(&Event::Exited(exit)))
-        .map_err(call("tell of the end"))?;
-    drop(held);
-    cleaned
+        .map_err(call("tell of the end"));
+    remains.bury();
+    told.and(cleaned)
 }
 
 /// From the assembled root file system to a process that waits for its start.
@@ -236,7 +236,7 @@ fn fail_start(
         lost: false,
     };
     finish::record(plan, &exit)?;
-    let (cleaned, held) = finish::remove(plan);
+    let (cleaned, remains) = finish::remove(plan);
     tell(
         ready,
         &Ready::Failed {
@@ -244,13 +244,13 @@ fn fail_start(
             message: refusal.message,
         },
     );
-    if let Some(mut supervisor) = supervisor {
+    let told = supervisor.map_or(Ok(()), |mut supervisor| {
         supervisor
             .say_farewell(Some(&Event::Exited(exit)))
-            .map_err(call("tell of the end"))?;
-    }
-    drop(held);
-    cleaned
+            .map_err(call("tell of the end"))
+    });
+    remains.bury();
+    told.and(cleaned)
 }
 
 fn tell(ready: &mut File, word: &Ready) {

@@ -11,6 +11,7 @@ use crate::exec::Execs;
 use crate::ids::IdPool;
 use crate::life::Table;
 use crate::policy::Shelf;
+use crate::shim::Program;
 use crate::state::Store;
 use crate::volumes::Volumes;
 
@@ -20,6 +21,8 @@ pub struct Engine {
     pub paths: Paths,
     /// The owner's settings.
     pub settings: Settings,
+    /// The shim, as it was when this daemon started.
+    pub shim: Program,
     /// What the kernel can enforce.
     pub facts: KernelFacts,
     /// Records.

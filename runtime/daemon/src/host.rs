@@ -1,11 +1,12 @@
 //! What the daemon holds of its host: its folders, the lock on them, the socket, and the word to the init system.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::config::Paths;
 
@@ -13,6 +14,11 @@ use crate::config::Paths;
 const GROUP: &str = "kakoi";
 /// The first descriptor that socket activation hands over. Source: sd_listen_fds(3).
 const LISTEN_FD: i32 = 3;
+
+/// How long the lock of a daemon that was killed may outlive it: a child that it was just making has the lock until it executes its program.
+const ORPHAN_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks at such a lock.
+const ORPHAN_STEP: Duration = Duration::from_millis(2);
 
 /// A host that does not give what the daemon needs.
 #[derive(Debug, thiserror::Error)]
@@ -109,18 +115,26 @@ fn lock(folder: &Path) -> Result<File, HostError> {
         .mode(0o600)
         .open(&path)
         .map_err(prepare)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).map_err(prepare)?;
+    let deadline = Instant::now() + ORPHAN_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(cause)) => return Err(prepare(cause)),
+        }
+        let mut pid = String::new();
+        file.rewind().map_err(prepare)?;
+        file.read_to_string(&mut pid).map_err(prepare)?;
+        let pid = pid.trim();
+        if Path::new("/proc").join(pid).exists() || Instant::now() > deadline {
             return Err(HostError::Taken {
                 folder: folder.to_owned(),
-                pid: pid.trim().to_owned(),
+                pid: pid.to_owned(),
             });
         }
-        Err(fs::TryLockError::Error(cause)) => return Err(prepare(cause)),
+        std::thread::park_timeout(ORPHAN_STEP);
     }
+    file.rewind().map_err(prepare)?;
     file.set_len(0).map_err(prepare)?;
     writeln!(file, "{}", std::process::id()).map_err(prepare)?;
     Ok(file)

@@ -27,11 +27,16 @@ mod volumes;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::str::FromStr as _;
 use std::sync::{Arc, RwLock};
 
 use kakoi_image::ImageStore;
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::sync::watch;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Command, ConfigError, Paths, Settings};
 use crate::engine::Engine;
@@ -110,15 +115,17 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// The level is `warn`, with `--debug` `debug`; `KAKOI_LOG` has the last word.
+/// The level is `warn`, with `--debug` `debug`; `KAKOI_LOG` (`debug`, `kakoid=info,kakoi_image=debug`) has the last word.
 fn log(debug: bool) {
     let level = if debug { "kakoid=debug" } else { "kakoid=warn" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KAKOI_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let wanted = std::env::var("KAKOI_LOG").ok();
+    let targets = wanted.as_deref().and_then(|words| Targets::from_str(words).ok());
+    let targets = targets.unwrap_or_else(|| Targets::from_str(level).expect("the default is well-formed"));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(targets))
         .init();
 }
 
@@ -142,6 +149,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         events: events::Events::new(),
         shelf: RwLock::new(Arc::new(shelf)),
         image_turn: tokio::sync::RwLock::new(()),
+        shim: shim::Program::seal(&paths.shim),
         store,
         settings,
         paths,

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 
 use kakoi_api::container::CreateBody;
 use kakoi_api::kakoi::{PolicySummary, PolicyText};
 use kakoi_policy::confinement::{Confinement, Identity};
 use kakoi_policy::kernel::KernelFacts;
 use kakoi_policy::{
-    Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Resolver, SHIPPED, bound, compile, compose, parse,
+    Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Diagnostics, Resolver, SHIPPED, bound, compile,
+    compose, parse,
 };
 
 use crate::config::{ConfigError, Settings, read_owner_file};
@@ -24,12 +26,22 @@ pub const LABEL: &str = "io.kakoi.policy";
 /// Policies that an owner may put on the shelf: each is read into memory.
 const LOCAL_MAX: usize = 256;
 
+/// The policy of a request.
+enum Chosen {
+    /// One that this device knows.
+    Named(String),
+    /// A file's name and text.
+    Brought(String, String),
+}
+
 /// The known policies and the ceiling.
 #[derive(Debug)]
 pub struct Shelf {
     local: BTreeMap<String, String>,
     ceiling: Ceiling,
     default: String,
+    /// What named policies say, once somebody asked: texts do not change for as long as this shelf stands.
+    composed: Mutex<BTreeMap<String, Composed>>,
 }
 
 impl Shelf {
@@ -53,11 +65,12 @@ impl Shelf {
             local: read_local(&config.join("policies"))?,
             ceiling,
             default,
+            composed: Mutex::default(),
         })
     }
 
-    /// Which policy a request names, and its text.
-    fn choose(&self, body: &CreateBody) -> Answer<(String, String)> {
+    /// Which policy a request names or brings.
+    fn choose(&self, body: &CreateBody) -> Answer<Chosen> {
         let option = body
             .host_config
             .security_opt
@@ -80,7 +93,7 @@ impl Shelf {
                     "the policy's name is too long or holds control characters",
                 ));
             }
-            return Ok((name, source));
+            return Ok(Chosen::Brought(name, source));
         }
         let named = [
             Some(choice.name.as_str()),
@@ -92,10 +105,7 @@ impl Shelf {
             .flatten()
             .find(|name| !name.is_empty())
             .unwrap_or(&self.default);
-        self.find(name).ok_or_else(|| {
-            let known: Vec<&str> = self.names().collect();
-            Refusal::bad(format!("no such policy: {name}; known are {}", known.join(", ")))
-        })
+        Ok(Chosen::Named(name.to_owned()))
     }
 
     /// Shipped ones come first, so that no file can take the place of one.
@@ -117,10 +127,27 @@ impl Shelf {
 
     /// Composes a request's policy: what it says before flags and ceiling.
     pub fn composed(&self, body: &CreateBody) -> Answer<Composed> {
-        let (name, text) = self.choose(body)?;
-        let policy = parse(&name, &text)
-            .map_err(|diagnostics| Refusal::bad(format!("invalid policy:\n{diagnostics}")))?;
-        compose(&policy, self).map_err(|diagnostics| Refusal::bad(format!("invalid policy:\n{diagnostics}")))
+        let name = match self.choose(body)? {
+            Chosen::Brought(file, text) => return self.compose(&file, &text),
+            Chosen::Named(name) => name,
+        };
+        let known = || self.composed.lock().expect("no panic while locked");
+        if let Some(composed) = known().get(&name) {
+            return Ok(composed.clone());
+        }
+        let (file, text) = self.find(&name).ok_or_else(|| {
+            let known: Vec<&str> = self.names().collect();
+            Refusal::bad(format!("no such policy: {name}; known are {}", known.join(", ")))
+        })?;
+        let composed = self.compose(&file, &text)?;
+        known().insert(name, composed.clone());
+        Ok(composed)
+    }
+
+    fn compose(&self, file: &str, text: &str) -> Answer<Composed> {
+        let invalid = |diagnostics: Diagnostics| Refusal::bad(format!("invalid policy:\n{diagnostics}"));
+        let policy = parse(file, text).map_err(invalid)?;
+        compose(&policy, self).map_err(invalid)
     }
 
     /// Bounds and compiles.

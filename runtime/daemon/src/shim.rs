@@ -64,6 +64,37 @@ pub enum ShimError {
     },
 }
 
+/// The shim's program. A container could overwrite the one on the disk through a descriptor of its own (CVE-2019-5736), so every shim is executed from
+/// a read-only view of it, made once: a shim that has to make its own starts twice.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    sealed: Option<OwnedFd>,
+}
+
+impl Program {
+    /// Takes the program at `path` as it is now; one that is replaced later is used by the next daemon.
+    pub fn seal(path: &Path) -> Self {
+        let sealed = kakoi_sys::sealed::read_only_clone_of(path);
+        if let Err(error) = &sealed {
+            tracing::warn!(path = %path.display(), %error, "each shim seals itself, ignoring");
+        }
+        Self {
+            path: path.to_owned(),
+            sealed: sealed.ok(),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let Some(sealed) = &self.sealed else {
+            return Command::new(&self.path);
+        };
+        let mut command = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()));
+        command.arg0(&self.path);
+        command
+    }
+}
+
 /// A shim whose app runs.
 #[derive(Debug)]
 pub struct Running {
@@ -95,13 +126,13 @@ fn short_path(run_dir: &File) -> PathBuf {
 
 /// Spawns a shim and waits until its app runs, or does not.
 pub async fn run(
-    program: &Path,
+    program: &Program,
     state_dir: &Path,
     run_dir: &Path,
     listener: UnixListener,
 ) -> Result<Running, ShimError> {
     let spawn = |cause| ShimError::Spawn {
-        program: program.to_owned(),
+        program: program.path.clone(),
         cause,
     };
     let events = watch(run_dir).await?;
@@ -148,8 +179,8 @@ fn spawn_with(fd: OwnedFd, spawn: impl FnOnce(i32) -> io::Result<Child>) -> io::
     child
 }
 
-fn shim_command(program: &Path, state_dir: &Path, verb: &str) -> Command {
-    let mut command = Command::new(program);
+fn shim_command(program: &Program, state_dir: &Path, verb: &str) -> Command {
+    let mut command = program.command();
     command
         .arg(verb)
         .arg("--plan")
@@ -201,7 +232,7 @@ fn tail(path: &Path) -> String {
 }
 
 /// Removes what a dead shim left: processes, control group, mounts; writes `exit.json` where there is none.
-pub async fn clean(program: &Path, state_dir: &Path) -> Result<(), ShimError> {
+pub async fn clean(program: &Program, state_dir: &Path) -> Result<(), ShimError> {
     let output = shim_command(program, state_dir, "clean")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -209,7 +240,7 @@ pub async fn clean(program: &Path, state_dir: &Path) -> Result<(), ShimError> {
         .output()
         .await
         .map_err(|cause| ShimError::Spawn {
-            program: program.to_owned(),
+            program: program.path.clone(),
             cause,
         })?;
     if output.status.success() {

@@ -13,11 +13,11 @@ use kakoi_api::volume::{UsageData, Volume};
 use crate::clock;
 use crate::engine::Engine;
 use crate::host;
-use crate::life::remove::remove_tree;
 use crate::names;
 use crate::refusal::{Answer, Refusal};
 use crate::state::record::RECORD_FORMAT;
 use crate::state::{Record, VolumeRecord};
+use kakoi_container::discard::remove_tree;
 
 /// Volumes one daemon takes.
 const VOLUMES_MAX: usize = 4096;

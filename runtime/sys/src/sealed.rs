@@ -13,6 +13,7 @@ use std::ffi::{CStr, CString};
 use std::io::Seek;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
@@ -80,18 +81,22 @@ fn borrowed(strings: &[CString]) -> Vec<&CStr> {
 }
 
 fn open_self() -> Result<OwnedFd> {
-    let fd = nix::fcntl::open(
-        "/proc/self/exe",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .named("open")?;
+    open_program(Path::new("/proc/self/exe"))
+}
+
+fn open_program(path: &Path) -> Result<OwnedFd> {
+    let fd = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).named("open")?;
     checked_fd("open", libc::c_long::from(fd))
 }
 
 /// A descriptor of this program on a detached read-only mount.
 pub fn read_only_clone() -> Result<OwnedFd> {
-    let program = open_self()?;
+    read_only_clone_of(Path::new("/proc/self/exe"))
+}
+
+/// A descriptor of the program at `path` on a detached read-only mount, from which it may be executed as `/proc/self/fd/N`. Needs CAP_SYS_ADMIN.
+pub fn read_only_clone_of(path: &Path) -> Result<OwnedFd> {
+    let program = open_program(path)?;
     let clone = clone_tree(program.as_fd(), Reach::One)?;
     add_attributes(
         clone.as_fd(),

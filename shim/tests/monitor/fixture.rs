@@ -105,6 +105,7 @@ impl Ground {
             name: format!("test-{number}"),
             cgroup: format!("{}/{id}", self.group),
             id,
+            is_ephemeral: false,
             state_dir,
             run_dir,
             rootfs: RootfsPlan {

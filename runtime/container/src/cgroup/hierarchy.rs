@@ -91,6 +91,23 @@ impl Hierarchies {
             })
             .collect()
     }
+
+    /// The folder of a process's own group, by its `/proc/<pid>/cgroup`, in the hierarchy that decides where processes are.
+    pub(super) fn own_group(&self, table: &str) -> Option<PathBuf> {
+        table.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (names, path) = (fields.next()?, fields.next()?);
+            let point = match self.mode {
+                CgroupMode::V2 => self.v2.as_ref().filter(|_| names.is_empty()),
+                CgroupMode::V1 | CgroupMode::Hybrid => {
+                    let names: BTreeSet<_> = names.split(',').map(str::to_owned).collect();
+                    let carried = self.v1.iter().find(|(known, _)| *known == names);
+                    carried.map(|(_, point)| point)
+                }
+            };
+            Some(point?.join(path.trim_start_matches('/')))
+        })
+    }
 }
 
 /// Undoes the table's octal escapes of space, tab, newline and backslash.
@@ -127,6 +144,17 @@ mod tests {
             Hierarchies::parse("nonsense"),
             Err(CgroupError::NoHierarchy)
         ));
+    }
+
+    #[test]
+    fn the_own_group_is_found_where_processes_are_counted() {
+        let table = "9:name=systemd:/user\n4:memory:/a/b\n1:cpu,cpuacct:/\n0::/x\n";
+        let v1 = Hierarchies::parse(V1).expect("v1");
+        assert_eq!(v1.own_group(table), Some("/sys/fs/cgroup/memory/a/b".into()));
+        let v2 = Hierarchies::parse(V2).expect("v2");
+        assert_eq!(v2.own_group(table), Some("/sys/fs/cg roup/x".into()));
+        assert_eq!(v2.own_group("4:memory:/a\n"), None);
+        assert_eq!(v1.own_group("4:pids:/a\n0::/x\nnonsense\n"), None);
     }
 
     #[test]

@@ -20,6 +20,7 @@ fn plan() -> RunPlan {
         format: PLAN_FORMAT,
         id: "a".repeat(64),
         name: "golden".into(),
+        is_ephemeral: false,
         state_dir: "/state".into(),
         run_dir: "/run".into(),
         rootfs: RootfsPlan {

@@ -305,8 +305,7 @@ pub(super) fn remove(plan: &RunPlan) -> Result<(), SuperviseError> {
     };
     Cgroup::at(&plan.cgroup)
         .and_then(|cgroup| cgroup.kill_all().and_then(|()| cgroup.delete()))
-        .map_err(|error| fail(&error))?;
-    create::remove(&runtime_folder(plan)).map_err(|error| fail(&error))
+        .map_err(|error| fail(&error))
 }
 
 /// Where the first process's terminal arrives.

@@ -6,9 +6,10 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{SuperviseError, clock, lock, read_plan};
+use crate::discard::{remove_tree, set_aside};
 use crate::frames::Exit;
 use crate::plan::RunPlan;
 use crate::rootfs;
@@ -16,13 +17,17 @@ use crate::rootfs;
 /// The exit code of a container whose shim was lost: its processes were ended by SIGKILL.
 const EXIT_CODE_LOST: i32 = 137;
 
-/// Writes `exit.json`: aside, synced, renamed, its folder synced.
+/// Writes `exit.json`: aside, synced, renamed, its folder synced. That of a container that removes itself is not synced: after a power cut there is
+/// no such container.
 pub(super) fn record(plan: &RunPlan, exit: &Exit) -> Result<(), SuperviseError> {
     let path = plan.state_dir.join("exit.json");
     let aside = plan.state_dir.join("exit.json.new");
     let write = || -> io::Result<()> {
         let mut file = File::create(&aside)?;
         file.write_all(&serde_json::to_vec(exit).expect("an exit is plain data"))?;
+        if plan.is_ephemeral {
+            return fs::rename(&aside, &path);
+        }
         file.sync_all()?;
         fs::rename(&aside, &path)?;
         File::open(&plan.state_dir)?.sync_all()
@@ -34,9 +39,29 @@ pub(super) fn record(plan: &RunPlan, exit: &Exit) -> Result<(), SuperviseError> 
     })
 }
 
-/// Removes everything of the container that lives in the kernel and in its run-time folder. Goes on after a failure and reports the first one.
-/// The descriptors are for [`rootfs::disassemble`]'s reason to be closed last.
-pub(super) fn remove(plan: &RunPlan) -> (Result<(), SuperviseError>, Vec<OwnedFd>) {
+/// What [`remove`] leaves for when nobody waits any more.
+#[derive(Debug)]
+pub(super) struct Remains {
+    /// For [`rootfs::disassemble`]'s reason to be closed last.
+    held: Vec<OwnedFd>,
+    /// The run-time folder under its other name.
+    folder: Option<PathBuf>,
+}
+
+impl Remains {
+    /// Removes them. Files that stay are swept by the daemon's next start.
+    pub(super) fn bury(self) {
+        if let Some(folder) = self.folder
+            && let Err(error) = remove_tree(&folder)
+        {
+            tracing::warn!(folder = %folder.display(), %error, "ignoring a folder that stays");
+        }
+        drop(self.held);
+    }
+}
+
+/// Removes everything of the container that lives in the kernel and its run-time folder. Goes on after a failure and reports the first one.
+pub(super) fn remove(plan: &RunPlan) -> (Result<(), SuperviseError>, Remains) {
     let killed = super::control::remove(plan);
     let (unmounted, held) = match rootfs::disassemble(plan) {
         Ok(held) => (Ok(()), held),
@@ -47,18 +72,18 @@ pub(super) fn remove(plan: &RunPlan) -> (Result<(), SuperviseError>, Vec<OwnedFd
             Vec::new(),
         ),
     };
-    let removed = remove_folder(&plan.run_dir);
-    (killed.and(unmounted).and(removed), held)
+    let (removed, folder) = match set_aside(&plan.run_dir) {
+        Ok(folder) => (Ok(()), folder),
+        Err(source) => (Err(folder_failed(&plan.run_dir, source)), None),
+    };
+    (killed.and(unmounted).and(removed), Remains { held, folder })
 }
 
-fn remove_folder(path: &Path) -> Result<(), SuperviseError> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SuperviseError::File {
-            act: "remove folder",
-            path: path.to_path_buf(),
-            source,
-        }),
-        _ => Ok(()),
+fn folder_failed(path: &Path, source: io::Error) -> SuperviseError {
+    SuperviseError::File {
+        act: "remove folder",
+        path: path.to_path_buf(),
+        source,
     }
 }
 
@@ -82,7 +107,7 @@ pub fn clean(plan_path: &Path) -> Result<(), SuperviseError> {
         };
         record(&plan, &exit)?;
     }
-    let removed = remove_folder(&plan.run_dir);
+    let removed = remove_tree(&plan.run_dir).map_err(|source| folder_failed(&plan.run_dir, source));
     drop(held);
     killed.and(removed)
 }

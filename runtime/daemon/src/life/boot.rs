@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use kakoi_container::discard::remove_tree;
 use kakoi_container::frames::Exit;
 
 use super::container::{Container, Phase};
@@ -115,7 +116,7 @@ async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, state_dir: &Pa
     let was_running = container.shared().record.life.running;
     // A run-time folder with anything of a run in it: the shim was killed, or the machine stayed up while it ended.
     let has_leftovers = run_dir.join("runtime").exists() || run_dir.join("shim.sock").exists();
-    if has_leftovers && let Err(error) = shim::clean(&engine.paths.shim, state_dir).await {
+    if has_leftovers && let Err(error) = shim::clean(&engine.shim, state_dir).await {
         tracing::error!(container = %container.id, error = chain(&error), "cleaning up after a dead shim failed");
     }
     let exit = shim::read_exit(state_dir);
@@ -191,13 +192,13 @@ async fn sweep(engine: &Arc<Engine>, known: &BTreeSet<String>) {
         tracing::info!(container = %id, "sweeping a folder without a record");
         if run_dir.join("runtime").exists()
             && state_dir.join("plan.json").exists()
-            && let Err(error) = shim::clean(&engine.paths.shim, &state_dir).await
+            && let Err(error) = shim::clean(&engine.shim, &state_dir).await
         {
             tracing::error!(container = %id, error = chain(&error), "cleaning up failed, leaving its folders");
             continue;
         }
         for path in [state_dir, run_dir] {
-            if let Err(cause) = remove::remove_tree(&path) {
+            if let Err(cause) = remove_tree(&path) {
                 tracing::error!(path = %path.display(), %cause, "a folder without a record cannot be removed");
             }
         }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, MountPoint};
+use kakoi_container::discard::remove_tree;
 use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
 use kakoi_policy::confinement::{Confinement, MountSource, UserNamespace};
 
 use super::container::{Container, Phase};
-use super::remove::remove_tree;
 use super::{health, remove};
 use crate::clock;
 use crate::engine::Engine;

@@ -3,10 +3,10 @@
 //! The intent (`removing`) is written before the first file goes and the record goes last, so that a daemon that is killed between the two
 //! leaves work that the next one finishes.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+use kakoi_container::discard::{remove_tree, set_aside};
 
 use super::container::{Container, Phase};
 use super::stop;
@@ -132,33 +132,27 @@ async fn take_away(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bo
     Ok(())
 }
 
-/// Removes a container's folders.
+/// Takes a container's folders away.
 async fn remove_folders(engine: &Arc<Engine>, state_dir: &Path, run_dir: &Path) -> Answer<()> {
     let has_leftovers = run_dir.join("runtime").exists();
     if has_leftovers && state_dir.join("plan.json").exists() {
-        shim::clean(&engine.paths.shim, state_dir)
+        shim::clean(&engine.shim, state_dir)
             .await
             .map_err(|cause| Refusal::failed("cleaning up before the removal failed", cause))?;
     }
-    let (state, run) = (state_dir.to_owned(), run_dir.to_owned());
-    let removed = tokio::task::spawn_blocking(move || {
-        remove_tree(&state)?;
-        remove_tree(&run)
+    let mut gone = Vec::new();
+    for folder in [state_dir, run_dir] {
+        let aside = set_aside(folder)
+            .map_err(|cause| Refusal::failed(format!("removing its files failed: {cause}"), cause))?;
+        gone.extend(aside);
+    }
+    // Nobody waits for the files: the container is gone, and what a crash leaves of them is swept at the next start.
+    tokio::task::spawn_blocking(move || {
+        for folder in gone {
+            if let Err(cause) = remove_tree(&folder) {
+                tracing::warn!(folder = %folder.display(), %cause, "ignoring files that stay until the next start");
+            }
+        }
     });
-    match removed.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(cause)) => Err(Refusal::failed(
-            format!("removing its files failed: {cause}"),
-            cause,
-        )),
-        Err(cause) => Err(Refusal::failed("removing its files failed", cause)),
-    }
-}
-
-/// Removes a folder with all in it; one that is not there is removed already. Follows no link.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    Ok(())
 }

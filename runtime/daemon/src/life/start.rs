@@ -25,6 +25,15 @@ pub enum Cause {
     Policy,
 }
 
+/// Has the kernel get ready for a start, beside whatever else is to be done before it.
+pub fn hasten() {
+    tokio::task::spawn_blocking(|| {
+        if let Err(error) = kakoi_container::cgroup::hasten() {
+            tracing::debug!(error = chain(&error), "the next start is not hastened, ignoring");
+        }
+    });
+}
+
 /// Starts a container.
 pub async fn start(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Answer<()> {
     let turn = container.turn().await;
@@ -111,7 +120,7 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
     });
     let (stored, running) = tokio::join!(
         store_intent(engine, &record),
-        shim::run(&engine.paths.shim, &state_dir, &run_dir, listener)
+        shim::run(&engine.shim, &state_dir, &run_dir, listener)
     );
     let running = match running {
         Ok(running) => running,
@@ -173,7 +182,7 @@ async fn store_intent(
 
 /// Removes what a shim that did not come up left.
 async fn tidy(engine: &Arc<Engine>, container: &Arc<Container>) {
-    if let Err(error) = shim::clean(&engine.paths.shim, &engine.paths.state_dir(&container.id)).await {
+    if let Err(error) = shim::clean(&engine.shim, &engine.paths.state_dir(&container.id)).await {
         tracing::error!(container = %container.id, error = chain(&error), "a failed start left something behind");
     }
     fs::remove_file(engine.paths.run_dir(&container.id).join("shim.sock")).ok();

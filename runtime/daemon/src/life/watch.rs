@@ -86,7 +86,7 @@ async fn lost(engine: &Arc<Engine>, container: &Arc<Container>) {
     let state_dir = engine.paths.state_dir(&container.id);
     tracing::error!(container = %container.id, "the shim was lost");
     let mut trouble = "the container's supervisor was lost; its processes were killed".to_owned();
-    if let Err(error) = shim::clean(&engine.paths.shim, &state_dir).await {
+    if let Err(error) = shim::clean(&engine.shim, &state_dir).await {
         tracing::error!(container = %container.id, error = chain(&error), "cleaning up after a lost shim failed");
         trouble = format!("{trouble}; cleaning up failed");
     }

@@ -81,6 +81,7 @@ pub fn build(decided: Decided<'_>) -> Answer<RunPlan> {
         format: PLAN_FORMAT,
         id: decided.id.to_owned(),
         name: decided.name.to_owned(),
+        is_ephemeral: host.auto_remove,
         state_dir: decided.state_dir.to_owned(),
         run_dir: decided.run_dir.to_owned(),
         rootfs: RootfsPlan {

@@ -58,6 +58,8 @@ const STATUS_WORDS: [&str; 7] = [
 
 /// `POST /containers/create`
 pub async fn create(mut asked: Asked) -> Answer<Reply> {
+    // Most containers are started right after they are made, and `run` is the command that a person waits for.
+    starting::hasten();
     let body: CreateBody = asked.body().await?;
     let name = asked.query.get("name").unwrap_or_default().to_owned();
     let answer = making::create(&asked.engine, &name, body).await?;
@@ -233,6 +235,7 @@ pub async fn inspect(asked: &Asked, id: &str) -> Answer<Reply> {
 /// `POST /containers/{id}/start`
 pub async fn start(asked: &Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
+    starting::hasten();
     starting::start(&asked.engine, &container, starting::Cause::Hand).await?;
     Ok(reply::nothing())
 }
