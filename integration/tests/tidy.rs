@@ -10,12 +10,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom. An arrow that is not here needs a paragraph in runtime/ARCHITECTURE.md first.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("kakoi-policy", &[]),
     ("kakoi-sys", &[]),
     ("kakoi-api", &[]),
     ("kakoi-confine", &["kakoi-policy", "kakoi-sys"]),
-    ("kakoi-image", &["kakoi-sys"]),
+    ("kakoi-trust", &[]),
+    ("kakoi-image", &["kakoi-sys", "kakoi-trust"]),
     ("kakoi-container", &["kakoi-confine", "kakoi-policy", "kakoi-sys"]),
     (
         "kakoid",
@@ -26,13 +27,14 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "kakoi-image",
             "kakoi-policy",
             "kakoi-sys",
+            "kakoi-trust",
         ],
     ),
     (
         "kakoi-shim",
         &["kakoi-confine", "kakoi-container", "kakoi-policy", "kakoi-sys"],
     ),
-    ("kakoi", &["kakoi-api", "kakoi-policy"]),
+    ("kakoi", &["kakoi-api", "kakoi-policy", "kakoi-trust"]),
     ("kakoi-integration", &["kakoi-api", "kakoi-policy"]),
 ];
 
