@@ -126,7 +126,7 @@ fn as_io_error(refusal: StreamRefusal) -> io::Error {
 }
 
 /// Bytes free to root on the file system that holds `path`.
-fn free_bytes(path: &Path) -> io::Result<u64> {
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let statistics = nix::sys::statvfs::statvfs(path)?;
     Ok(statistics
         .blocks_free()

@@ -50,6 +50,9 @@ pub(crate) struct Record {
     pub(crate) layers: Vec<LayerRecord>,
     /// `repository@digest` under which a registry served it.
     pub(crate) repo_digests: Vec<Reference>,
+    /// Indexes and manifests that registries served for it: what signatures are of, kept to be checked again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) documents: BTreeSet<Digest>,
     /// RFC 3339.
     pub(crate) loaded: String,
     /// Removed by force while a stopped container uses it: kept for that container, not shown.
@@ -225,6 +228,7 @@ impl Index {
         for (id, record) in &self.images {
             blobs.insert(id.clone());
             blobs.insert(record.manifest.clone());
+            blobs.extend(record.documents.iter().cloned());
             blobs.extend(record.layers.iter().map(|layer| layer.blob.clone()));
         }
         blobs
@@ -292,6 +296,7 @@ mod tests {
                 manifest: id.clone(),
                 layers: Vec::new(),
                 repo_digests: Vec::new(),
+                documents: BTreeSet::new(),
                 loaded: String::new(),
                 hidden: false,
             };

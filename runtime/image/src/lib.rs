@@ -1,7 +1,7 @@
 //! The content store: images taken in, verified, unpacked, named, told about, given out and removed.
 //!
-//! A crate of its own for its **dependencies** (tar, zlib, zstd, SHA-256), which nothing else needs, and because all of its input is hostile.
-//! Owns `<root>/images`. Refuses to run anything, to know containers (a caller says who uses an image) and to speak to the network.
+//! A crate of its own for its **dependencies** (tar, zlib, zstd, SHA-256, TLS), which nothing else needs, and because all of its input is hostile.
+//! Owns `<root>/images`, and the way to registries ([`registry`]). Refuses to run anything and to know containers (a caller says who uses an image).
 //! Blocking throughout; [`ImageStore`] is `Send + Sync`, so an async caller shares it and gives each call a thread.
 //!
 //! | to | call |
@@ -9,6 +9,7 @@
 //! | open (locks it, cleans up after an unclean stop) | [`ImageStore::open`] |
 //! | `load` an archive from any reader | [`ImageStore::load`] → `Vec<`[`Loaded`]`>` |
 //! | make a container | [`ImageStore::resolve`] → [`Image`]`{id, document.config, layers}`, **topmost layer first** |
+//! | `pull` from a registry | [`ImageStore::pull`] with a [`registry::Client`] |
 //! | `import` a root file system | [`ImageStore::import`] with [`ImportOptions`] |
 //! | `save` | [`ImageStore::save`] into any writer |
 //! | turn `USER` or `--user` into numbers | [`resolve_user`] over [`Image::layers`], for `exec` with the writable layer before them |
@@ -39,6 +40,7 @@ mod inspect;
 mod limits;
 mod load;
 mod reference;
+pub mod registry;
 mod remove;
 mod save;
 mod sparse;

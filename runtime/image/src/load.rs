@@ -5,7 +5,7 @@
 //! step leaves the images there were, and what was staged is gone at the latest when the store is next opened.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -128,9 +128,9 @@ impl LoadError {
 /// What one image, or several, add to the store.
 #[derive(Default)]
 pub(crate) struct Additions {
-    blobs: HashMap<Digest, (PathBuf, Stored)>,
-    layers: HashMap<Digest, (PathBuf, u64)>,
-    records: Vec<(Digest, Record, Vec<Reference>)>,
+    pub(crate) blobs: HashMap<Digest, (PathBuf, Stored)>,
+    pub(crate) layers: HashMap<Digest, (PathBuf, u64)>,
+    pub(crate) records: Vec<(Digest, Record, Vec<Reference>)>,
 }
 
 impl ImageStore {
@@ -211,6 +211,7 @@ impl ImageStore {
             manifest: manifest.digest,
             layers,
             repo_digests: Vec::new(),
+            documents: BTreeSet::new(),
             loaded: now(),
             hidden: false,
         };
@@ -249,8 +250,20 @@ impl ImageStore {
         let mut loaded: Vec<Loaded> = Vec::new();
         for (id, record, tags) in additions.records {
             match index.images.get_mut(&id) {
-                // The same image again: what it has stays, it is only shown again if it was hidden.
-                Some(known) => known.hidden = false,
+                // The same image again: what it has stays; it is shown again if it was hidden, and learns where else it is served. Of two
+                // packings of its layers that registries serve, the later is kept, so that the next pull finds it.
+                Some(known) => {
+                    known.hidden = false;
+                    if !record.repo_digests.is_empty() {
+                        (known.manifest, known.layers) = (record.manifest, record.layers);
+                    }
+                    known.documents.extend(record.documents);
+                    for served in record.repo_digests {
+                        if !known.repo_digests.contains(&served) {
+                            known.repo_digests.push(served);
+                        }
+                    }
+                }
                 None => {
                     index.images.insert(id.clone(), record);
                 }
@@ -268,7 +281,7 @@ impl ImageStore {
     }
 
     /// Bytes of a layer that some image of the store has; it then stays until this work is over.
-    fn known_layer(&self, staging: &mut Staging<'_>, diff_id: &Digest) -> Option<u64> {
+    pub(crate) fn known_layer(&self, staging: &mut Staging<'_>, diff_id: &Digest) -> Option<u64> {
         let mut state = self.state();
         let layers = state.index.images.values().flat_map(|record| &record.layers);
         let bytes = layers
@@ -298,10 +311,10 @@ impl ImageStore {
             source,
         };
         io::copy(&mut content, &mut io::sink()).map_err(layer)?;
-        check_diff_id(diff_id, member, content.finish().0)
+        check_diff_id(diff_id, &member.digest, content.finish().0)
     }
 
-    /// Unpacks a blob into a new folder, and checks its diff id over all of it, what follows the tar's end included.
+    /// Unpacks a blob into a new folder, and checks its diff id.
     fn unpack_layer(
         &self,
         staging: &Staging<'_>,
@@ -309,12 +322,26 @@ impl ImageStore {
         member: &Member,
         folder: &std::path::Path,
     ) -> Result<Unpacked, LoadError> {
+        let content = self.layer_content(staging, diff_id, member)?;
+        let (unpacked, found) = self.unpack_content(content, diff_id, folder, &staging.path)?;
+        check_diff_id(diff_id, &member.digest, found)?;
+        Ok(unpacked)
+    }
+
+    /// Unpacks a layer's uncompressed bytes into a new folder; the digest is over all of them, what follows the tar's end included.
+    pub(crate) fn unpack_content(
+        &self,
+        content: impl Read,
+        diff_id: &Digest,
+        folder: &std::path::Path,
+        scratch: &std::path::Path,
+    ) -> Result<(Unpacked, Digest), LoadError> {
         make_private_dir(folder)?;
         // The folder is the container's `/`; that nobody on the host gets here is up to the folders above.
         make_root_mode(folder)?;
-        let mut tar = Reader::new(Hashing::new(self.layer_content(staging, diff_id, member)?));
+        let mut tar = Reader::new(Hashing::new(content));
         let unpacked =
-            unpack(&mut tar, folder, &staging.path, &self.limits).map_err(|source| LoadError::Unpack {
+            unpack(&mut tar, folder, scratch, &self.limits).map_err(|source| LoadError::Unpack {
                 diff_id: diff_id.clone(),
                 source,
             })?;
@@ -323,7 +350,6 @@ impl ImageStore {
             diff_id: diff_id.clone(),
             source,
         })?;
-        check_diff_id(diff_id, member, rest.finish().0)?;
         if unpacked.devices_left_out + unpacked.xattrs_left_out > 0 {
             tracing::info!(
                 layer = %diff_id,
@@ -332,7 +358,7 @@ impl ImageStore {
                 "left out of a layer"
             );
         }
-        Ok(unpacked)
+        Ok((unpacked, rest.finish().0))
     }
 
     /// A layer's uncompressed bytes, watched.
@@ -367,12 +393,12 @@ impl Additions {
     }
 }
 
-fn check_diff_id(diff_id: &Digest, member: &Member, found: Digest) -> Result<(), LoadError> {
+pub(crate) fn check_diff_id(diff_id: &Digest, blob: &Digest, found: Digest) -> Result<(), LoadError> {
     if found == *diff_id {
         return Ok(());
     }
     Err(LoadError::DiffId {
-        blob: member.digest.clone(),
+        blob: blob.clone(),
         found,
         diff_id: diff_id.clone(),
     })

@@ -114,6 +114,21 @@ impl Reference {
         Ok(parsed)
     }
 
+    /// Whether the first part of a name is a registry by Docker's rule: it has a dot or a port, is `localhost` or has a capital letter.
+    pub(crate) fn names_registry(first: &str) -> bool {
+        first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
+    }
+
+    /// The same repository at a digest.
+    pub(crate) fn at_digest(&self, digest: Digest) -> Self {
+        Self {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            tag: None,
+            digest: Some(digest),
+        }
+    }
+
     /// The registry's host, with its port where it has one.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -184,16 +199,10 @@ impl From<Reference> for String {
     }
 }
 
-/// Splits off the registry by Docker's rule: the first part is a host if it has a dot or a port, is `localhost` or has a capital letter.
+/// Splits off the registry ([`Reference::names_registry`]).
 fn split_registry(name: &str) -> (String, String) {
     let (registry, repository) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-        {
-            (first, rest)
-        }
+        Some((first, rest)) if Reference::names_registry(first) => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
     let registry = match registry {
@@ -207,7 +216,7 @@ fn split_registry(name: &str) -> (String, String) {
 }
 
 /// `[\w][\w.-]{0,127}`
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let mut bytes = tag.bytes();
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     tag.len() <= TAG_BYTES_MAX
@@ -229,7 +238,7 @@ fn is_component(component: &str) -> bool {
 }
 
 /// Host name, IPv4 address or bracketed IPv6 address, with an optional port.
-fn is_registry(registry: &str) -> bool {
+pub(crate) fn is_registry(registry: &str) -> bool {
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => {
             let Some((address, after)) = rest.split_once(']') else {

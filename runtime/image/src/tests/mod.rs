@@ -5,6 +5,7 @@ mod build;
 mod crash;
 mod hostile;
 mod memory;
+mod registry;
 mod store;
 mod tools;
 

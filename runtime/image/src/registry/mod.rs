@@ -1,0 +1,37 @@
+//! Registries: OCI distribution 1.1 and Docker schema 2, over blocking HTTP.
+//!
+//! Owns the way from a name to verified bytes and back. Everything blocks: the daemon gives each call a thread. Refuses to read the owner's
+//! files (except the certificates they name), to know containers and to judge signatures: [`Resolved`] is what a judge is shown, before
+//! anything large is fetched.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `settings` | `registries.yaml`, proxies, mirrors, short names |
+//! | `client` | TLS, connections, patience |
+//! | `session` | credentials, redirects, coming again |
+//! | `auth` | challenges and tokens |
+//! | `document` | manifests, indexes, platforms |
+//! | `repository` | what is small: manifests, configurations, tags, referrers |
+//! | `blob` | what is large: streams that survive broken connections |
+//! | `pull` | into the store |
+//! | `push` | out of the store |
+
+mod auth;
+mod blob;
+mod client;
+mod document;
+mod error;
+mod pull;
+mod push;
+mod repository;
+mod session;
+mod settings;
+
+pub use auth::Credentials;
+pub use client::{Cancel, Client, Patience};
+pub use document::{BlobDescriptor, Platform};
+pub use error::RegistryError;
+pub use pull::{Admit, LayerStep, Listener, PullError, PullEvent, PullOptions, Pulled, Resolved};
+pub use push::{PushError, PushEvent, PushStep, Pushed};
+pub use repository::{Access, Repository, Served, fallback_tag};
+pub use settings::{Proxies, Registries, Registry, SettingsError, Transport};
