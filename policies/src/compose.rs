@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::capability::{Capability, CapabilityWord};
-use crate::confinement::{DeviceAccess, Loss, NetworkMode, UserNamespace};
+use crate::confinement::{DeviceAccess, Loss, MountSource, NetworkMode, UserNamespace};
 use crate::decode::parse;
 use crate::diagnostics::{Diagnostic, Diagnostics, Origin, at_origin};
 use crate::model::{
@@ -285,6 +285,23 @@ impl Composed {
                 self.capabilities_denied.insert(capability, word.origin.clone());
             }
         }
+    }
+
+    /// Gives every bind mount of the policy itself the source that `settle` makes of its source and target, before an owner's ceiling looks
+    /// at it: which path of the host a text leads to, only who can look at the host knows.
+    ///
+    /// # Errors
+    /// The first that `settle` returns.
+    pub fn settle_binds<E>(
+        &mut self,
+        mut settle: impl FnMut(&str, &str) -> Result<String, E>,
+    ) -> Result<(), E> {
+        for mount in &mut self.rules.mounts {
+            if let MountSource::Bind(path) = &mut mount.source {
+                *path = settle(path, &mount.target)?;
+            }
+        }
+        Ok(())
     }
 
     /// The user the policy names (`user[:group]`), to be looked up in the image.

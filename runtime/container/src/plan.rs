@@ -158,10 +158,29 @@ pub struct MountPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountKind {
-    /// A path of the host.
+    /// A path of the host: its real one, which is reached through no link. A start that finds a link on the way refuses.
     Bind(PathBuf),
+    /// A volume.
+    Volume {
+        /// The folder of its files, which no container can move.
+        data: PathBuf,
+        /// The path below it that is mounted, reached through no link; empty for all of it.
+        subpath: PathBuf,
+    },
     /// Memory.
     Tmpfs,
+}
+
+impl MountKind {
+    /// The path of the host by which the source is known; to be opened, it is resolved part by part.
+    pub fn source(&self) -> Option<PathBuf> {
+        match self {
+            Self::Bind(path) => Some(path.clone()),
+            Self::Volume { data, subpath } if subpath.as_os_str().is_empty() => Some(data.clone()),
+            Self::Volume { data, subpath } => Some(data.join(subpath)),
+            Self::Tmpfs => None,
+        }
+    }
 }
 
 /// Where one namespace comes from.

@@ -5,6 +5,7 @@
 //! tree is mounted only in the shim's mount namespace, so that it is gone when the shim is.
 
 mod copy;
+mod sources;
 
 use std::fs;
 use std::io;
@@ -12,7 +13,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use kakoi_policy::confinement::MountSource;
 use kakoi_sys::path::{open_in_root, open_start};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -21,7 +21,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, mkdirat};
 use thiserror::Error;
 
-use crate::plan::{MountKind, RootfsDriver, RunPlan};
+use crate::plan::{RootfsDriver, RunPlan};
 use crate::spec::has_user_namespace;
 
 pub use copy::CopyError;
@@ -82,14 +82,28 @@ pub enum RootfsError {
         #[source]
         source: Errno,
     },
-    /// A source of a bind mount is not there.
-    #[error("look at {path}, which the container mounts")]
+    /// A source of a bind mount cannot be opened.
+    #[error(
+        "open {path}, which is to be mounted at {target}; put it back, or create the container anew without this mount"
+    )]
     Source {
         /// The source.
         path: PathBuf,
+        /// Where it is mounted inside.
+        target: String,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The way to a source leads over a symbolic link, which it did not when the container was created.
+    #[error(
+        "refused: {path}, which is to be mounted at {target}, has become a symbolic link or is reached by one since the container was created; put the folder back, or create the container anew"
+    )]
+    SourceLinked {
+        /// The source.
+        path: PathBuf,
+        /// Where it is mounted inside.
+        target: String,
     },
     /// There is no folder to mount over.
     #[error(
@@ -142,7 +156,7 @@ pub fn enter_private_namespace() -> Result<(), RootfsError> {
 pub struct Assembled {
     /// Where.
     pub root: PathBuf,
-    /// Where sources of bind mounts are to be found instead, because the way to them is closed to the container's root.
+    /// Where the source of each bind mount was opened: nothing mounts one by its own path.
     pub sources: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -173,14 +187,9 @@ pub fn assemble(plan: &RunPlan) -> Result<Assembled, RootfsError> {
         RootfsDriver::Overlay => overlay(plan, &target)?,
         RootfsDriver::Copy => copied(plan, &target)?,
     }
-    let sources = if has_user_namespace(plan) {
-        open_sources(plan, &place)?
-    } else {
-        Vec::new()
-    };
     Ok(Assembled {
         root: target,
-        sources,
+        sources: sources::open_all(plan, &place)?,
     })
 }
 
@@ -211,59 +220,6 @@ fn open_place() -> Result<PathBuf, RootfsError> {
     Ok(path.to_path_buf())
 }
 
-/// Binds what the container will bind to where its root may pass.
-fn open_sources(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>, RootfsError> {
-    let planned = plan.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind(path) => Some(path.clone()),
-        MountKind::Tmpfs => None,
-    });
-    let policy = plan
-        .confinement
-        .filesystem
-        .mounts
-        .iter()
-        .filter_map(|mount| match &mount.source {
-            MountSource::Bind(path) => Some(PathBuf::from(path)),
-            MountSource::Volume(_) | MountSource::Tmpfs(_) => None,
-        });
-    let own = IDENTITY_FILES
-        .iter()
-        .map(|name| plan.state_dir.join(name))
-        .filter(|path| path.exists());
-    let mut sources: Vec<(PathBuf, PathBuf)> = Vec::new();
-    for (number, source) in planned.chain(policy).chain(own).enumerate() {
-        let target = place.join(format!("source-{number}"));
-        let fail = |error| RootfsError::Folder {
-            path: target.clone(),
-            source: error,
-        };
-        if fs::metadata(&source)
-            .map_err(|error| RootfsError::Source {
-                path: source.clone(),
-                source: error,
-            })?
-            .is_dir()
-        {
-            make_folder(&target, 0o755)?;
-        } else {
-            fs::File::create(&target).map_err(fail)?;
-        }
-        mount(
-            Some(&source),
-            &target,
-            None::<&str>,
-            MsFlags::MS_BIND | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .map_err(|error| RootfsError::Bind {
-            path: source.clone(),
-            source: error,
-        })?;
-        sources.push((source, target));
-    }
-    Ok(sources)
-}
-
 /// Unmounts what [`assemble`] mounted and the layers mapped for it; the rest goes with the shim's mount namespace. The descriptors that it
 /// returns keep the file systems from being torn down: overlayfs then writes back the whole disk below it, which takes longer than the
 /// container's life may have. Close them when nobody waits any more.
@@ -280,7 +236,8 @@ pub fn disassemble(plan: &RunPlan) -> Result<Vec<OwnedFd>, RootfsError> {
     if let Ok(entries) = fs::read_dir(run_dir.join("mapped")) {
         folders.extend(entries.flatten().map(|entry| entry.path()));
     }
-    let mut outcome = Ok(());
+    // First: the run-time folder is removed after this, and must not lead to anybody's data.
+    let mut outcome = sources::close(&sources::folder(run_dir));
     let mut held = Vec::new();
     for path in folders {
         if let Ok(folder) = open_start(&path) {
@@ -422,12 +379,17 @@ fn copied(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
 }
 
 /// Fills each empty volume that asks for it with what the image has at its target.
-pub fn fill_volumes(plan: &RunPlan, rootfs: &Path) -> Result<(), RootfsError> {
+pub fn fill_volumes(plan: &RunPlan, rootfs: &Assembled) -> Result<(), RootfsError> {
     for mount in plan.mounts.iter().filter(|mount| mount.copy_up) {
-        let MountKind::Bind(volume) = &mount.kind else {
+        let source = mount.kind.source();
+        let opened = rootfs
+            .sources
+            .iter()
+            .find(|(path, _)| Some(path) == source.as_ref());
+        let Some((volume, opened)) = opened else {
             continue;
         };
-        copy::fill(rootfs, &mount.target, volume).map_err(|source| RootfsError::Copy {
+        copy::fill(&rootfs.root, &mount.target, opened).map_err(|source| RootfsError::Copy {
             from: PathBuf::from(&mount.target),
             to: volume.clone(),
             source,

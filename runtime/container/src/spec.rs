@@ -35,7 +35,7 @@ pub struct HostView {
     pub identity_files: Vec<String>,
     /// Whether the host has `/dev/mqueue` mounted.
     pub has_message_queues: bool,
-    /// Where sources of bind mounts are to be found instead, as [`Assembled`](crate::rootfs::Assembled) says.
+    /// Where sources of bind mounts were opened, as [`Assembled`](crate::rootfs::Assembled) says.
     pub sources: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -61,6 +61,12 @@ pub enum SpecError {
         rule: String,
         /// The volume's name.
         volume: String,
+    },
+    /// A source was not opened by who assembled the root file system.
+    #[error("the source of the mount at {target} was not opened")]
+    SourceNotOpen {
+        /// The target.
+        target: String,
     },
     /// A target is not an absolute path without `..`.
     #[error("mount target {target:?} is not an absolute path")]

@@ -211,9 +211,11 @@ fn begin(plan: &RunPlan) -> Result<(Control<'_>, streams::Ends), Refusal> {
     let failed = |error: &dyn std::error::Error| Refusal::runtime("prepare the root file system", error);
     rootfs::enter_private_namespace().map_err(|error| failed(&error))?;
     let root = rootfs::assemble(plan).map_err(|error| failed(&error))?;
-    rootfs::fill_volumes(plan, &root.root).map_err(|error| failed(&error))?;
+    rootfs::fill_volumes(plan, &root).map_err(|error| failed(&error))?;
     rootfs::make_working_directory(plan, &root.root).map_err(|error| failed(&error))?;
-    Control::create(plan, &root)
+    let made = Control::create(plan, &root)?;
+    root.close_sources().map_err(|error| failed(&error))?;
+    Ok(made)
 }
 
 /// Records why the container does not run, leaves nothing behind and tells who waits.

@@ -3,7 +3,7 @@
 //! A tree that a container writes to is hostile: every open in it goes through [`open_beneath`] or [`open_in_root`].
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -96,6 +96,12 @@ pub fn open_start(path: &Path) -> Result<OwnedFd> {
     checked_fd("open", libc::c_long::from(fd))
 }
 
+/// Whether an open file is a directory.
+pub fn is_folder(file: BorrowedFd<'_>) -> Result<bool> {
+    let status = nix::sys::stat::fstat(file.as_raw_fd()).named("fstat")?;
+    Ok(status.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
 /// A file opened as a place (`O_PATH`), with what landlock needs to know about it.
 #[derive(Debug)]
 pub enum PathFile {
@@ -110,9 +116,7 @@ pub fn open_path_file(path: &Path) -> Result<PathFile> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).named("open")?;
     let fd = checked_fd("open", libc::c_long::from(fd))?;
-    let status = nix::sys::stat::fstat(fd.as_raw_fd()).named("fstat")?;
-    let is_directory = status.st_mode & libc::S_IFMT == libc::S_IFDIR;
-    Ok(if is_directory {
+    Ok(if is_folder(fd.as_fd())? {
         PathFile::Directory(fd)
     } else {
         PathFile::Other(fd)

@@ -75,18 +75,31 @@ pub(super) fn mounts(plan: &RunPlan, host: &HostView) -> Result<Vec<Value>, Spec
             .as_str()
             .map_or(0, |path| path.matches('/').count())
     });
-    all.extend(asked);
-    for mount in &mut all {
-        let source = mount["source"].as_str().map(Path::new);
-        if let Some((_, open)) = host
-            .sources
-            .iter()
-            .find(|(closed, _)| Some(closed.as_path()) == source)
-        {
-            mount["source"] = json!(open);
+    for mount in &mut asked {
+        if mount["type"] == "bind" && !opened(mount, host) {
+            return Err(SpecError::SourceNotOpen {
+                target: mount["destination"].as_str().unwrap_or_default().to_owned(),
+            });
         }
     }
+    for mount in &mut all {
+        opened(mount, host);
+    }
+    all.extend(asked);
     Ok(all)
+}
+
+/// Puts the place where a source was opened in place of the source's own path, which may lead elsewhere by now.
+fn opened(mount: &mut Value, host: &HostView) -> bool {
+    let source = mount["source"].as_str().map(Path::new);
+    let known = host
+        .sources
+        .iter()
+        .find(|(closed, _)| Some(closed.as_path()) == source);
+    if let Some((_, open)) = known {
+        mount["source"] = json!(open);
+    }
+    known.is_some()
 }
 
 fn bind(source: &str, target: &str, options: &[&str]) -> Value {
@@ -182,15 +195,16 @@ fn planned(plan: &RunPlan, mount: &MountPlan) -> Result<Value, SpecError> {
             .any(|option| words.contains(&option.as_str()))
     };
     let mut options: Vec<String> = Vec::new();
+    let source = mount.kind.source();
     let (kind, source) = match &mount.kind {
-        MountKind::Bind(path) => {
+        MountKind::Bind(_) | MountKind::Volume { .. } => {
             if !has(&["bind", "rbind"]) {
                 options.push("rbind".into());
             }
             if !has(&["private", "rprivate", "slave", "rslave", "shared", "rshared"]) {
                 options.push("rprivate".into());
             }
-            ("bind", path.to_string_lossy().into_owned())
+            ("bind", source.unwrap_or_default().to_string_lossy().into_owned())
         }
         MountKind::Tmpfs => {
             options.extend(["nosuid", "nodev", "noexec"].map(String::from));
@@ -203,7 +217,13 @@ fn planned(plan: &RunPlan, mount: &MountPlan) -> Result<Value, SpecError> {
         }
     };
     options.extend(mount.options.iter().cloned());
-    // Last, so that no option before it can take it back.
+    // Last, so that no option before them can take them back, and on everything mounted below.
+    if kind == "bind" && !hides_nothing(plan) {
+        options.push("rnodev".into());
+    }
+    if matches!(mount.kind, MountKind::Volume { .. }) && !has(&["suid"]) {
+        options.push("rnosuid".into());
+    }
     if mount.read_only {
         options.push("ro".into());
     }

@@ -235,7 +235,7 @@ fn full() -> (RunPlan, HostView) {
         gid: 20,
         access,
     }];
-    view.sources = vec![("/host/data".into(), "/mnt/source-0".into())];
+    view.sources = vec![("/host/data".into(), "/mnt/sources/0".into())];
     (plan, view)
 }
 
@@ -297,6 +297,21 @@ fn what_cannot_be_done_is_refused_and_never_left_out() {
     assert!(matches!(
         refused(&|plan| plan.process.args.clear()),
         SpecError::NoProgram
+    ));
+    // A source is mounted where it was opened, or not at all.
+    let unopened = MountPlan {
+        target: "/data".into(),
+        kind: MountKind::Volume {
+            data: "/volumes/x/_data".into(),
+            subpath: "sub".into(),
+        },
+        read_only: false,
+        options: vec![],
+        copy_up: false,
+    };
+    assert!(matches!(
+        refused(&|plan| plan.mounts.push(unopened.clone())),
+        SpecError::SourceNotOpen { .. }
     ));
     for target in ["relative", "/", "/a/../../etc", ""] {
         let mount = MountPlan {

@@ -10,6 +10,7 @@ use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, MountPoint
 use kakoi_container::discard::remove_tree;
 use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
+use kakoi_policy::Composed;
 use kakoi_policy::confinement::{Confinement, MountSource, UserNamespace};
 
 use super::container::{Container, Phase};
@@ -273,7 +274,8 @@ fn confine(
         })
         .collect();
     let wanted = requests::of(&body.host_config, &body.config.user, judged)?;
-    let composed = shelf.composed(body)?.request(&wanted);
+    let mut composed = shelf.composed(body)?.request(&wanted);
+    settle_policy_sources(&mut composed, asked)?;
     let user = composed.user().unwrap_or(&config.user).to_owned();
     let user = user::resolve(
         &user,
@@ -296,6 +298,32 @@ fn settle_source(mount: &mut Asked) -> Answer<()> {
             path.display()
         )));
     }
+    *path = real_path(path)?;
+    Ok(())
+}
+
+/// The same for the binds that the policy itself brings, as far as no flag mounts something else there. They must exist: nobody asked for
+/// them to be made.
+fn settle_policy_sources(policy: &mut Composed, asked: &[Asked]) -> Answer<()> {
+    policy.settle_binds(|source, target| {
+        if asked.iter().any(|mount| mount.target == target) {
+            return Ok(source.to_owned());
+        }
+        let path = Path::new(source);
+        if !path.exists() {
+            return Err(Refusal::bad(format!(
+                "the policy mounts {source} at {target}, and there is no {source}; make it first"
+            )));
+        }
+        let real = real_path(path)?;
+        real.into_os_string()
+            .into_string()
+            .map_err(|_| Refusal::bad(format!("the real path of {source} is not UTF-8")))
+    })
+}
+
+/// A path with the links on the way resolved, as far as it exists.
+fn real_path(path: &Path) -> Answer<PathBuf> {
     if path
         .components()
         .any(|part| part == std::path::Component::ParentDir)
@@ -326,9 +354,7 @@ fn settle_source(mount: &mut Asked) -> Answer<()> {
         missing.push(name);
         standing = parent;
     };
-    let settled = missing.iter().rev().fold(real, |path, name| path.join(name));
-    *path = settled;
-    Ok(())
+    Ok(missing.iter().rev().fold(real, |path, name| path.join(name)))
 }
 
 /// What was asked for, and the volumes that the policy brings where nothing else is mounted.
@@ -404,7 +430,10 @@ async fn make_mounts(
                 point.name.clone_from(&volume.name);
                 point.driver = "local".into();
                 point.source = data.display().to_string();
-                MountKind::Bind(within(&data, subpath)?)
+                MountKind::Volume {
+                    subpath: within(&data, subpath)?,
+                    data,
+                }
             }
             Source::Tmpfs => {
                 point.kind = "tmpfs".into();
@@ -423,10 +452,11 @@ async fn make_mounts(
     Ok((plans, points, anonymous_names))
 }
 
-/// A folder within a volume, which must be there and must not lead out by a link.
+/// The real path of a folder within a volume, below the volume: it must be there and must not lead out by a link. Whether it still does so is
+/// looked at anew by each start.
 fn within(data: &Path, subpath: &str) -> Answer<PathBuf> {
     if subpath.is_empty() {
-        return Ok(data.to_owned());
+        return Ok(PathBuf::new());
     }
     let missing = |_| {
         Refusal::bad(format!(
@@ -435,10 +465,10 @@ fn within(data: &Path, subpath: &str) -> Answer<PathBuf> {
     };
     let top = fs::canonicalize(data).map_err(missing)?;
     let real = fs::canonicalize(data.join(subpath)).map_err(missing)?;
-    if !real.starts_with(&top) {
-        return Err(Refusal::bad(format!("path {subpath:?} leads out of the volume")));
-    }
-    Ok(real)
+    let below = real
+        .strip_prefix(&top)
+        .map_err(|_| Refusal::bad(format!("path {subpath:?} leads out of the volume")))?;
+    Ok(below.to_owned())
 }
 
 /// The small files of `/etc` that are the container's own.

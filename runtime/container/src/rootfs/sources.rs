@@ -1,0 +1,177 @@
+//! The sources of bind mounts: opened once, shown to libcontainer at a place that nobody else can reach.
+//!
+//! Owns the way from a source's path to a mount of it. libcontainer resolves a source's path again in its own process, and what an app may
+//! write to can have become a link by then, or since the container was last up (CVE-2021-30465). So each source is opened part by part with
+//! no link followed, and the very thing that was opened is cloned to a folder of the shim's own mount namespace. Invariant: what a container
+//! mounts lies at the path that the owner's ceiling was asked about.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use kakoi_policy::confinement::MountSource;
+use kakoi_sys::mount::{Reach, attach, clone_tree, open_place};
+use kakoi_sys::path::{open_beneath, open_start};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::{Assembled, IDENTITY_FILES, RootfsError, make_folder};
+use crate::plan::{MountKind, RunPlan};
+use crate::spec::has_user_namespace;
+
+/// The folder of the opened sources, below the place of the root file system.
+const FOLDER: &str = "sources";
+
+/// Opens what the container will bind, below `place`; what has no sources of the kind gets no folder.
+pub(super) fn open_all(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>, RootfsError> {
+    let wanted = wanted(plan);
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folder = place.join(FOLDER);
+    make_folder(&folder, 0o711)?;
+    if !has_user_namespace(plan) {
+        // In memory, so that one call takes all of it away and nothing of it is ever found on the disk.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(
+            Some("tmpfs"),
+            &folder,
+            Some("tmpfs"),
+            flags,
+            Some("mode=0711,size=1m"),
+        )
+        .map_err(|source| RootfsError::Bind {
+            path: folder.clone(),
+            source,
+        })?;
+    }
+    let mut sources = Vec::with_capacity(wanted.len());
+    for (number, (kind, target)) in wanted.into_iter().enumerate() {
+        let Some(path) = kind.source() else { continue };
+        let staged = folder.join(number.to_string());
+        let source = open(&kind, &target)?;
+        show(&source, &staged).map_err(|source| RootfsError::Bind {
+            path: path.clone(),
+            source,
+        })?;
+        sources.push((path, staged));
+    }
+    Ok(sources)
+}
+
+/// Every bind with its target. Files of the container's own folder are among them only where the way to them is closed to its root.
+fn wanted(plan: &RunPlan) -> Vec<(MountKind, String)> {
+    let planned = plan
+        .mounts
+        .iter()
+        .map(|mount| (mount.kind.clone(), mount.target.clone()));
+    let policy = plan
+        .confinement
+        .filesystem
+        .mounts
+        .iter()
+        .filter(|mount| !plan.mounts.iter().any(|other| other.target == mount.target))
+        .filter_map(|mount| match &mount.source {
+            MountSource::Bind(path) => Some((MountKind::Bind(path.into()), mount.target.clone())),
+            MountSource::Volume(_) | MountSource::Tmpfs(_) => None,
+        });
+    let own = IDENTITY_FILES
+        .iter()
+        .filter(|_| has_user_namespace(plan))
+        .filter(|name| plan.state_dir.join(name).exists())
+        .map(|name| {
+            let kind = MountKind::Volume {
+                data: plan.state_dir.clone(),
+                subpath: name.into(),
+            };
+            (kind, format!("/etc/{name}"))
+        });
+    planned
+        .chain(policy)
+        .chain(own)
+        .filter(|(kind, _)| *kind != MountKind::Tmpfs)
+        .collect()
+}
+
+/// Opens a source with no link followed.
+fn open(kind: &MountKind, target: &str) -> Result<OwnedFd, RootfsError> {
+    let path = kind.source().unwrap_or_default();
+    let failed = |error: kakoi_sys::CallError| match error.errno {
+        Errno::ELOOP | Errno::EXDEV => RootfsError::SourceLinked {
+            path: path.clone(),
+            target: target.to_owned(),
+        },
+        errno => RootfsError::Source {
+            path: path.clone(),
+            target: target.to_owned(),
+            source: errno.into(),
+        },
+    };
+    let (start, below) = match kind {
+        // The way to a volume is the owner's, and may hold links of the owner's making.
+        MountKind::Volume { data, subpath } => (open_start(data).map_err(failed)?, subpath.as_path()),
+        _ => (
+            open_start(Path::new("/")).map_err(failed)?,
+            path.strip_prefix("/").unwrap_or(&path),
+        ),
+    };
+    if below.as_os_str().is_empty() {
+        return Ok(start);
+    }
+    // As a folder first: only so does the kernel mount what is mounted on demand.
+    match open_beneath(start.as_fd(), below, OFlag::O_PATH | OFlag::O_DIRECTORY, 0) {
+        Err(error) if error.errno == Errno::ENOTDIR => {
+            open_beneath(start.as_fd(), below, OFlag::O_PATH, 0).map_err(failed)
+        }
+        opened => opened.map_err(failed),
+    }
+}
+
+/// Mounts a clone of what was opened at `staged`.
+fn show(source: &OwnedFd, staged: &Path) -> Result<(), Errno> {
+    let call = |error: kakoi_sys::CallError| error.errno;
+    let made = if kakoi_sys::path::is_folder(source.as_fd()).map_err(call)? {
+        fs::create_dir(staged)
+    } else {
+        fs::File::create_new(staged).map(drop)
+    };
+    made.map_err(|error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+    let tree = clone_tree(source.as_fd(), Reach::Recursive).map_err(call)?;
+    attach(tree.as_fd(), open_place(staged).map_err(call)?.as_fd()).map_err(call)
+}
+
+impl Assembled {
+    /// Takes the opened sources away again, once the container is made and has its own mounts of them.
+    pub fn close_sources(&self) -> Result<(), RootfsError> {
+        let Some(folder) = self.sources.first().and_then(|(_, staged)| staged.parent()) else {
+            return Ok(());
+        };
+        close(folder)
+    }
+}
+
+/// Unmounts the folder of sources with everything in it; where it is a part of a larger file system, what is in it.
+pub(super) fn close(folder: &Path) -> Result<(), RootfsError> {
+    let detach = |path: &Path| match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        // Nothing is mounted or nothing is there.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(source) => Err(RootfsError::Bind {
+            path: path.to_path_buf(),
+            source,
+        }),
+    };
+    let mut outcome = Ok(());
+    if let Ok(entries) = fs::read_dir(folder) {
+        for entry in entries.flatten() {
+            outcome = outcome.and(detach(&entry.path()));
+        }
+    }
+    outcome.and(detach(folder))
+}
+
+/// The folder of sources below a place.
+pub(super) fn folder(place: &Path) -> PathBuf {
+    place.join(FOLDER)
+}
