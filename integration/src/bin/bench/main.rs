@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use kakoi_integration::command::{Ran, run};
 use kakoi_integration::{host, image, leaks, wait};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
 use peers::Peer;
 
 /// Rounds of each command: enough for a median that a hiccup does not move.
@@ -50,6 +52,16 @@ impl Bench {
         for name in ["root", "run", "config"] {
             fs::create_dir(folder.path().join(name)).expect("making a folder");
         }
+        // As /run is everywhere; seen by this process and what it starts alone.
+        let none = None::<&str>;
+        nix::mount::mount(
+            Some("tmpfs"),
+            &folder.path().join("run"),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            none,
+        )
+        .expect("mounting a tmpfs");
         let daemon = Command::new(release.join("kakoid"))
             .args(flags(folder.path()))
             .stdin(Stdio::null())
@@ -99,6 +111,9 @@ impl Drop for Bench {
         }
         for left in leaks::processes(self.folder.path()) {
             eprintln!("left behind: {left:?}");
+        }
+        if let Err(errno) = nix::mount::umount2(&self.folder.path().join("run"), MntFlags::MNT_DETACH) {
+            eprintln!("unmounting the tmpfs: {errno}");
         }
     }
 }
@@ -278,11 +293,28 @@ fn policies(bench: &Bench) {
     print_race("reading, composing and compiling a policy, whole command", result);
 }
 
+/// A mount namespace of our own: for the tmpfs, and without the unified hierarchy where version 1 ones are mounted beside it, because crun
+/// refuses to run while it has a controller. Everybody runs in it.
+fn leave_the_hosts_mounts() -> nix::Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if unified.exists() {
+        nix::mount::umount2(unified, MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let Some(release) = std::env::args().nth(1).map(PathBuf::from) else {
         eprintln!("usage: bench RELEASE_FOLDER");
         return ExitCode::from(2);
     };
+    if let Err(errno) = leave_the_hosts_mounts() {
+        eprintln!("bench: leaving the host's mounts: {errno}");
+        return ExitCode::FAILURE;
+    }
     let bench = Bench::start(&release);
     let archive = image::busybox(&host::binary("attacker"));
     run(&mut bench.kakoi(&["load"]), &archive).ok();
@@ -293,7 +325,7 @@ fn main() -> ExitCode {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!(
-        "Linux {}, {} processors, {}; medians of {ROUNDS} interleaved rounds.",
+        "Linux {}, {} processors, {}; medians of {ROUNDS} interleaved rounds; everybody's run-time folders on a tmpfs.",
         kernel.trim(),
         cpus,
         std::env::consts::ARCH
@@ -309,8 +341,10 @@ fn main() -> ExitCode {
             command
         }
     })];
-    engines.extend(peers::engines(bench.folder.path(), &rootfs));
+    let (running, found) = peers::engines(bench.folder.path(), &rootfs);
+    engines.extend(found);
     print_race("a container's life, whole command", race(&mut engines));
+    drop(running);
 
     let mut runtimes = peers::runtimes(bench.folder.path(), &release, &rootfs);
     print_race(

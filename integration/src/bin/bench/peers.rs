@@ -1,10 +1,12 @@
 //! The peers of the bench: OCI runtimes on one bundle, engines on one root file system, each in folders of its own.
 
+use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use kakoi_integration::bundle;
-use kakoi_integration::command::run;
+use kakoi_integration::command::{ended, run};
+use kakoi_integration::{bundle, wait};
 
 /// One competitor: a name, and the command of a round.
 pub struct Peer {
@@ -41,65 +43,126 @@ fn version(name: &str) -> String {
         .to_owned()
 }
 
-/// `podman run`, and `docker run` where a daemon answers already: the bench starts no daemon of another's.
-pub fn engines(folder: &Path, rootfs: &Path) -> Vec<Peer> {
+/// The parent of the peers' control groups, so that they can be taken away afterwards.
+const CGROUP: &str = "kakoi-bench-peers";
+/// How long dockerd and its containerd may take to come up or to go.
+const DOCKER_WAIT: Duration = Duration::from_secs(30);
+
+/// What the peers' commands need for as long as they run.
+#[derive(Default)]
+pub struct Engines {
+    dockerd: Option<Child>,
+}
+
+impl Drop for Engines {
+    fn drop(&mut self) {
+        if let Some(dockerd) = &mut self.dockerd {
+            let pid = nix::unistd::Pid::from_raw(dockerd.id() as i32);
+            if let Err(errno) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM) {
+                eprintln!("stopping dockerd: {errno}");
+            }
+            if ended(dockerd, DOCKER_WAIT).is_none() {
+                eprintln!("dockerd did not stop when asked");
+            }
+        }
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            for name in [CGROUP, "libpod_parent"] {
+                // Not every hierarchy has one.
+                drop(fs::remove_dir(hierarchy.path().join(name)));
+            }
+        }
+    }
+}
+
+/// `podman run` and `docker run`, as far as they are installed, each in folders of its own.
+pub fn engines(folder: &Path, rootfs: &Path) -> (Engines, Vec<Peer>) {
+    let mut engines = Engines::default();
     let mut found = Vec::new();
-    if installed("podman") {
-        let base = vec![
-            format!("--root={}", folder.join("podman").display()),
-            format!("--runroot={}", folder.join("podman-run").display()),
-            "--cgroup-manager=cgroupfs".into(),
-            "--events-backend=none".into(),
-        ];
-        let imported = run(
-            Command::new("podman")
-                .args(&base)
-                .arg("import")
-                .arg(rootfs)
-                .arg("bench:1"),
-            b"",
-        );
-        if imported.code != 0 {
-            println!(
-                "podman is left out: {}",
-                imported.stderr.lines().last().unwrap_or_default()
-            );
-        } else {
-            found.push(Peer::new(
-                &format!("podman {} run --rm --network none", version("podman")),
-                move |_| {
-                    let mut command = Command::new("podman");
-                    command.args(&base).args([
-                        "run",
-                        "--rm",
-                        "--network",
-                        "none",
-                        "--ulimit",
-                        "nofile=1024:1024",
-                    ]);
-                    command.args(["--ulimit", "nproc=4096:4096", "bench:1", "true"]);
-                    command
-                },
-            ));
+    for (name, peer) in [
+        ("podman", installed("podman").then(|| podman(folder, rootfs))),
+        (
+            "docker",
+            (installed("docker") && installed("dockerd")).then(|| docker(&mut engines, folder, rootfs)),
+        ),
+    ] {
+        match peer {
+            None => println!("{name} is left out: it is not installed"),
+            Some(Err(why)) => println!("{name} is left out: {why}"),
+            Some(Ok(peer)) => found.push(peer),
         }
     }
-    if installed("docker") && run(Command::new("docker").arg("version"), b"").code == 0 {
-        let imported = run(
-            Command::new("docker")
-                .arg("import")
-                .arg(rootfs)
-                .arg("kakoi-bench:1"),
-            b"",
-        );
-        if imported.code == 0 {
-            found.push(Peer::new("docker run --rm --network none", |_| {
-                let mut command = Command::new("docker");
-                command.args(["run", "--rm", "--network", "none", "kakoi-bench:1", "true"]);
-                command
-            }));
-        }
+    (engines, found)
+}
+
+fn import(mut engine: Command, rootfs: &Path) -> Result<(), String> {
+    let imported = run(engine.arg("import").arg(rootfs).arg("kakoi-bench:1"), b"");
+    match imported.code {
+        0 => Ok(()),
+        _ => Err(imported.stderr.lines().last().unwrap_or_default().to_owned()),
     }
-    found
+}
+
+fn podman(folder: &Path, rootfs: &Path) -> Result<Peer, String> {
+    let base = [
+        format!("--root={}", folder.join("podman").display()),
+        format!("--runroot={}", folder.join("run/podman").display()),
+        format!("--tmpdir={}", folder.join("run/podman-tmp").display()),
+        "--cgroup-manager=cgroupfs".into(),
+        "--events-backend=none".into(),
+    ];
+    let podman = move || {
+        let mut command = Command::new("podman");
+        command.args(&base);
+        command
+    };
+    import(podman(), rootfs)?;
+    Ok(Peer::new(
+        &format!("podman {} run --rm --network none", version("podman")),
+        move |_| {
+            let mut command = podman();
+            command.args(["run", "--rm", "--network", "none", "--cgroup-parent", CGROUP]);
+            // Its defaults are above what this machine may have.
+            command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]);
+            command.args(["kakoi-bench:1", "true"]);
+            command
+        },
+    ))
+}
+
+fn docker(engines: &mut Engines, folder: &Path, rootfs: &Path) -> Result<Peer, String> {
+    let socket = format!("unix://{}", folder.join("run/docker.sock").display());
+    let log = fs::File::create(folder.join("dockerd.log")).map_err(|error| error.to_string())?;
+    let daemon = Command::new("dockerd")
+        .arg(format!("--host={socket}"))
+        .arg(format!("--data-root={}", folder.join("docker").display()))
+        .arg(format!("--exec-root={}", folder.join("run/docker").display()))
+        .arg(format!("--pidfile={}", folder.join("run/docker.pid").display()))
+        .arg(format!("--cgroup-parent=/{CGROUP}"))
+        .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn();
+    engines.dockerd = Some(daemon.map_err(|error| error.to_string())?);
+    let client = move || {
+        let mut command = Command::new("docker");
+        command.arg(format!("--host={socket}"));
+        command
+    };
+    let answers = || (run(client().arg("version"), b"").code == 0).then_some(());
+    if wait::poll(DOCKER_WAIT, answers).is_none() {
+        let log = fs::read_to_string(folder.join("dockerd.log")).unwrap_or_default();
+        return Err(log.lines().last().unwrap_or_default().to_owned());
+    }
+    import(client(), rootfs)?;
+    Ok(Peer::new(
+        &format!("docker {} run --rm --network none", version("dockerd")),
+        move |_| {
+            let mut command = client();
+            command.args(["run", "--rm", "--network", "none", "kakoi-bench:1", "true"]);
+            command
+        },
+    ))
 }
 
 /// `run` of Kakoi's own OCI command line and of every runtime that is installed.
@@ -118,7 +181,7 @@ pub fn runtimes(folder: &Path, release: &Path, rootfs: &Path) -> Vec<Peer> {
         .map(|(name, program)| {
             let (bundle, state) = (
                 bundle.clone(),
-                folder.join(format!("state-{}", name.replace(' ', "-"))),
+                folder.join(format!("run/state-{}", name.replace(' ', "-"))),
             );
             let prefix = name.split(' ').next().unwrap_or_default().to_owned();
             Peer::new(&name, move |round| {
