@@ -19,6 +19,29 @@ const FLAGS: &[Row] = &[
         "network",
     ),
     (
+        &["run", "--network", "container:nobody", "busybox:test", "true"],
+        125,
+        "nobody",
+    ),
+    (
+        &[
+            "run",
+            "--network",
+            "container:nobody",
+            "--hostname",
+            "a",
+            "busybox:test",
+            "true",
+        ],
+        125,
+        "conflicting options: hostname and the network mode",
+    ),
+    (
+        &["run", "--ipc", "container:nobody", "busybox:test", "true"],
+        125,
+        "/dev/shm",
+    ),
+    (
         &["run", "--memory", "lots", "busybox:test", "true"],
         125,
         "memory",

@@ -523,6 +523,68 @@ fn signals_reach_an_added_process() {
 }
 
 #[test]
+fn namespaces_of_another_container_are_joined() {
+    needs_root!();
+    let host = Host::new();
+    detached(&host, "first", &[], &["sleep", "1234"]);
+    let namespace = |kind: &str| format!("/proc/self/ns/{kind}");
+    let of_first = |kind: &str| host.ok(&["exec", "first", "readlink", &namespace(kind)]);
+    let joined = |flags: &[&str], program: &[&str]| {
+        let fixed = ["run", "--rm", "--policy", "docker-default"];
+        host.ok(&[&fixed[..], flags, &["busybox:test"], program].concat())
+    };
+    let network = ["--network", "container:first"];
+    assert_eq!(
+        joined(&network, &["readlink", &namespace("net")]),
+        of_first("net")
+    );
+    assert_ne!(
+        joined(&network, &["readlink", &namespace("pid")]),
+        of_first("pid")
+    );
+    assert_eq!(
+        joined(&network, &["hostname"]),
+        host.ok(&["exec", "first", "hostname"])
+    );
+    let processes = ["--network", "none", "--pid", "container:first"];
+    assert_eq!(
+        joined(&processes, &["readlink", &namespace("pid")]),
+        of_first("pid")
+    );
+    assert_ne!(
+        joined(&processes, &["readlink", &namespace("net")]),
+        of_first("net")
+    );
+    assert!(joined(&processes, &["ps"]).contains("sleep 1234"));
+    // No power over a namespace reaches from another user namespace.
+    for flags in [&network[..], &processes] {
+        let fixed = ["run", "--rm", "--policy", "docker-default", "--userns", "auto"];
+        let refused = host.kakoi(&[&fixed[..], flags, &["busybox:test", "true"]].concat());
+        assert_eq!(refused.code, 125, "{refused}");
+        assert!(refused.stderr.contains("same user namespace"), "{refused}");
+    }
+    // An added process is where its container is, and the end of process 1 is the end of all.
+    detached(&host, "second", &["--pid", "container:first"], &["sleep", "1000"]);
+    assert_eq!(
+        host.ok(&["exec", "second", "readlink", &namespace("pid")]),
+        of_first("pid")
+    );
+    host.ok(&["kill", "first"]);
+    host.until_state("second", "Status", &json!("exited"));
+    let refused = host.kakoi(&["start", "second"]);
+    assert!(refused.stderr.contains("non running container"), "{refused}");
+    host.ok(&["start", "first"]);
+    host.ok(&["start", "second"]);
+    assert_eq!(
+        host.inspect("second")["HostConfig"]["PidMode"],
+        format!(
+            "container:{}",
+            host.inspect("first")["Id"].as_str().expect("an id")
+        )
+    );
+}
+
+#[test]
 fn volumes_keep_what_is_written() {
     needs_root!();
     let host = Host::new();

@@ -138,7 +138,7 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "SIZE", help_heading = "Storage")]
     pub shm_size: Option<String>,
 
-    /// Network: none, host
+    /// Network: none, host, or container:NAME to join another's
     #[arg(long, alias = "net", value_name = "MODE", help_heading = "Network and names")]
     pub network: Option<String>,
     /// Host name inside
@@ -150,7 +150,7 @@ pub struct ContainerFlags {
     /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network and names")]
     pub add_host: Vec<String>,
-    /// Process namespace: host
+    /// Process namespace: host, or container:NAME to join another's
     #[arg(long, value_name = "MODE", help_heading = "Network and names")]
     pub pid: Option<String>,
     /// IPC namespace: private, shareable, host

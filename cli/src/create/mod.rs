@@ -134,10 +134,11 @@ fn refuse_later(flags: &ContainerFlags) -> Result<(), FlagError> {
     }
     if let Some(network) = &flags.network
         && !matches!(network.as_str(), "none" | "host" | "default")
+        && !network.starts_with("container:")
     {
         return later(
             "--network",
-            "takes none or host; bridges and networks of other containers come with a later release",
+            "takes none, host or container:NAME; bridges come with a later release",
         );
     }
     match flags.pull.as_deref() {

@@ -132,8 +132,10 @@ fn wrong_values_are_refused_by_the_flag_s_name() {
     refuse("--env-file /nonexistent img", "--env-file");
     refuse("-p 80:80 img", "--publish needs a bridge network");
     refuse("-P img", "--publish-all");
-    refuse("--network container:x img", "--network takes none or host");
-    refuse("--network mynet img", "--network takes none or host");
+    refuse(
+        "--network mynet img",
+        "--network takes none, host or container:NAME",
+    );
     refuse("--dns 1.1.1.1 img", "--dns");
     refuse("--pull always img", "--pull takes never");
     refuse("--nonsense img", "unexpected argument '--nonsense'");

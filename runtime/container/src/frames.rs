@@ -151,6 +151,9 @@ pub enum FailureKind {
 pub struct State {
     /// Its first process's id on the host.
     pub pid: i32,
+    /// When that process started, in clock ticks since boot: with the id it names the process for good.
+    #[serde(default)]
+    pub start_time: u64,
     /// Whether it is frozen.
     pub paused: bool,
     /// When the first process was started, RFC 3339.

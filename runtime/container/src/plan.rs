@@ -191,8 +191,15 @@ pub enum NamespaceSource {
     New,
     /// The host's.
     Host,
-    /// Joined by path (`/proc/<pid>/ns/net`, `/run/kakoi/netns/<id>`).
+    /// Joined by path (`/run/kakoi/netns/<id>`).
     Path(PathBuf),
+    /// Another container's, which must run when this one starts; only for `pid` and `network`.
+    Container {
+        /// Its id, for messages.
+        id: String,
+        /// Its run-time folder, in which its shim listens.
+        run_dir: PathBuf,
+    },
 }
 
 /// The namespaces beside the mount namespace, which is always new, and the user namespace, which [`IdMappings`] decides.

@@ -8,6 +8,7 @@ mod devices;
 mod mounts;
 mod sysctl;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kakoi_policy::confinement::CapabilitySets;
@@ -37,6 +38,8 @@ pub struct HostView {
     pub has_message_queues: bool,
     /// Where sources of bind mounts were opened, as [`Assembled`](crate::rootfs::Assembled) says.
     pub sources: Vec<(PathBuf, PathBuf)>,
+    /// Where namespaces of other containers are to be found, by the specification's name of their kind.
+    pub joined: BTreeMap<&'static str, String>,
 }
 
 /// Why a plan makes no document.
@@ -73,6 +76,14 @@ pub enum SpecError {
     Target {
         /// The target.
         target: String,
+    },
+    /// A namespace of another container that was not opened before.
+    #[error("the {kind} namespace of container {id} cannot be joined")]
+    NotJoined {
+        /// Its kind.
+        kind: &'static str,
+        /// Whose.
+        id: String,
     },
     /// There is nothing to run.
     #[error("no program to run")]
@@ -250,7 +261,7 @@ fn linux(plan: &RunPlan, host: &HostView) -> Result<Value, SpecError> {
     let mut resources = resources(&plan.resources, host);
     resources["devices"] = json!(devices::cgroup_rules(&plan.confinement.devices, &host.devices));
     let mut linux = json!({
-        "namespaces": namespaces(plan),
+        "namespaces": namespaces(plan, host)?,
         "devices": devices::nodes(&host.devices),
         "resources": resources,
         "cgroupsPath": plan.cgroup,
@@ -269,7 +280,7 @@ pub(crate) fn has_user_namespace(plan: &RunPlan) -> bool {
     !plan.id_mappings.uids.is_empty() || !plan.id_mappings.gids.is_empty()
 }
 
-fn namespaces(plan: &RunPlan) -> Vec<Value> {
+fn namespaces(plan: &RunPlan, host: &HostView) -> Result<Vec<Value>, SpecError> {
     let mut namespaces = vec![json!({"type": "mount"})];
     if has_user_namespace(plan) {
         namespaces.push(json!({"type": "user"}));
@@ -286,9 +297,18 @@ fn namespaces(plan: &RunPlan) -> Vec<Value> {
             NamespaceSource::New => namespaces.push(json!({"type": name})),
             NamespaceSource::Host => {}
             NamespaceSource::Path(path) => namespaces.push(json!({"type": name, "path": path})),
+            NamespaceSource::Container { id, .. } => match host.joined.get(name) {
+                Some(path) => namespaces.push(json!({"type": name, "path": path})),
+                None => {
+                    return Err(SpecError::NotJoined {
+                        kind: name,
+                        id: id.clone(),
+                    });
+                }
+            },
         }
     }
-    namespaces
+    Ok(namespaces)
 }
 
 fn mappings(mappings: &[IdMapping]) -> Value {

@@ -10,6 +10,7 @@ mod control;
 mod finish;
 mod host;
 mod log;
+mod peer;
 mod serve;
 mod streams;
 mod top;

@@ -123,6 +123,7 @@ fn view(cgroup_mode: CgroupMode) -> HostView {
         has_message_queues: true,
         identity_files: vec!["hosts".into()],
         sources: Vec::new(),
+        joined: BTreeMap::new(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use kakoi_policy::confinement::Identity;
 use nix::sys::signal::Signal;
 
+use super::peer::Joined;
 use super::streams::{Ends, Pipes, pipes};
 use super::{SuperviseError, host, top};
 use crate::cgroup::{Cgroup, OomWatch};
@@ -59,7 +60,8 @@ pub(crate) struct Control<'a> {
 impl<'a> Control<'a> {
     /// Makes the container over the assembled root file system; its first process waits for [`Control::start`].
     pub(crate) fn create(plan: &'a RunPlan, rootfs: &Assembled) -> Result<(Self, Ends), Refusal> {
-        let view = host::view(plan, &rootfs.sources)?;
+        let joined = Joined::open(&plan.namespaces)?;
+        let view = host::view(plan, &rootfs.sources, joined.paths())?;
         let spec = spec::document(plan, &view, &rootfs.root.to_string_lossy())
             .map_err(|error| Refusal::runtime("make the configuration", &error))?;
         let state_dir = runtime_folder(plan);
@@ -86,6 +88,7 @@ impl<'a> Control<'a> {
             kind: error.kind(),
             message: chain(&error),
         })?;
+        drop(joined);
         if let Some(console) = console {
             ends.terminal = Some(console.receive(plan)?);
         }
@@ -128,6 +131,10 @@ impl<'a> Control<'a> {
 
     pub(crate) fn pid(&self) -> i32 {
         self.first.id().pid
+    }
+
+    pub(crate) fn start_time(&self) -> u64 {
+        self.first.id().start_time
     }
 
     pub(crate) fn signal(&self, signal: i32, all: bool) -> Result<(), Refusal> {

@@ -1,5 +1,6 @@
 //! What the shim finds out about the host before it makes a container.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,11 @@ const RESOURCES: [(&str, Resource); 16] = [
     ("stack", Resource::RLIMIT_STACK),
 ];
 
-pub(super) fn view(plan: &RunPlan, sources: &[(PathBuf, PathBuf)]) -> Result<HostView, Refusal> {
+pub(super) fn view(
+    plan: &RunPlan,
+    sources: &[(PathBuf, PathBuf)],
+    joined: BTreeMap<&'static str, String>,
+) -> Result<HostView, Refusal> {
     let cgroup_mode = Hierarchies::of_host()
         .map(|found| found.mode)
         .map_err(|error| Refusal::runtime("look at control groups", &error))?;
@@ -54,6 +59,7 @@ pub(super) fn view(plan: &RunPlan, sources: &[(PathBuf, PathBuf)]) -> Result<Hos
         identity_files,
         has_message_queues: Path::new("/dev/mqueue").exists(),
         sources: sources.to_vec(),
+        joined,
     })
 }
 

@@ -582,6 +582,7 @@ impl<'a> Supervisor<'a> {
     fn state(&self) -> State {
         State {
             pid: self.control.pid(),
+            start_time: self.control.start_time(),
             paused: self.is_paused,
             started_at: self.started_at.clone(),
         }

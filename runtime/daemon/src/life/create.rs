@@ -21,6 +21,7 @@ use crate::host;
 use crate::names;
 use crate::plan::build::{self, Decided};
 use crate::plan::mounts::{self, Asked, Source};
+use crate::plan::peers::Peers;
 use crate::plan::user::{self, User};
 use crate::plan::{self, merge, requests};
 use crate::refusal::{Answer, Refusal};
@@ -143,17 +144,18 @@ async fn make(
     engine: &Arc<Engine>,
     id: &str,
     name: &str,
-    body: CreateBody,
+    mut body: CreateBody,
     image: &Image,
     undo: &mut Undo<'_>,
 ) -> Answer<CreateAnswer> {
+    let peers = Peers::find(engine, &body.config, &mut body.host_config)?;
     let config = merge::merge(&body.config, &image.document.config);
     let args = merge::arguments(&config)?;
     let mut asked_mounts = mounts::asked(&config, &body.host_config)?;
     for mount in &mut asked_mounts {
         settle_source(mount)?;
     }
-    let (confinement, user) = confine(engine, &body, &config, image, &asked_mounts)?;
+    let (confinement, user) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
     let driver = if engine.facts.overlayfs {
         RootfsDriver::Overlay
     } else {
@@ -180,8 +182,9 @@ async fn make(
         state_dir: &state_dir,
         run_dir: &run_dir,
         settings: &engine.settings,
+        peers: &peers,
     })?;
-    let files = identity_files(&plan, &config, &body)?;
+    let files = identity_files(&plan, &config, &body, &peers)?;
     let (planned, points, anonymous) = make_mounts(engine, &plan.confinement, asked_mounts, undo).await?;
     plan.mounts = planned;
     let record = Record {
@@ -260,6 +263,7 @@ fn confine(
     config: &ContainerConfig,
     image: &Image,
     asked: &[Asked],
+    peers: &Peers,
 ) -> Answer<(Confinement, User)> {
     let shelf = engine.shelf();
     let judged = asked
@@ -273,7 +277,7 @@ fn confine(
             requests::mount(source, &mount.target, mount.read_only)
         })
         .collect();
-    let wanted = requests::of(&body.host_config, &body.config.user, judged)?;
+    let wanted = requests::of(&body.host_config, &body.config.user, judged, peers)?;
     let mut composed = shelf.composed(body)?.request(&wanted);
     settle_policy_sources(&mut composed, asked)?;
     let user = composed.user().unwrap_or(&config.user).to_owned();
@@ -284,6 +288,7 @@ fn confine(
         &image.layers,
     )?;
     let confinement = shelf.decide(composed, &user.identity, &engine.facts)?;
+    peers.check_user_namespaces(&confinement)?;
     Ok((confinement, user))
 }
 
@@ -476,7 +481,25 @@ fn identity_files(
     plan: &RunPlan,
     config: &ContainerConfig,
     body: &CreateBody,
+    peers: &Peers,
 ) -> Answer<Vec<(&'static str, String)>> {
+    if let Some(peer) = &peers.network {
+        // Whoever shares a network shares its names.
+        let theirs = |name: &'static str| {
+            fs::read_to_string(peer.state_dir.join(name))
+                .map(|text| (name, text))
+                .map_err(|cause| {
+                    Refusal::failed(
+                        format!("the names of container {} cannot be read", peer.id),
+                        cause,
+                    )
+                })
+        };
+        return ["hosts", "hostname", "resolv.conf"]
+            .into_iter()
+            .map(theirs)
+            .collect();
+    }
     let is_own = plan.namespaces.network != NamespaceSource::Host;
     let of_host = if is_own {
         None

@@ -13,6 +13,7 @@ use super::{health, remove, watch};
 use crate::clock;
 use crate::engine::Engine;
 use crate::host;
+use crate::plan::peers;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, ShimError};
 
@@ -93,6 +94,8 @@ impl From<Refusal> for StartFailure {
 }
 
 async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Result<(), StartFailure> {
+    let host_config = container.shared().record.host_config.clone();
+    peers::check_running(engine, &host_config)?;
     let state_dir = engine.paths.state_dir(&container.id);
     let run_dir = engine.paths.run_dir(&container.id);
     let program = container

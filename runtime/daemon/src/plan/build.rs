@@ -11,7 +11,8 @@ use kakoi_container::plan::{
 use kakoi_policy::confinement::{Confinement, NetworkMode, UserNamespace};
 
 use super::limits;
-use super::requests::{self, Sharing};
+use super::peers::{Peer, Peers};
+use super::requests::{self, Network, Sharing};
 use crate::config::Settings;
 use crate::ids::RANGE_IDS;
 use crate::refusal::{Answer, Refusal};
@@ -56,14 +57,19 @@ pub struct Decided<'a> {
     pub run_dir: &'a Path,
     /// The daemon's settings.
     pub settings: &'a Settings,
+    /// Containers whose namespaces it joins.
+    pub peers: &'a Peers,
 }
 
 /// Builds the plan.
 pub fn build(decided: Decided<'_>) -> Answer<RunPlan> {
     let (config, host) = (decided.config, decided.host);
     check_strings(&decided.args, &config.env)?;
-    let namespaces = namespaces(host, &decided.confinement)?;
-    let hostname = hostname(config, decided.id)?;
+    let namespaces = namespaces(host, &decided.confinement, decided.peers)?;
+    let hostname = match &decided.peers.network {
+        Some(peer) => peer.hostname.clone(),
+        None => hostname(config, decided.id)?,
+    };
     let process = ProcessPlan {
         env: environment(config, &hostname, &decided.home),
         cwd: working_dir(&config.working_dir)?,
@@ -124,12 +130,14 @@ fn check_strings(args: &[String], env: &[String]) -> Answer<()> {
     Ok(())
 }
 
-fn namespaces(host: &HostConfig, confinement: &Confinement) -> Answer<NamespacePlan> {
+fn namespaces(host: &HostConfig, confinement: &Confinement, peers: &Peers) -> Answer<NamespacePlan> {
     let of = |sharing| match sharing {
         Sharing::Own => NamespaceSource::New,
         Sharing::Host => NamespaceSource::Host,
+        Sharing::Container => peers.pid.as_ref().map_or(NamespaceSource::New, Peer::source),
     };
     let network = match (requests::network(host)?, confinement.network) {
+        (Network::Container, _) => peers.network.as_ref().map_or(NamespaceSource::New, Peer::source),
         (_, NetworkMode::None) => NamespaceSource::New,
         (_, NetworkMode::Host) => NamespaceSource::Host,
         (_, NetworkMode::Bridge) => {

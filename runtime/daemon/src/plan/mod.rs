@@ -4,6 +4,7 @@ pub mod build;
 pub mod limits;
 pub mod merge;
 pub mod mounts;
+pub mod peers;
 pub mod requests;
 pub mod user;
 

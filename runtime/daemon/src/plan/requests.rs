@@ -9,6 +9,7 @@ use kakoi_policy::{
 };
 
 use super::limits::Asked;
+use super::peers::{self, Peer, Peers};
 use crate::refusal::{Answer, Refusal};
 
 /// Where the network comes from, as asked for.
@@ -20,6 +21,8 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// Another container's.
+    Container,
 }
 
 /// Reads `NetworkMode`.
@@ -31,9 +34,10 @@ pub fn network(host: &HostConfig) -> Answer<Network> {
         "container:" => Err(Refusal::bad(
             "Invalid network mode: invalid container format container:<name|id>",
         )),
+        other if peers::named(other).is_some() => Ok(Network::Container),
         // A mode that cannot be kept is refused: a network of its own in its place would look like success.
         other => Err(Refusal::unsupported(format!(
-            "network {other:?}: bridges, user-defined networks and those of other containers are not there yet; use --network none or host"
+            "network {other:?}: bridges and user-defined networks are not there yet; use --network none, host or container:NAME"
         ))),
     }
 }
@@ -45,6 +49,8 @@ pub enum Sharing {
     Own,
     /// The host's.
     Host,
+    /// Another container's.
+    Container,
 }
 
 /// Reads `PidMode`, `IpcMode`, `UTSMode` and `CgroupnsMode`.
@@ -53,19 +59,18 @@ pub fn sharing(kind: &str, mode: &str) -> Answer<Sharing> {
         "" | "private" => Ok(Sharing::Own),
         "shareable" | "none" if kind == "IPC" => Ok(Sharing::Own),
         "host" => Ok(Sharing::Host),
-        other => match other.strip_prefix("container:") {
-            Some(container) if !container.is_empty() && matches!(kind, "PID" | "IPC") => {
-                Err(Refusal::unsupported(format!(
-                    "{kind} mode {other:?}: namespaces of other containers are not there yet"
-                )))
-            }
+        other => match peers::named(other) {
+            Some(_) if kind == "PID" => Ok(Sharing::Container),
+            Some(_) if kind == "IPC" => Err(Refusal::unsupported(format!(
+                "IPC mode {other:?}: another container's /dev/shm cannot be shared yet"
+            ))),
             _ => Err(Refusal::bad(format!("invalid {kind} mode: {other}"))),
         },
     }
 }
 
 /// Everything a request asks for. `mounts` have their real paths.
-pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>) -> Answer<Requests> {
+pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>, peers: &Peers) -> Answer<Requests> {
     let limits = Asked::of(host)?;
     let mut requests = Requests {
         capabilities_add: capabilities("cap-add", &host.cap_add)?,
@@ -77,6 +82,7 @@ pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>) -> Answer<Re
             Network::Policy => None,
             Network::None => Some(NetworkMode::None),
             Network::Host => Some(NetworkMode::Host),
+            Network::Container => peers.network.as_ref().map(Peer::network_mode),
         },
         user_namespace: user_namespace(&host.userns_mode)?,
         mounts,
@@ -107,6 +113,9 @@ pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>) -> Answer<Re
         if sharing(kind, mode)? == Sharing::Host {
             requests.host_namespaces.push(namespace);
         }
+    }
+    if peers.pid.as_ref().is_some_and(|peer| peer.is_host) {
+        requests.host_namespaces.push(HostNamespace::Pid);
     }
     for option in &host.security_opt {
         security_option(option, &mut requests)?;
@@ -241,7 +250,7 @@ mod tests {
     fn asked(change: impl FnOnce(&mut HostConfig)) -> Answer<Requests> {
         let mut host = HostConfig::default();
         change(&mut host);
-        of(&host, "", Vec::new())
+        of(&host, "", Vec::new(), &Peers::default())
     }
 
     #[test]
@@ -284,8 +293,9 @@ mod tests {
         );
         assert!(asked(|host| host.network_mode = "bridge".into()).is_err());
         assert!(asked(|host| host.network_mode = "container:".into()).is_err());
-        assert!(asked(|host| host.network_mode = "container:x".into()).is_err());
-        assert!(asked(|host| host.pid_mode = "container:x".into()).is_err());
+        assert!(asked(|host| host.network_mode = "container:x".into()).is_ok());
+        assert!(asked(|host| host.pid_mode = "container:".into()).is_err());
+        assert!(asked(|host| host.ipc_mode = "container:x".into()).is_err());
         assert!(asked(|host| host.pid_mode = "hots".into()).is_err());
         assert!(asked(|host| host.uts_mode = "container:x".into()).is_err());
         assert!(asked(|host| host.userns_mode = "x".into()).is_err());
