@@ -34,7 +34,7 @@ bench: release
 	integration/bench
 
 # Two megabytes less: a panic aborts, so nobody reads tables for unwinding; and what a position-independent program relocates at its start is packed.
-SMALL := ["-C", "force-unwind-tables=no", "-C", "link-arg=-Wl,-z,pack-relative-relocs,--icf=all"]
+SMALL := ["-C", "force-unwind-tables=no", "-C", "link-arg=-Wl,-z,pack-relative-relocs"]
 
 release:
 	integration/provision build

@@ -67,10 +67,23 @@ impl Drop for Engines {
         }
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             for name in [CGROUP, "libpod_parent"] {
-                // Not every hierarchy has one.
-                drop(fs::remove_dir(hierarchy.path().join(name)));
+                remove_group(&hierarchy.path().join(name));
             }
         }
+    }
+}
+
+/// Removes a control group with those below it; not every hierarchy has one.
+fn remove_group(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_group(&entry.path());
+        }
+    }
+    if path.is_dir()
+        && let Err(error) = fs::remove_dir(path)
+    {
+        eprintln!("{}: {error}", path.display());
     }
 }
 
@@ -156,7 +169,7 @@ fn docker(engines: &mut Engines, folder: &Path, rootfs: &Path) -> Result<Peer, S
     }
     import(client(), rootfs)?;
     Ok(Peer::new(
-        &format!("docker {} run --rm --network none", version("dockerd")),
+        &format!("docker {} run --rm --network none", version("dockerd").trim_end_matches(',')),
         move |_| {
             let mut command = client();
             command.args(["run", "--rm", "--network", "none", "kakoi-bench:1", "true"]);
