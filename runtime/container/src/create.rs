@@ -176,6 +176,14 @@ pub struct Created {
     pub state: HookState,
 }
 
+/// The control group that [`create`] makes for a document, relative to each hierarchy, for a caller that must know it before.
+pub fn control_group(spec: &Value, id: &str) -> String {
+    let given = spec["linux"]["cgroupsPath"].as_str();
+    crate::prepare::cgroup_path(given, id)
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// Makes a container. The caller must have one thread.
 pub fn create(bundle: Bundle<'_>) -> Result<Created, CreateError> {
     let state_dir = bundle.state_dir.to_owned();

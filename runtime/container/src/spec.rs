@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::plan::{IdMapping, NamespaceSource, Resources, RunPlan};
 
-pub use devices::{DeviceError, HostDevice, find_devices};
+pub use devices::{DeviceError, HostDevice, find_devices, numbered};
 pub use sysctl::is_namespaced;
 
 /// Where the host's answers to a spec come from.

@@ -34,6 +34,7 @@ use control::{Control, Refusal};
 use serve::Supervisor;
 
 pub use finish::clean;
+pub use host::block_devices;
 
 /// The largest plan accepted, in bytes: room for an environment at the kernel's limit and the largest policy.
 const PLAN_BYTES_MAX: u64 = 16 << 20;

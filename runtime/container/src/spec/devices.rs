@@ -15,15 +15,20 @@ use thiserror::Error;
 /// The most nodes all rules of one container may find.
 const NODES_MAX: usize = 1024;
 
-/// Nodes that every container has; libcontainer makes them.
-const STANDARD: [&str; 6] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
+/// Nodes that every container has, with their numbers (the kernel's devices.txt); libcontainer makes them.
+const STANDARD: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
 ];
+
+fn standard(path: &str) -> Option<(u32, u32)> {
+    let known = STANDARD.iter().find(|(name, _, _)| *name == path)?;
+    Some((known.1, known.2))
+}
 
 /// A device node of the host that a rule names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +93,7 @@ pub fn find_devices(rules: &[DeviceRule]) -> Result<Vec<HostDevice>, DeviceError
         let Some(pattern) = rule.path.as_deref() else {
             continue;
         };
-        if STANDARD.contains(&pattern) {
+        if standard(pattern).is_some() {
             continue;
         }
         if !pattern.starts_with("/dev/") || pattern.split('/').any(|part| part == "..") {
@@ -116,6 +121,29 @@ pub fn find_devices(rules: &[DeviceRule]) -> Result<Vec<HostDevice>, DeviceError
         }
     }
     Ok(found)
+}
+
+/// The rules with numbers in the place of paths: one for each node that is found. What is left allows nothing that no rule named.
+pub fn numbered(rules: &[DeviceRule]) -> Result<Vec<DeviceRule>, DeviceError> {
+    let mut numbered = Vec::new();
+    for rule in rules {
+        let of = |kind, major, minor| DeviceRule {
+            kind,
+            major: Some(major),
+            minor: Some(minor),
+            path: None,
+            ..rule.clone()
+        };
+        match rule.path.as_deref().map(standard) {
+            None => numbered.push(rule.clone()),
+            Some(Some((major, minor))) => numbered.push(of(DeviceKind::Char, major, minor)),
+            Some(None) => {
+                let found = find_devices(std::slice::from_ref(rule))?;
+                numbered.extend(found.iter().map(|node| of(node.kind, node.major, node.minor)));
+            }
+        }
+    }
+    Ok(numbered)
 }
 
 fn node(path: &Path, rule: &DeviceRule, is_glob: bool) -> Result<Option<HostDevice>, DeviceError> {
@@ -272,9 +300,10 @@ pub(super) fn cgroup_rules(rules: &[DeviceRule], found: &[HostDevice]) -> Vec<Va
     };
     for rule in rules {
         // A rule that names nodes allows those that were found, not every number.
-        let names_nodes = rule.path.as_deref().is_some_and(|path| !STANDARD.contains(&path));
-        if !names_nodes {
-            allow(rule.kind, rule.major, rule.minor, rule.access);
+        match rule.path.as_deref().map(standard) {
+            None => allow(rule.kind, rule.major, rule.minor, rule.access),
+            Some(Some((major, minor))) => allow(DeviceKind::Char, Some(major), Some(minor), rule.access),
+            Some(None) => {}
         }
     }
     for device in found {
@@ -354,6 +383,25 @@ mod tests {
             list[1..],
             [json!({"allow": true, "type": "c", "access": "r", "major": 5, "minor": 2})]
         );
+        // A node that every container has is not made again, and its rule allows it alone.
+        assert!(find_devices(&[rule("/dev/null")]).expect("known").is_empty());
+        assert_eq!(
+            cgroup_rules(&[rule("/dev/null")], &[])[1..],
+            [json!({"allow": true, "type": "c", "access": "r", "major": 1, "minor": 3})]
+        );
+        let numbers = |path: &str| -> Vec<_> {
+            let rules = numbered(&[rule(path)]).expect("resolved");
+            let plain = rules.iter().all(|rule| rule.path.is_none());
+            assert!(plain, "{rules:?}");
+            rules
+                .iter()
+                .map(|rule| (rule.kind, rule.major, rule.minor))
+                .collect()
+        };
+        assert_eq!(numbers("/dev/ptmx"), [(DeviceKind::Char, Some(5), Some(2))]);
+        assert_eq!(numbers("/dev/zero"), [(DeviceKind::Char, Some(1), Some(5))]);
+        assert_eq!(numbers("/dev/nothing*"), []);
+        assert!(numbered(&[rule("/dev/nothing")]).is_err());
         assert!(matches!(
             find_devices(&[rule("/dev/nothing")]),
             Err(DeviceError::Missing { .. })

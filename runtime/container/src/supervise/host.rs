@@ -90,7 +90,7 @@ pub(super) fn rlimits(container: &[Ulimit], own: &[Ulimit]) -> Vec<(String, u64,
 }
 
 /// Whole disks; a limit on a disk holds for its partitions. Loops and memory disks are files and memory in the end.
-fn block_devices() -> Vec<(u32, u32)> {
+pub fn block_devices() -> Vec<(u32, u32)> {
     let Ok(entries) = fs::read_dir("/sys/block") else {
         return Vec::new();
     };
