@@ -55,6 +55,17 @@ impl Runtime {
         command
     }
 
+    /// A command whose container outlives it: it keeps the descriptors of its creator, so they must not be the test's pipes.
+    fn quiet(&self, arguments: &[&str]) -> Command {
+        let inner = self.command(arguments);
+        let mut quiet = Command::new("bash");
+        quiet
+            .args(["-c", "exec \"$@\" </dev/null >/dev/null 2>&1", "bash"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        quiet
+    }
+
     fn call(&self, arguments: &[&str]) -> Ran {
         run(&mut self.command(arguments), b"")
     }
@@ -103,15 +114,11 @@ fn a_life_in_steps() {
     bundle::configure(&runtime.bundle(), &bundle::document(&["sleep", "1000"]));
     let folder = runtime.bundle();
     let folder = folder.to_str().expect("UTF-8");
-    // The container keeps the descriptors of its creator, so they must not be the test's pipes.
-    let script = "exec \"$@\" </dev/null >/dev/null 2>&1";
-    let create = runtime.command(&["create", "--bundle", folder, &runtime.id]);
-    let mut quiet = Command::new("bash");
-    quiet
-        .args(["-c", script, "bash"])
-        .arg(create.get_program())
-        .args(create.get_args());
-    run(&mut quiet, b"").ok();
+    run(
+        &mut runtime.quiet(&["create", "--bundle", folder, &runtime.id]),
+        b"",
+    )
+    .ok();
     assert_eq!(runtime.status(), "created");
     runtime.call(&["start", &runtime.id]).ok();
     assert_eq!(runtime.status(), "running");
@@ -242,6 +249,154 @@ fn control_groups_are_not_written_from_inside() {
         document["mounts"].as_array_mut().expect("a list").push(mount);
     });
     assert!(!output.stdout.contains(" effective "), "{output}");
+}
+
+/// A policy by annotation: who runs, with which mask, how many files, which devices.
+#[test]
+fn a_policy_bounds_every_field() {
+    needs_root!();
+    let runtime = Runtime::new("policy");
+    let said = ["sh", "-c", "id -u; umask; ulimit -n"];
+    let change = |policy: &'static str| {
+        move |document: &mut Value| {
+            document["annotations"] = json!({ "io.kakoi.policy": policy });
+            document["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 200, "hard": 200 }]);
+        }
+    };
+    let policy = "kakoi: 1\nname: bounds\nextends: [docker-default]\nprocess: {user: \"1000\", umask: \"0077\"}\nlimits: {files: 77}\n\
+        devices: [/dev/full, /dev/ptmx]\n";
+    assert_eq!(runtime.run(&said, change(policy)).ok(), "1000\n0077\n77");
+    assert_eq!(runtime.run(&said, change("docker-default")).ok(), "0\n0022\n200");
+    // A name stands in the image's files, which the command line does not read: refused, not left out.
+    runtime
+        .run(
+            &said,
+            change("kakoi: 1\nname: named\nextends: [docker-default]\nprocess: {user: app}\n"),
+        )
+        .fails(1, "write UID");
+
+    let mut document = bundle::document(&["sleep", "1000"]);
+    change(policy)(&mut document);
+    document["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+    bundle::configure(&runtime.bundle(), &document);
+    let folder = runtime.bundle();
+    let folder = folder.to_str().expect("UTF-8");
+    run(
+        &mut runtime.quiet(&["run", "--detach", "--bundle", folder, &runtime.id]),
+        b"",
+    )
+    .ok();
+    let list = PathBuf::from("/sys/fs/cgroup/devices/kakoi-oci")
+        .join(&runtime.id)
+        .join("devices.list");
+    // Version 2 has no list to read; there the rules' translation is under test beside it.
+    if list.exists() {
+        let list = std::fs::read_to_string(list).expect("reading the group's devices");
+        let wide = list
+            .lines()
+            .any(|line| line.starts_with('a') || line.contains("*:* r"));
+        assert!(!wide && list.contains("c 1:7 rw"), "{list}");
+    }
+    // Who is added is who the policy says, whatever an engine's own document says.
+    let said = ["sh", "-c", "id -u; ulimit -n"];
+    assert_eq!(
+        runtime.call(&[&["exec", &runtime.id][..], &said].concat()).ok(),
+        "1000\n77"
+    );
+    let process = runtime.folder.path().join("process.json");
+    let engine = json!({ "args": said, "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+    std::fs::write(&process, engine.to_string()).expect("writing a process");
+    let process = process.to_str().expect("UTF-8");
+    assert_eq!(
+        runtime.call(&["exec", "--process", process, &runtime.id]).ok(),
+        "1000\n77"
+    );
+    runtime
+        .call(&["exec", "--user", "0", &runtime.id, "id"])
+        .fails(1, "the container's policy has user 1000");
+}
+
+/// A creation that is killed when the first process is there already: `delete --force` finds all of it.
+#[test]
+fn a_killed_creation_is_deleted_whole() {
+    needs_root!();
+    let runtime = Runtime::new("killed");
+    bundle::configure(&runtime.bundle(), &bundle::document(&["sleep", "1000"]));
+    // Writing the process id waits for a reader that never comes: the creation stands still after the first process was made.
+    let pid_file = runtime.folder.path().join("pid");
+    let fifo = runtime.folder.path().join("pid.new");
+    run(Command::new("mkfifo").arg(fifo), b"").ok();
+    let folder = runtime.bundle();
+    let mut create = runtime
+        .command(&[
+            "create",
+            "--bundle",
+            folder.to_str().expect("UTF-8"),
+            "--pid-file",
+        ])
+        .arg(&pid_file)
+        .arg(&runtime.id)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("starting the runtime");
+    let state = runtime.folder.path().join("state").join(&runtime.id);
+    let socket = state.join("lc").join(&runtime.id).join("notify.sock");
+    let ids = std::collections::BTreeSet::from([runtime.id.clone()]);
+    let alive = || -> Vec<String> {
+        let groups = leaks::cgroups(&ids);
+        let texts = groups
+            .iter()
+            .map(|group| std::fs::read_to_string(group.join("cgroup.procs")));
+        texts.flatten().filter(|text| !text.is_empty()).collect()
+    };
+    wait::until("the first process waits", || {
+        socket.exists() && !alive().is_empty()
+    });
+    assert_eq!(runtime.status(), "creating");
+    create.kill().expect("killing a child of ours");
+    create.wait().expect("waiting for a child of ours");
+    assert!(
+        !alive().is_empty(),
+        "the first process outlives its creator: else this shows nothing"
+    );
+    runtime.call(&["delete", "--force", &runtime.id]).ok();
+    assert_eq!(alive(), Vec::<String>::new());
+    assert_eq!(leaks::cgroups(&ids), Vec::<PathBuf>::new());
+    assert!(!state.exists());
+}
+
+/// A standard output that is full is an error, one that is closed is nobody's; neither is a panic.
+#[test]
+fn full_and_closed_streams_are_no_panic() {
+    let folder = tempfile::tempdir().expect("making a temporary folder");
+    let root = folder.path().to_str().expect("UTF-8");
+    for arguments in [
+        &["--version"][..],
+        &["oci", "--version"],
+        &["oci", "--help"],
+        &["oci", "features"],
+        &["oci", "--root", root, "list"],
+        &["oci", "--root", root, "state", "none"],
+        &["nonsense"],
+    ] {
+        for streams in [">/dev/full", ">/dev/full 2>/dev/full", ">&-", ">&- 2>&-"] {
+            let mut command = Command::new("bash");
+            command
+                .args(["-c", &format!("exec \"$@\" {streams}"), "bash"])
+                .arg(binary("kakoi-shim"))
+                .args(arguments);
+            let ran = run(&mut command, b"");
+            assert!(ran.code < 100, "{streams}: {ran}");
+            let bad_words = arguments.ends_with(&["none"]) || arguments.ends_with(&["nonsense"]);
+            assert_eq!(
+                ran.code != 0,
+                streams.contains("full") || bad_words,
+                "{streams}: {ran}"
+            );
+        }
+    }
 }
 
 /// Broken bundles: one clear error, nothing left.

@@ -12,11 +12,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod oci;
+#[macro_use]
 mod report;
+mod oci;
 mod run;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -36,12 +38,15 @@ fn main() -> ExitCode {
         Some("run") => run::run(&args[2..]),
         Some("clean") => run::clean(&args[2..]),
         Some("stage") => run::stage(&args[2..]),
-        Some("--version") => {
-            println!("kakoi-shim {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+        Some("--version") => match writeln!(std::io::stdout(), "kakoi-shim {}", env!("CARGO_PKG_VERSION")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain!("kakoi-shim: cannot print: {error}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
-            eprintln!(
+            complain!(
                 "kakoi-shim: started by kakoid as `run`, `clean` or `stage`; for the OCI command line type `kakoi-shim oci --help`"
             );
             ExitCode::from(2)

@@ -79,8 +79,9 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { 1 } else { 0 };
-            if let Err(error) = error.print() {
-                eprintln!("kakoi-oci: cannot print: {error}");
+            if let Err(error) = error.print().and_then(|()| std::io::stdout().flush()) {
+                complain!("kakoi-oci: cannot print: {error}");
+                return ExitCode::FAILURE;
             }
             return ExitCode::from(code);
         }
@@ -90,7 +91,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     match run(parsed) {
         Ok(code) => ExitCode::from(code),
         Err(failed) => {
-            eprintln!("kakoi-oci: {}", failed.message);
+            complain!("kakoi-oci: {}", failed.message);
             if let (Some(path), format) = log {
                 note(&path, format, &failed.message);
             }
@@ -193,6 +194,6 @@ fn note(path: &Path, format: LogFormat, message: &str) {
         path
     };
     if let Err(error) = open_log(target).and_then(|mut file| writeln!(file, "{line}")) {
-        eprintln!("kakoi-oci: cannot write to {}: {error}", path.display());
+        complain!("kakoi-oci: cannot write to {}: {error}", path.display());
     }
 }

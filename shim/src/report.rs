@@ -1,6 +1,7 @@
 //! Where the shim's own words go: lines on standard error.
 //!
-//! Owns a subscriber of a few lines. A full one would weigh more than the rest of the shim, in each running container.
+//! Owns a subscriber of a few lines. A full one would weigh more than the rest of the shim, in each running container. Invariant: a stream that
+//! is full or closed never ends the shim; the standard macros would panic.
 
 use std::fmt;
 use std::io::Write as _;
@@ -52,6 +53,19 @@ impl Visit for Line {
             name => format!(" {name}={value:?}"),
         });
     }
+}
+
+/// Prints a line on standard error, as `eprintln!` does but for the panic.
+macro_rules! complain {
+    ($($text:tt)*) => {
+        $crate::report::complain(format_args!($($text)*))
+    };
+}
+
+/// See the macro.
+pub(crate) fn complain(text: fmt::Arguments<'_>) {
+    // Nobody is left to tell when standard error is gone.
+    drop(std::io::stderr().write_fmt(format_args!("{text}\n")));
 }
 
 /// Begins printing warnings and errors.

@@ -85,11 +85,11 @@ pub(crate) fn stage(args: &[OsString]) -> ExitCode {
 }
 
 fn usage(words: &str) -> ExitCode {
-    eprintln!("usage: kakoi-shim {words}");
+    complain!("usage: kakoi-shim {words}");
     ExitCode::from(2)
 }
 
 fn failed(act: &str, error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("kakoi-shim: {act}: {}", report::chain(error));
+    complain!("kakoi-shim: {act}: {}", report::chain(error));
     ExitCode::FAILURE
 }

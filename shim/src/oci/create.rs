@@ -65,7 +65,7 @@ fn discard(root: &Root, id: &str) {
         delete::take_away(root, &record)
     });
     if let Err(error) = gone {
-        eprintln!("kakoi-oci: cannot take container {id} away: {}", error.message);
+        complain!("kakoi-oci: cannot take container {id} away: {}", error.message);
     }
 }
 
@@ -108,13 +108,13 @@ fn make(root: &Root, flags: &Create, detached: bool) -> Result<(Created, Option<
         _ => {}
     }
     let confinement = confine::from_spec(&spec, &bundle)?;
-    let confinement = policy::apply(&mut spec, confinement, &bundle)?;
+    let bounded = policy::apply(&mut spec, confinement, &bundle)?;
     let folder = root.make(&flags.id)?;
-    let made = build(root, flags, &bundle, spec, &folder, confinement, terminal);
+    let made = build(root, flags, &bundle, spec, &folder, &bounded, terminal);
     if made.is_err()
         && let Err(error) = fs::remove_dir_all(&folder)
     {
-        eprintln!("kakoi-oci: cannot remove {}: {error}", folder.display());
+        complain!("kakoi-oci: cannot remove {}: {error}", folder.display());
     }
     made
 }
@@ -125,19 +125,22 @@ fn build(
     bundle: &Path,
     spec: Value,
     folder: &Path,
-    confinement: kakoi_policy::confinement::Confinement,
+    bounded: &policy::Bounded,
     terminal: bool,
 ) -> Result<(Created, Option<OwnedFd>), Failed> {
     let (stdio, listener) = streams(flags, folder, terminal)?;
-    let app = spec["process"].clone();
     let rootfs = bundle.join(spec["root"]["path"].as_str().unwrap_or_default());
-    let size = relay::size_of(&app);
+    let size = relay::size_of(&spec["process"]);
+    let group = container::control_group(&spec, &flags.id);
+    let mut record = Record::new(&flags.id, bundle, rootfs, &spec, &group, bounded);
+    // Before there is any process: a creation that is killed leaves behind where to find what it made.
+    root.save(&record)?;
     let made = container::create(Bundle {
         id: &flags.id,
         state_dir: folder,
         bundle,
         spec,
-        confinement: &confinement,
+        confinement: &bounded.confinement,
         stdio,
         preserve_fds: flags.preserve_fds,
         options: Options {
@@ -157,17 +160,7 @@ fn build(
         let console = listener
             .map(|listener| relay::accept(&listener, size))
             .transpose()?;
-        let group = format!("/{}", made.cgroup_path.trim_start_matches('/'));
-        let mut record = Record::new(
-            &flags.id,
-            bundle,
-            rootfs,
-            &made.state,
-            &group,
-            confinement,
-            made.hooks.clone(),
-            app,
-        );
+        record.hooks = made.hooks.clone();
         record.process = Some(made.process.id());
         if let Some(path) = &flags.pid_file {
             write_pid(path, made.process.id().pid)?;
@@ -181,7 +174,7 @@ fn build(
 /// Ends a container that could not be written down.
 fn give_up(cgroup: &Cgroup) {
     if let Err(error) = cgroup.kill_all().and_then(|()| cgroup.delete()) {
-        eprintln!("kakoi-oci: cannot take the control group away: {}", chain(&error));
+        complain!("kakoi-oci: cannot take the control group away: {}", chain(&error));
     }
 }
 

@@ -1,5 +1,6 @@
 //! `delete`.
 
+use kakoi_container::cgroup::Cgroup;
 use kakoi_container::{create, hook};
 
 use super::args::Delete;
@@ -26,7 +27,8 @@ fn one(root: &Root, id: &str, force: bool) -> Result<(), Failed> {
     let record = match root.load(id) {
         Ok(record) => record,
         Err(_) if force => {
-            // It never came to be: a creation that was killed.
+            // A creation that was killed before it wrote anything down, or a record that is broken.
+            end_unrecorded(root, id)?;
             drop(held);
             return remove_folder(root, id);
         }
@@ -45,6 +47,22 @@ fn one(root: &Root, id: &str, force: bool) -> Result<(), Failed> {
     take_away(root, &record)
 }
 
+/// Ends what has no record, by the document that was prepared for it; without that either, nothing was made.
+fn end_unrecorded(root: &Root, id: &str) -> Result<(), Failed> {
+    let Ok(text) = std::fs::read(root.folder(id)?.join("bundle/config.json")) else {
+        return Ok(());
+    };
+    let Ok(spec) = serde_json::from_slice(&text) else {
+        return Ok(());
+    };
+    let cgroup = Cgroup::at(&create::control_group(&spec, id))
+        .map_err(|error| Failed::of("the container's control group", &error))?;
+    cgroup
+        .kill_all()
+        .and_then(|()| cgroup.delete())
+        .map_err(|error| Failed::of("end what has no record", &error))
+}
+
 /// Kills the first process, and with it every other in its pid namespace, then what is left in the control group.
 fn kill(record: &Record) -> Result<(), Failed> {
     let cgroup = record.cgroup()?;
@@ -55,7 +73,7 @@ fn kill(record: &Record) -> Result<(), Failed> {
                 .map_err(|error| Failed::of("resume the container", &error))?;
         }
         if let Err(error) = handle.signal(nix::libc::SIGKILL) {
-            eprintln!("kakoi-oci: {}", chain(&error));
+            complain!("kakoi-oci: {}", chain(&error));
         }
     }
     cgroup
@@ -79,7 +97,7 @@ pub(super) fn take_away(root: &Root, record: &Record) -> Result<(), Failed> {
     remove_folder(root, &record.id)?;
     // Their failures are logged and nothing more (runtime.md, "Lifecycle", step 13).
     for error in hook::run_each(&record.hooks.poststop, &record.hook_state(Status::Stopped)) {
-        eprintln!("kakoi-oci: warning: poststop {}", chain(&error));
+        complain!("kakoi-oci: warning: poststop {}", chain(&error));
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::args::Exec;
 use super::create::write_pid;
-use super::state::{Root, Status};
-use super::{Failed, chain, confine, relay};
+use super::state::{Record, Root, Status};
+use super::{Failed, chain, confine, policy, relay};
 
 /// The largest process document.
 const PROCESS_BYTES_MAX: u64 = 4 << 20;
@@ -22,7 +22,9 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
     let container = record
         .handle()
         .ok_or_else(|| Failed::new(format!("container {} is not running", flags.id)))?;
-    let process = process(flags, &record.app)?;
+    let mut process = process(flags, &record.app)?;
+    bound(flags, &record, &mut process)?;
+    let process = process;
     let terminal = process["terminal"].as_bool().unwrap_or(false);
     has_other_end(flags, terminal)?;
     let (confinement, identity) = confined(flags, &record.confinement, &process)?;
@@ -177,6 +179,27 @@ fn process(flags: &Exec, app: &Value) -> Result<Value, Failed> {
         process["user"]["additionalGids"] = json!(flags.additional_gids);
     }
     Ok(process)
+}
+
+/// What the container's policy says of every process and no set or filter holds: the user and the number of open files.
+fn bound(flags: &Exec, record: &Record, process: &mut Value) -> Result<(), Failed> {
+    if let Some(user) = record.user {
+        let wanted = confine::identity(process, Some(&record.confinement.identity))?;
+        // Root that somebody asked for by name is not the root of an engine that knows no better.
+        if flags.user.is_some() && wanted.uid != user.uid {
+            return Err(Failed::new(format!(
+                "--user {}: the container's policy has user {}",
+                wanted.uid, user.uid
+            )));
+        }
+        let identity = user.of(wanted)?;
+        process["user"]["uid"] = json!(identity.uid);
+        process["user"]["gid"] = json!(identity.gid);
+    }
+    let mut rlimits = process["rlimits"].as_array().cloned().unwrap_or_default();
+    policy::bound_files(&mut rlimits, record.confinement.limits.open_files);
+    process["rlimits"] = Value::Array(rlimits);
+    Ok(())
 }
 
 /// The stored confinement, within which the process document may move: a set may be smaller, never larger than the container's bounds.

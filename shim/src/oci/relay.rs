@@ -69,7 +69,7 @@ impl Raw {
             let mut raw = before.clone();
             cfmakeraw(&mut raw);
             if let Err(errno) = tcsetattr(&stdin, SetArg::TCSADRAIN, &raw) {
-                eprintln!("kakoi-oci: cannot make the terminal raw: {errno}");
+                complain!("kakoi-oci: cannot make the terminal raw: {errno}");
             }
         }
         Self(before)
@@ -81,7 +81,7 @@ impl Drop for Raw {
         if let Some(before) = &self.0
             && let Err(errno) = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, before)
         {
-            eprintln!("kakoi-oci: cannot restore the terminal: {errno}");
+            complain!("kakoi-oci: cannot restore the terminal: {errno}");
         }
     }
 }
@@ -191,14 +191,14 @@ fn pass(signals: &SignalFd, pidfd: &OwnedFd, master: Option<&OwnedFd>) {
             if let (Some(master), Ok((columns, rows))) = (master, size)
                 && let Err(error) = kakoi_sys::terminal::set_size(master.as_fd(), columns, rows)
             {
-                eprintln!("kakoi-oci: {error}");
+                complain!("kakoi-oci: {error}");
             }
             continue;
         }
         if let Err(error) = pidfd_send_signal(pidfd.as_fd(), number)
             && error.errno != kakoi_sys::Errno::ESRCH
         {
-            eprintln!("kakoi-oci: {error}");
+            complain!("kakoi-oci: {error}");
         }
     }
 }

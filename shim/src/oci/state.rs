@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Failed;
+use super::policy::{Bounded, User};
 
 /// The version of the stored form.
 const FORMAT: u32 = 1;
@@ -51,10 +52,12 @@ pub(super) struct Record {
     pub cgroup: String,
     pub annotations: BTreeMap<String, String>,
     pub confinement: Confinement,
+    /// The user that the container's policy names.
+    #[serde(default)]
+    pub user: Option<User>,
     pub hooks: Hooks,
     /// The document's `process` object, for what `exec` takes over.
     pub app: Value,
-    /// The document's `linux.resources`, for what `update` leaves.
     pub terminal: bool,
 }
 
@@ -198,26 +201,26 @@ impl Root {
 }
 
 impl Record {
-    #[allow(clippy::too_many_arguments, reason = "a record is what it is made of")]
+    /// A container that is about to be made: no process yet.
     pub(super) fn new(
         id: &str,
         bundle: &Path,
         rootfs: PathBuf,
-        state: &HookState,
+        spec: &Value,
         cgroup: &str,
-        confinement: Confinement,
-        hooks: Hooks,
-        app: Value,
+        bounded: &Bounded,
     ) -> Self {
         let uid = nix::unistd::geteuid();
         let owner = nix::unistd::User::from_uid(uid)
             .ok()
             .flatten()
             .map_or_else(|| uid.to_string(), |user| user.name);
+        let annotations = spec["annotations"].as_object().into_iter().flatten();
+        let app = spec["process"].clone();
         Self {
             format: FORMAT,
             id: id.to_owned(),
-            oci_version: state.oci_version.clone(),
+            oci_version: spec["ociVersion"].as_str().unwrap_or_default().to_owned(),
             bundle: bundle.to_owned(),
             rootfs,
             created: jiff::Timestamp::now().to_string(),
@@ -225,9 +228,12 @@ impl Record {
             started: false,
             process: None,
             cgroup: cgroup.to_owned(),
-            annotations: state.annotations.clone(),
-            confinement,
-            hooks,
+            annotations: annotations
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect(),
+            confinement: bounded.confinement.clone(),
+            user: bounded.user,
+            hooks: Hooks::default(),
             terminal: app.get("terminal").and_then(Value::as_bool).unwrap_or(false),
             app,
         }
