@@ -239,6 +239,48 @@ fn a_linked_dev_writes_nothing_outside() {
     );
 }
 
+/// A configuration without a mount namespace has the host's: its mounts are gone with it, and a host that would be changed by more is left alone.
+#[test]
+fn without_a_mount_namespace_the_hosts_mounts_stay() {
+    needs_root!();
+    let runtime = Runtime::new("tree");
+    let document = |document: &mut Value| {
+        let list = document["linux"]["namespaces"].as_array_mut().expect("a list");
+        list.retain(|entry| entry["type"] != "mount");
+    };
+    let rootfs = runtime.bundle().join("rootfs");
+    let before = leaks::mounts(runtime.folder.path());
+    let seen = runtime.run(&["cat", "/proc/self/mountinfo"], document);
+    if seen.code == 0 {
+        assert!(seen.stdout.contains(" / / rw"), "the host's table: {seen}");
+    } else {
+        // A machine whose mounts are shared, as systemd makes them: refused before anything is mounted.
+        seen.is_one_clear_error();
+    }
+    assert_eq!(leaks::mounts(runtime.folder.path()), before);
+    assert_ne!(runtime.run(&["/none"], document).code, 0);
+    assert_eq!(leaks::mounts(runtime.folder.path()), before);
+
+    let bundle = runtime.bundle();
+    let inner = runtime.command(&["run", "--bundle", bundle.to_str().expect("UTF-8"), &runtime.id]);
+    let mut shared = Command::new("unshare");
+    let script = "before=$(cat /proc/self/mountinfo); \"$@\"; code=$?; \
+        [ \"$before\" = \"$(cat /proc/self/mountinfo)\" ] || echo changed; exit $code";
+    shared
+        .args(["--mount", "--propagation", "shared", "bash", "-c", script, "bash"])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    bundle::configure(&bundle, &{
+        let mut changed = bundle::document(&["true"]);
+        document(&mut changed);
+        changed
+    });
+    let refused = run(&mut shared, b"").fails(1, "linux.namespaces");
+    refused.is_one_clear_error();
+    assert!(!refused.stdout.contains("changed"), "{refused}");
+    assert!(rootfs.join("bin").is_dir(), "the root is whole");
+}
+
 /// Finding 3: control groups of version 1 are not written from inside, even where a configuration mounts them.
 #[test]
 fn control_groups_are_not_written_from_inside() {

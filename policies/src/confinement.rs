@@ -105,7 +105,7 @@ pub struct Filter {
     /// Linux 5.19); only an OCI document asks for it.
     #[serde(default)]
     pub wait_killable: bool,
-    /// Who answers the calls for which the program returns `SECCOMP_RET_USER_NOTIF`; `None` where it returns that for none.
+    /// Who answers the calls for which the program returns `SECCOMP_RET_USER_NOTIF`, if there are any.
     #[serde(default)]
     pub listener: Option<Listener>,
     /// The instructions.

@@ -145,6 +145,12 @@ pub fn from_oci(document: &serde_json::Value, arch: Arch) -> Result<Seccomp, Oci
             path,
             metadata: document.listener_metadata.unwrap_or_default(),
         }),
+        // Told all the same, as crun does: who listens may wait for the descriptor before anything else. Not where the filter would keep the
+        // runtime from sending it: nobody needs it.
+        (false, Some(path)) if default == RET_ALLOW && !names(&rules, "sendmsg") => Some(Listener {
+            path,
+            metadata: document.listener_metadata.unwrap_or_default(),
+        }),
         (false, _) => None,
     };
     let sections = entries
@@ -294,6 +300,10 @@ impl Entries {
         }
         Ok(entries)
     }
+}
+
+fn names(rules: &[Rule], call: &str) -> bool {
+    rules.iter().flat_map(|rule| &rule.names).any(|name| name == call)
 }
 
 /// Whether a listener is needed. The runtime itself sends the descriptor to it after loading, with calls that therefore cannot wait for it.

@@ -91,8 +91,11 @@ fn notifications_need_a_listener_and_get_one() {
     ] {
         assert!(from_oci(&document, Arch::X86_64).is_err(), "{what}");
     }
-    let unused = self::filter(&json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}));
-    assert_eq!((unused.listener, unused.log), (None, false));
+    let mut unused = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"});
+    let told = self::filter(&unused);
+    assert_eq!((told.listener.is_some(), told.log), (true, false));
+    unused["syscalls"] = json!([{"names": ["sendmsg"], "action": "SCMP_ACT_ERRNO"}]);
+    assert_eq!(self::filter(&unused).listener, None, "it could not be told");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use nix::unistd::Pid;
 
 pub use hasten::hasten;
 pub use hierarchy::Hierarchies;
+pub(crate) use hierarchy::unescape;
 pub use oom::OomWatch;
 pub use stats::{BlkioEntry, BlkioStats, CpuStats, MemoryStats, PidsStats, Stats};
 

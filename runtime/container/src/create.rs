@@ -9,11 +9,13 @@
 //!     bundle/config.json    the prepared document
 //!     outcome               FIFO: what the first process says before it becomes the app
 //!     stage.json            work for the hook process, where there is any
+//!     mounts.json           for a container without a mount namespace: what lay on its root before
 //!     lc/<id>/              libcontainer's own state and its start socket
 //! ```
 
 mod attach;
 mod bundle;
+mod host_tree;
 mod trees;
 
 use std::fs;
@@ -463,6 +465,7 @@ pub fn start(state_dir: &Path, id: &str) -> Result<Receipt, StartError> {
 
 /// Takes away what [`create`] made in a state folder; the folder itself and the caller's files stay.
 pub fn remove(state_dir: &Path) -> std::io::Result<()> {
+    host_tree::clear(state_dir)?;
     for name in ["bundle", LIBCONTAINER] {
         match fs::remove_dir_all(state_dir.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

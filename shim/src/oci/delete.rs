@@ -30,6 +30,7 @@ fn one(root: &Root, id: &str, force: bool) -> Result<(), Failed> {
             // A creation that was killed before it wrote anything down, or a record that is broken.
             end_unrecorded(root, id)?;
             drop(held);
+            create::remove(&root.folder(id)?).map_err(|error| Failed::of("remove the container", &error))?;
             return remove_folder(root, id);
         }
         Err(error) => return Err(error),

@@ -111,7 +111,7 @@ impl Hierarchies {
 }
 
 /// Undoes the table's octal escapes of space, tab, newline and backslash.
-fn unescape(field: &str) -> PathBuf {
+pub(crate) fn unescape(field: &str) -> PathBuf {
     let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     PathBuf::from(
         escapes

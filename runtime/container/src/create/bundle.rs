@@ -8,7 +8,7 @@ use kakoi_policy::confinement::Confinement;
 use kakoi_policy::kernel::CgroupMode;
 use serde_json::{Value, json};
 
-use super::{Bundle, CreateError, Options, Stdio, trees};
+use super::{Bundle, CreateError, Options, Stdio, host_tree, trees};
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::hook::HookState;
 use crate::preflight;
@@ -52,6 +52,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         capabilities: kakoi_confine::capabilities_before_apply(confinement),
         capability_last: kakoi_sys::capability::last().map_err(CreateError::Kernel)?,
     };
+    let shares_tree = host_tree::is_shared(&spec);
     let mut left = prepare::prepare(&mut spec, &given).map_err(CreateError::Prepare)?;
     let rootfs = rootfs(bundle, &spec)?;
     spec["root"]["path"] = json!(rootfs);
@@ -70,7 +71,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         held.extend(trees::nodes(&mut left.devices, &spec["linux"], lowest)?);
     }
     let stage = Stage {
-        rootfs,
+        rootfs: rootfs.clone(),
         cgroup: cgroup_path.clone(),
         cgroup_namespace: has_namespace(&spec, "cgroup"),
         mounts: std::mem::take(&mut left.mounts),
@@ -89,6 +90,9 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
     }
     write_stage(state_dir, &mut spec, stage)?;
     lower_early(&mut spec, &mut left);
+    if shares_tree {
+        host_tree::note(state_dir, &rootfs, &mut spec)?;
+    }
     write(&state_dir.join("bundle"), "config.json", &spec)?;
     Ok(Prepared {
         id,
@@ -167,7 +171,7 @@ fn write_stage(state_dir: &Path, spec: &mut Value, mut stage: Stage) -> Result<(
     write(state_dir, STAGE_FILE, &stage)
 }
 
-fn write(folder: &Path, file: &str, content: &impl serde::Serialize) -> Result<(), CreateError> {
+pub(super) fn write(folder: &Path, file: &str, content: &impl serde::Serialize) -> Result<(), CreateError> {
     let path = folder.join(file);
     let failed = |source| CreateError::State {
         path: path.clone(),
