@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::{Ran, ended, run};
+use crate::guard::Guard;
 use crate::{image, leaks, wait};
 
 /// A daemon that does not answer after this long will not.
@@ -29,6 +30,8 @@ pub struct Host {
     daemon: RefCell<Option<Child>>,
     /// Ids of containers that were seen, for the search after they are gone.
     seen: RefCell<BTreeSet<String>>,
+    /// Cleans up if this process does not come to it.
+    _guard: Guard,
 }
 
 /// Where the binaries of this build lie: beside the tests, or in the folder that `KAKOI_TEST_BINARIES` names (a release's).
@@ -74,6 +77,7 @@ impl Host {
             fs::create_dir(folder.path().join(name)).expect("making a folder");
         }
         let host = Self {
+            _guard: Guard::over(folder.path()),
             folder,
             daemon: RefCell::new(None),
             seen: RefCell::default(),
@@ -279,17 +283,7 @@ impl Host {
     }
 
     fn note_containers(&self) {
-        for folder in ["root/containers", "run/containers"] {
-            let Ok(entries) = fs::read_dir(self.path(folder)) else {
-                continue;
-            };
-            let names = entries
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned());
-            self.seen
-                .borrow_mut()
-                .extend(names.filter(|name| name.len() >= 12));
-        }
+        self.seen.borrow_mut().extend(leaks::ids(self.folder.path()));
     }
 
     /// Whatever is on the machine because of this host's containers; empty lists when nothing is.
@@ -300,6 +294,8 @@ impl Host {
             .iter()
             .map(|path| format!("cgroup {}", path.display()))
             .collect();
+        let parents = leaks::empty_parents();
+        traces.extend(parents.iter().map(|path| format!("cgroup {}", path.display())));
         traces.extend(
             leaks::mounts(self.folder.path())
                 .iter()
@@ -350,32 +346,6 @@ impl Host {
             ));
         }
     }
-
-    /// Takes leftovers away by force, so that one failing test does not fail the next. What fails here shows in the next search.
-    fn sweep(folder: &Path, ids: &BTreeSet<String>) {
-        for _ in 0..3 {
-            for process in leaks::processes(folder) {
-                tell(kill(Pid::from_raw(process.pid), Signal::SIGKILL));
-            }
-        }
-        for mount in leaks::mounts(folder).iter().rev() {
-            tell(nix::mount::umount2(
-                mount.as_str(),
-                nix::mount::MntFlags::MNT_DETACH,
-            ));
-        }
-        let emptied = wait::poll(Duration::from_secs(5), || {
-            for group in leaks::cgroups(ids).iter().rev() {
-                if let Err(error) = fs::remove_dir(group) {
-                    eprintln!("removing {}: {error}", group.display());
-                }
-            }
-            leaks::cgroups(ids).is_empty().then_some(())
-        });
-        if emptied.is_none() {
-            eprintln!("control groups stay: {:?}", leaks::cgroups(ids));
-        }
-    }
 }
 
 /// Says what went wrong while cleaning up: nothing may stop the clean-up.
@@ -411,7 +381,7 @@ impl Drop for Host {
         }
         let clean = wait::poll(Duration::from_secs(5), || self.traces().is_empty().then_some(()));
         let traces = self.traces();
-        Self::sweep(self.folder.path(), &self.seen.borrow());
+        leaks::sweep(self.folder.path(), &self.seen.borrow());
         if clean.is_none() && !std::thread::panicking() {
             panic!("left behind by this test: {traces:#?}");
         }

@@ -4,6 +4,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::wait;
+
+/// Groups that hold containers and are gone with the last one.
+const PARENTS: [&str; 2] = ["kakoi", "kakoi-oci"];
 
 /// A process that belongs to a host.
 #[derive(Debug)]
@@ -90,4 +100,65 @@ pub fn network_namespaces(ids: &BTreeSet<String>) -> Vec<String> {
     names
         .filter(|name| ids.iter().any(|id| name.contains(id.as_str())))
         .collect()
+}
+
+/// Common parents, in every hierarchy, that hold no container any more. One that is being made or removed is among them for a moment.
+pub fn empty_parents() -> Vec<PathBuf> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let roots = hierarchies
+        .map(|entry| entry.path())
+        .chain(["/sys/fs/cgroup".into()]);
+    let parents = roots.flat_map(|root| PARENTS.map(|name| root.join(name)));
+    let is_empty = |path: &PathBuf| {
+        let entries = fs::read_dir(path).map(|entries| {
+            let mut kinds = entries.flatten().filter_map(|entry| entry.file_type().ok());
+            kinds.all(|kind| !kind.is_dir())
+        });
+        entries.unwrap_or(false)
+    };
+    parents.filter(is_empty).collect()
+}
+
+/// Names of the containers whose folders lie in a host's, or in an OCI runtime's state folder.
+pub fn ids(folder: &Path) -> BTreeSet<String> {
+    let folders = ["root/containers", "run/containers", "state"];
+    let entries = folders.iter().flat_map(|name| fs::read_dir(folder.join(name)));
+    let names = entries
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // A shorter one could be a part of somebody else's.
+    names.filter(|name| name.len() >= 12).collect()
+}
+
+/// Takes leftovers away by force, so that one failing test does not fail the next. What fails here shows in the next search.
+pub fn sweep(folder: &Path, seen: &BTreeSet<String>) {
+    let mut ids = ids(folder);
+    ids.extend(seen.iter().cloned());
+    for _ in 0..3 {
+        for process in processes(folder) {
+            tell(kill(Pid::from_raw(process.pid), Signal::SIGKILL));
+        }
+    }
+    for mount in mounts(folder).iter().rev() {
+        tell(umount2(mount.as_str(), MntFlags::MNT_DETACH));
+    }
+    let emptied = wait::poll(Duration::from_secs(5), || {
+        for group in cgroups(&ids).iter().rev().chain(&empty_parents()) {
+            if let Err(error) = fs::remove_dir(group) {
+                eprintln!("removing {}: {error}", group.display());
+            }
+        }
+        cgroups(&ids).is_empty().then_some(())
+    });
+    if emptied.is_none() {
+        eprintln!("control groups stay: {:?}", cgroups(&ids));
+    }
+}
+
+/// Says what went wrong while cleaning up: nothing may stop the clean-up.
+fn tell(result: nix::Result<()>) {
+    if let Err(errno) = result {
+        eprintln!("while cleaning up: {errno}");
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod command;
+pub mod guard;
 pub mod host;
 pub mod image;
 pub mod leaks;

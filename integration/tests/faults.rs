@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kakoi_integration::command::{ended, run};
+use kakoi_integration::guard::Guard;
 use kakoi_integration::host::Host;
 use kakoi_integration::{image, leaks, needs_root, wait};
 use nix::sys::signal::{Signal, kill};
@@ -57,6 +58,21 @@ fn containers_outlive_their_daemon() {
     assert_eq!(host.inspect("survivor")["State"]["ExitCode"], 137);
     host.ok(&["rm", "survivor"]);
     host.is_clean();
+}
+
+/// A test that is killed leaves nothing either: its guard ends what it started.
+#[test]
+fn a_killed_test_leaves_nothing() {
+    needs_root!();
+    let host = Host::new();
+    detached(&host, "orphan", &["sleep", "100000"]);
+    let container = host.pid("orphan");
+    Guard::over(&host.path("")).abandon();
+    wait::until("the container is gone", || kill(container, None).is_err());
+    // Dead already, but a child of ours until it is waited for.
+    host.kill_daemon();
+    assert_eq!(host.traces(), Vec::<String>::new());
+    assert!(!host.path("").exists());
 }
 
 /// Kills the daemon some hundred times while containers are made and removed. Whatever was answered for is there afterwards.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use kakoi_integration::command::{Ran, run};
+use kakoi_integration::guard::Guard;
 use kakoi_integration::host::binary;
 use kakoi_integration::{bundle, image, leaks, needs_root, wait};
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ type Change = fn(&mut Value);
 struct Runtime {
     folder: TempDir,
     id: String,
+    _guard: Guard,
 }
 
 impl Runtime {
@@ -36,6 +38,7 @@ impl Runtime {
             &bundle::document(&["true"]),
         );
         Self {
+            _guard: Guard::over(folder.path()),
             folder,
             id: format!("oci-{name}-{}", std::process::id()),
         }
@@ -93,14 +96,16 @@ impl Drop for Runtime {
         let ids = std::collections::BTreeSet::from([self.id.clone()]);
         let gone = wait::poll(std::time::Duration::from_secs(5), || {
             let left = leaks::cgroups(&ids).len()
+                + leaks::empty_parents().len()
                 + leaks::mounts(self.folder.path()).len()
                 + leaks::processes(self.folder.path()).len();
             (left == 0).then_some(())
         });
         if gone.is_none() && !std::thread::panicking() {
             panic!(
-                "left behind: {:?} {:?}; {deleted}",
+                "left behind: {:?} {:?} {:?}; {deleted}",
                 leaks::cgroups(&ids),
+                leaks::empty_parents(),
                 leaks::processes(self.folder.path())
             );
         }

@@ -35,6 +35,28 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at a state that the kernel reports no event for.
 const SETTLE_STEP_MS: u8 = 1;
 
+/// Groups that hold containers and nothing else, made with the first and removed with the last. Any other parent is somebody's own.
+const OWN_PARENTS: [&str; 2] = ["kakoi", "kakoi-oci"];
+
+/// How often a group is made anew after its parent was removed in between. Each time a last container must end within the same microseconds.
+const MAKE_ATTEMPTS_MAX: u32 = 64;
+
+/// The hierarchies of version 1 in which libcontainer makes groups, by controller.
+const MADE: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
+
 /// Why an operation on a control group failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -75,6 +97,15 @@ pub enum CgroupError {
         /// The limit.
         limit: &'static str,
     },
+    /// A folder could not be made.
+    #[error("make {path}")]
+    Make {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A folder could not be removed.
     #[error("remove {path}")]
     Remove {
@@ -113,6 +144,8 @@ pub struct Cgroup {
     mode: CgroupMode,
     /// The group's folder in each hierarchy that has it, in mount order. In version 2 there is one.
     folders: Vec<Folder>,
+    /// The groups above, where they are ours and go with the last container.
+    parents: Vec<PathBuf>,
 }
 
 /// A group's folder in one hierarchy.
@@ -134,10 +167,41 @@ impl Cgroup {
         let relative = path.strip_prefix('/').filter(|rest| !rest.is_empty());
         let relative = relative.filter(|rest| !rest.split('/').any(|part| part == ".."));
         let relative = relative.ok_or_else(|| CgroupError::Path(path.to_owned()))?;
+        let folders = hierarchies.folders(relative);
+        let is_own = |parent: &Path| OWN_PARENTS.iter().any(|own| parent == Path::new(own));
+        let parents = match Path::new(relative).parent() {
+            Some(parent) if is_own(parent) => folders
+                .iter()
+                .filter_map(|folder| folder.path.parent().map(Path::to_owned))
+                .collect(),
+            _ => vec![],
+        };
         Ok(Self {
             mode: hierarchies.mode,
-            folders: hierarchies.folders(relative),
+            folders,
+            parents,
         })
+    }
+
+    /// Makes the group in every hierarchy that libcontainer uses, before it does: it gives up where the last other container takes the common
+    /// parent away in between, and once a group is there its parent stays.
+    pub(crate) fn make(&self) -> Result<(), CgroupError> {
+        let is_made = |folder: &&Folder| {
+            self.mode == CgroupMode::V2 || MADE.iter().any(|name| folder.controllers.contains(*name))
+        };
+        for folder in self.folders.iter().filter(is_made) {
+            let mut attempts = 0;
+            while let Err(source) = std::fs::create_dir_all(&folder.path) {
+                attempts += 1;
+                if source.kind() != std::io::ErrorKind::NotFound || attempts == MAKE_ATTEMPTS_MAX {
+                    return Err(CgroupError::Make {
+                        path: folder.path.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How the host mounts its groups.
@@ -273,7 +337,8 @@ impl Cgroup {
         if frozen { self.thaw() } else { Ok(()) }
     }
 
-    /// Removes the group and those below it. The group must be empty or about to be; a group that is not there is no error.
+    /// Removes the group and those below it, and with the last group its parent, where that is ours. The group must be empty or about to be; a
+    /// group that is not there is no error.
     pub fn delete(&self) -> Result<(), CgroupError> {
         for folder in &self.folders {
             for group in subtree(&folder.path).into_iter().rev() {
@@ -287,6 +352,12 @@ impl Cgroup {
                         source,
                     }),
                 })?;
+            }
+        }
+        for parent in &self.parents {
+            // Refused while another container's group is in it.
+            if let Err(error) = std::fs::remove_dir(parent) {
+                tracing::debug!(parent = %parent.display(), %error, "the common group stays");
             }
         }
         Ok(())

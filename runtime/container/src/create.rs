@@ -244,6 +244,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
             notify,
         }));
     builder = with_streams(builder, stdio);
+    cgroup.make().map_err(CreateError::Cgroup)?;
     let container = run_builder(builder, state_dir, options.no_pivot, reader);
     drop(held);
     let container = container?;

@@ -10,6 +10,7 @@ fn fake(mode: CgroupMode, path: &Path) -> Cgroup {
             controllers: controllers.into(),
             path: path.to_owned(),
         }],
+        parents: vec![],
     }
 }
 
@@ -237,4 +238,47 @@ fn a_living_group_takes_limits_and_is_measured() {
         .expect("raised");
     assert_eq!(lived.cgroup.oom_kills().expect("kills"), 0);
     assert!(lived.cgroup.oom_watch().expect("a watch").is_some());
+}
+
+/// Whatever lies between making and removing the parent that two containers share, a start finds it.
+#[test]
+fn the_common_parent_goes_with_the_last_and_hinders_no_start() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(
+            std::env::var_os("KAKOI_TEST_REQUIRE").is_none(),
+            "root is required"
+        );
+        println!("SKIP needs root to make control groups");
+        return;
+    }
+    let life = |name: &str| {
+        let cgroup =
+            Cgroup::at(&format!("/kakoi-oci/test-{}-{name}", std::process::id())).expect("hierarchies");
+        for round in 0..50 {
+            cgroup
+                .make()
+                .unwrap_or_else(|error| panic!("round {round}: {error:?}"));
+            assert!(cgroup.exists());
+            cgroup.delete().expect("deleted");
+            assert!(!cgroup.exists());
+        }
+    };
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c"] {
+            scope.spawn(move || life(name));
+        }
+    });
+    // Somebody else's parent is left alone.
+    let foreign = Cgroup::at(&format!("/kakoi-test-{}/foreign", std::process::id())).expect("hierarchies");
+    foreign.make().expect("made");
+    foreign.delete().expect("deleted");
+    let left: Vec<_> = foreign
+        .folders
+        .iter()
+        .filter_map(|folder| folder.path.parent().filter(|parent| parent.is_dir()))
+        .collect();
+    assert!(!left.is_empty());
+    for parent in left {
+        std::fs::remove_dir(parent).expect("removed");
+    }
 }

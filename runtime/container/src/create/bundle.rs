@@ -52,15 +52,11 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         capabilities: kakoi_confine::capabilities_before_apply(confinement),
         capability_last: kakoi_sys::capability::last().map_err(CreateError::Kernel)?,
     };
-    let shares_tree = host_tree::is_shared(&spec);
     let mut left = prepare::prepare(&mut spec, &given).map_err(CreateError::Prepare)?;
     let rootfs = rootfs(bundle, &spec)?;
     spec["root"]["path"] = json!(rootfs);
     spec["process"]["terminal"] = json!(matches!(stdio, Stdio::Console(_)));
-    let cgroup_path = spec["linux"]["cgroupsPath"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
+    let cgroup_path = text(&spec["linux"]["cgroupsPath"]);
     let cgroup = Cgroup::at(&cgroup_path).map_err(CreateError::Cgroup)?;
 
     let late_cwd = look_at_root(&rootfs, &spec, &left)?;
@@ -90,9 +86,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
     }
     write_stage(state_dir, &mut spec, stage)?;
     lower_early(&mut spec, &mut left);
-    if shares_tree {
-        host_tree::note(state_dir, &rootfs, &mut spec)?;
-    }
+    host_tree::note(state_dir, &rootfs, &mut spec)?;
     write(&state_dir.join("bundle"), "config.json", &spec)?;
     Ok(Prepared {
         id,
@@ -189,11 +183,7 @@ fn state(id: &str, bundle: &Path, spec: &Value) -> HookState {
     let annotations = spec.get("annotations").and_then(Value::as_object);
     let pairs = annotations.into_iter().flatten();
     HookState {
-        oci_version: spec
-            .get("ociVersion")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned(),
+        oci_version: text(&spec["ociVersion"]),
         id: id.to_owned(),
         status: "creating".to_owned(),
         pid: None,
@@ -213,6 +203,10 @@ fn rootfs(bundle: &Path, spec: &Value) -> Result<PathBuf, CreateError> {
     let path = bundle.join(path.ok_or(CreateError::Prepare(PrepareError::Field { field: "root.path" }))?);
     fs::canonicalize(&path)
         .map_err(|source| CreateError::Preflight(preflight::PreflightError::Root { path, source }))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn paths(list: Option<&Value>, field: &str) -> Vec<PathBuf> {

@@ -22,7 +22,7 @@ use crate::cgroup::unescape;
 use crate::prepare::PrepareError;
 
 /// The file in the container's state folder.
-pub(super) const FILE: &str = "mounts.json";
+const FILE: &str = "mounts.json";
 
 /// What lay on the container's root before it was made.
 #[derive(Serialize, Deserialize)]
@@ -33,7 +33,7 @@ struct Before {
 }
 
 /// Whether the document has the container mount where the runtime itself lives.
-pub(super) fn is_shared(spec: &Value) -> bool {
+fn is_shared(spec: &Value) -> bool {
     let list = spec["linux"]["namespaces"].as_array();
     let Some(entry) = list.into_iter().flatten().find(|entry| entry["type"] == "mount") else {
         return true;
@@ -45,8 +45,12 @@ pub(super) fn is_shared(spec: &Value) -> bool {
     matches!((place(path), place("/proc/self/ns/mnt")), (Ok(theirs), Ok(ours)) if theirs == ours)
 }
 
-/// Refuses a host whose tree would be changed by more than mounts on the root, and notes what lies there.
+/// Has a container without a mount namespace of its own leave the host's table as it is: refuses a host whose tree would be changed by more
+/// than mounts on the root, and notes what lies there.
 pub(super) fn note(state_dir: &Path, rootfs: &Path, spec: &mut Value) -> Result<(), CreateError> {
+    if !is_shared(spec) {
+        return Ok(());
+    }
     let table = table().map_err(|source| failed(Path::new("/proc/self/mountinfo"), source))?;
     if let Some(point) = propagating(&table) {
         return Err(CreateError::Prepare(PrepareError::Unsupported(format!(
