@@ -244,6 +244,41 @@ fn a_linked_dev_writes_nothing_outside() {
     );
 }
 
+/// What only the runtime can prepare reaches a user namespace though its root may enter neither the state folder nor the source.
+#[test]
+fn a_mapped_mount_comes_from_a_closed_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    needs_root!();
+    let runtime = Runtime::new("mapped");
+    let closed = runtime.folder.path().join("closed");
+    std::fs::create_dir(&closed).expect("making a folder");
+    std::fs::write(closed.join("file"), "inside").expect("writing a file");
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("changing a mode");
+    };
+    mode(&closed, 0o700);
+    mode(runtime.folder.path(), 0o711);
+    std::fs::create_dir(runtime.bundle().join("rootfs/mapped")).expect("making a mount point");
+    let mappings = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    let mapped = |document: &mut Value, option: &str| {
+        document["linux"]["namespaces"]
+            .as_array_mut()
+            .expect("a list")
+            .push(json!({ "type": "user" }));
+        document["linux"]["uidMappings"] = mappings.clone();
+        document["linux"]["gidMappings"] = mappings.clone();
+        let mount = json!({
+            "destination": "/mapped", "type": "bind", "source": closed, "options": ["bind", "ro", option],
+            "uidMappings": mappings, "gidMappings": mappings,
+        });
+        document["mounts"].as_array_mut().expect("a list").push(mount);
+    };
+    let read = runtime.run(&["cat", "/mapped/file"], |document| mapped(document, "idmap"));
+    assert_eq!(read.ok(), "inside");
+    let written = runtime.run(&["touch", "/mapped/file"], |document| mapped(document, "idmap"));
+    assert_ne!(written.code, 0, "{written}");
+}
+
 /// A configuration without a mount namespace has the host's: its mounts are gone with it, and a host that would be changed by more is left alone.
 #[test]
 fn without_a_mount_namespace_the_hosts_mounts_stay() {

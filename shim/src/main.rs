@@ -7,7 +7,7 @@
 //! ```text
 //! kakoi-shim run --plan PLAN --ready-fd N    run a container to its end
 //! kakoi-shim clean --plan PLAN               end what a killed shim left
-//! kakoi-shim stage POINT FOLDER              a step inside container creation; started by the runtime itself
+//! kakoi-shim stage POINT FD                  a step inside container creation; started by the runtime itself
 //! kakoi-shim oci …                           the OCI runtime command line, also by the name kakoi-oci
 //! ```
 #![forbid(unsafe_code)]

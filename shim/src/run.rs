@@ -72,13 +72,17 @@ pub(crate) fn clean(args: &[OsString]) -> ExitCode {
     }
 }
 
-/// `stage POINT FOLDER`
+/// `stage POINT FD`
 pub(crate) fn stage(args: &[OsString]) -> ExitCode {
     report::begin();
-    let [point, folder] = args else {
-        return usage("stage POINT FOLDER");
+    let (point, list) = match args {
+        [point, list] => (point, list.to_str().and_then(|text| text.parse().ok())),
+        _ => return usage("stage POINT FD"),
     };
-    match kakoi_container::stage::run(&PathBuf::from(folder), &point.to_string_lossy()) {
+    let Some(list) = list else {
+        return usage("stage POINT FD");
+    };
+    match kakoi_container::stage::run(list, &point.to_string_lossy()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed("stage", &error),
     }

@@ -1,7 +1,7 @@
 //! What is decided and written before libcontainer is called.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kakoi_policy::confinement::Confinement;
@@ -84,7 +84,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         owner.1 = trees::outside(&spec["linux"]["gidMappings"], owner.1.into());
         held.extend(trees::container_namespace(&mut spec["linux"])?);
     }
-    write_stage(state_dir, &mut spec, stage)?;
+    held.extend(write_stage(state_dir, &mut spec, stage, lowest)?);
     lower_early(&mut spec, &mut left);
     host_tree::note(state_dir, &rootfs, &mut spec)?;
     write(&state_dir.join("bundle"), "config.json", &spec)?;
@@ -141,28 +141,45 @@ fn lower_early(spec: &mut Value, left: &mut Leftover) {
     }
 }
 
-/// Has libcontainer run this program as a hook at the points where there is something to do.
-fn write_stage(state_dir: &Path, spec: &mut Value, mut stage: Stage) -> Result<(), CreateError> {
+/// Has libcontainer run this program as a hook at the points where there is something to do. The hook inherits the list, which the answer keeps
+/// open: in a user namespace it may not open a file of the state folder.
+fn write_stage(
+    state_dir: &Path,
+    spec: &mut Value,
+    mut stage: Stage,
+    lowest: i32,
+) -> Result<Option<OwnedFd>, CreateError> {
     // A hook that names no environment has ours, through the process in between.
     let env: Vec<String> = std::env::vars()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let ours = |point: &str| json!([{"path": "/proc/self/exe", "args": ["kakoi-shim", "stage", point, state_dir], "env": env}]);
     // Only what lies below a mount of ours can be missing without a mount of libcontainer's being at fault; the folder is made there at need.
     let places = !stage.mounts.is_empty() || !stage.devices.is_empty() || stage.cwd.is_some();
-    let mut hooks = json!({});
-    if !(stage.prestart_hooks.is_empty() && stage.runtime_hooks.is_empty()) {
-        hooks["createRuntime"] = ours("runtime");
-    }
-    if places || !stage.container_hooks.is_empty() {
-        hooks["createContainer"] = ours("container");
-    }
-    if hooks.as_object().is_some_and(serde_json::Map::is_empty) {
-        return Ok(());
+    let (runtime, container) = (
+        !(stage.prestart_hooks.is_empty() && stage.runtime_hooks.is_empty()),
+        places || !stage.container_hooks.is_empty(),
+    );
+    if !runtime && !container {
+        return Ok(None);
     }
     stage.state.status = "creating".into();
+    write(state_dir, STAGE_FILE, &stage)?;
+    let path = state_dir.join(STAGE_FILE);
+    let list = fs::File::open(&path).map_err(|source| CreateError::State { path, source })?;
+    let list = trees::inheritable(list.into(), lowest).map_err(trees::failed(STAGE_FILE.to_owned()))?;
+    let ours = |point: &str| {
+        let args = ["kakoi-shim", "stage", point, &list.as_raw_fd().to_string()];
+        json!([{"path": "/proc/self/exe", "args": args, "env": env}])
+    };
+    let mut hooks = json!({});
+    if runtime {
+        hooks["createRuntime"] = ours("runtime");
+    }
+    if container {
+        hooks["createContainer"] = ours("container");
+    }
     spec["hooks"] = hooks;
-    write(state_dir, STAGE_FILE, &stage)
+    Ok(Some(list))
 }
 
 pub(super) fn write(folder: &Path, file: &str, content: &impl serde::Serialize) -> Result<(), CreateError> {

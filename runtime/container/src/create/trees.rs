@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::CreateError;
 use crate::stage::{IdMap, StagedMount};
 
-fn failed(what: String) -> impl FnOnce(kakoi_sys::CallError) -> CreateError {
+pub(super) fn failed(what: String) -> impl FnOnce(kakoi_sys::CallError) -> CreateError {
     move |error| CreateError::Child {
         what,
         source: super::io(&error),
@@ -48,7 +48,7 @@ pub(super) fn idmapped(
 }
 
 /// Moves a descriptor above those that the app keeps, and lets children inherit it.
-fn inheritable(fd: OwnedFd, lowest: i32) -> kakoi_sys::Result<OwnedFd> {
+pub(super) fn inheritable(fd: OwnedFd, lowest: i32) -> kakoi_sys::Result<OwnedFd> {
     let moved = nix::fcntl::fcntl(fd.as_raw_fd(), nix::fcntl::FcntlArg::F_DUPFD(lowest))
         .map_err(|errno| kakoi_sys::CallError { call: "fcntl", errno })?;
     let moved = kakoi_sys::descriptors::take_inherited(moved)?;

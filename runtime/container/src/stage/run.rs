@@ -3,7 +3,7 @@
 //! Owns the order: nodes and mounts, then hooks. Runs in a process of its own that libcontainer starts and waits for.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -66,10 +66,19 @@ pub enum StageError {
     },
 }
 
-/// Does one point: `runtime` or `container`. The state document is on standard input.
-pub fn run(state_dir: &Path, point: &str) -> Result<(), StageError> {
-    let path = state_dir.join(STAGE_FILE);
-    let text = fs::read(&path).map_err(|source| StageError::Read { path, source })?;
+/// Does one point: `runtime` or `container`. The list is on the inherited descriptor `list`, the state document on standard input.
+pub fn run(list: i32, point: &str) -> Result<(), StageError> {
+    let unreadable = |source| StageError::Read {
+        path: STAGE_FILE.into(),
+        source,
+    };
+    let list = kakoi_sys::descriptors::take_inherited(list);
+    let mut list = fs::File::from(list.map_err(|error| unreadable(crate::create::io(&error)))?);
+    let mut text = Vec::new();
+    // The other point has read it through the same open file.
+    list.rewind().map_err(unreadable)?;
+    list.read_to_end(&mut text).map_err(unreadable)?;
+    drop(list);
     let stage: Stage = serde_json::from_slice(&text).map_err(StageError::Parse)?;
     let mut told = String::new();
     std::io::stdin()
