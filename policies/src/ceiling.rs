@@ -4,6 +4,8 @@
 //! [`bound`]. Knows nothing of kernels. Invariant: what [`bound`] returns asks for nothing beyond the ceiling; what is too much is an error with
 //! a diff, and is taken away only where the owner wrote `on_excess: trim`.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -15,18 +17,21 @@ use crate::compile::plan::{Action, plan};
 use crate::compile::{MASKED_PATHS, READ_ONLY_PATHS, paths};
 use crate::compose::Composed;
 use crate::confinement::{DeviceKind, Loss, MountSource, NetworkMode};
-use crate::decode::fields::{Fields, boolean, choice, list, path};
+use crate::decode::fields::{Fields, boolean, choice, list, path, scalar};
 use crate::decode::{calls, capability_word, limit_set, network_mode, policy_name, version};
 use crate::diagnostics::{Diagnostics, Origin, Report};
-use crate::model::{CallRule, DeviceSubject, LIMITS, Limit, LimitSet, Sited};
+use crate::model::{CallRule, DeviceSubject, Limit, LimitSet, Sited};
 use crate::request::HostNamespace;
 use crate::yaml::{self, Kind, Node};
+
+pub use limits::{Bounded, OwnLimits, bound_limits};
+pub(crate) use limits::{above, above_one, wanted};
 
 /// The ceiling of a device whose owner wrote none. See its text for what it allows and why.
 const BUILT_IN: &str = include_str!("../profiles/ceiling/built-in.yaml");
 
 /// The fields of a ceiling.
-pub(crate) const KEYS: [&str; 13] = [
+pub(crate) const KEYS: [&str; 15] = [
     "kakoi",
     "default_policy",
     "on_excess",
@@ -40,6 +45,8 @@ pub(crate) const KEYS: [&str; 13] = [
     "host_namespaces",
     "devices",
     "limits",
+    "oom_score_adj",
+    "cgroup_parents",
 ];
 
 /// What happens to an app that asks for more than its ceiling.
@@ -70,6 +77,10 @@ pub struct Ceiling {
     host_namespaces: Sited<BTreeSet<HostNamespace>>,
     devices: Sited<Vec<DeviceGrant>>,
     limits: LimitSet,
+    /// The lowest that an app may be given; 0 where the owner says nothing.
+    oom_score_adj: Sited<i64>,
+    /// Control groups below which apps may be put; none where the owner says nothing.
+    cgroup_parents: Sited<Vec<String>>,
 }
 
 /// A folder of the host below which apps may mount.
@@ -155,7 +166,33 @@ fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
         limits: fields
             .take("limits", report)
             .map_or_else(LimitSet::none, |node| limit_set(node, report)),
+        oom_score_adj: oom_score_adj(fields, &whole, report),
+        cgroup_parents: section(fields, "cgroup_parents", &whole, report, |node, report| {
+            path(node, "a control group", false, report)
+        }),
     })
+}
+
+/// The lowest OOM score adjustment; absent is 0, which spares nobody.
+fn oom_score_adj(fields: &mut Fields, whole: &Origin, report: &mut Report<'_>) -> Sited<i64> {
+    let Some(node) = fields.take("oom_score_adj", report) else {
+        return Sited::new(0, whole.clone());
+    };
+    let value = scalar(&node, "`oom_score_adj`", report).map(|text| text.parse::<i64>());
+    let least = match value {
+        Some(Ok(least)) if (-1000..=0).contains(&least) => least,
+        Some(_) => {
+            report
+                .error(
+                    node.span,
+                    "`oom_score_adj` is the lowest an app may have: -1000 to 0",
+                )
+                .help("write `oom_score_adj: -500`");
+            0
+        }
+        None => 0,
+    };
+    Sited::new(least, report.origin(node.span))
 }
 
 /// A field that is `true` or `false`; absent is `false`, for which the whole document stands as the place.
@@ -248,19 +285,31 @@ fn device_grant(node: &Node, report: &mut Report<'_>) -> Option<DeviceGrant> {
     path(node, "a device's path", true, report).map(DeviceGrant::Path)
 }
 
-/// Something that was asked for and is more than the ceiling allows.
+/// Whose word an excess goes against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authority {
+    /// The owner's ceiling.
+    Owner,
+    /// The policy itself, which a command line may only narrow.
+    Policy,
+}
+
+/// Something that was asked for and is more than the ceiling, or the policy's own limit, allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExcessItem {
     /// What was asked for (`capability SYS_ADMIN`).
     pub asked: String,
     /// Who asked.
     pub asked_by: Origin,
-    /// What the ceiling allows instead.
+    /// What is allowed instead.
     pub allowed: String,
-    /// The ceiling's line.
+    /// The ceiling's line, or the policy's.
     pub ceiling: Origin,
     /// What to change, for whom.
     pub remedy: String,
+    /// Whose line that is.
+    pub authority: Authority,
 }
 
 /// A policy or command line asks for more than the owner's ceiling allows.
@@ -274,11 +323,16 @@ pub struct Excess {
 
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "policy `{}` asks for more than this device allows",
-            self.policy
-        )?;
+        let is_of = |authority| self.items.iter().any(|item| item.authority == authority);
+        let policy = &self.policy;
+        match (is_of(Authority::Policy), is_of(Authority::Owner)) {
+            (true, true) => write!(
+                f,
+                "more is asked for than policy `{policy}` and this device allow"
+            ),
+            (true, false) => write!(f, "the command line asks for more than policy `{policy}` allows"),
+            _ => write!(f, "policy `{policy}` asks for more than this device allows"),
+        }?;
         for item in &self.items {
             write!(f, "\n  - asked:   {} ({})", item.asked, item.asked_by)?;
             write!(f, "\n  + allowed: {} ({})", item.allowed, item.ceiling)?;
@@ -294,11 +348,7 @@ impl fmt::Display for Excess {
 /// Everything that is too much, unless the ceiling says `on_excess: trim`: then it is taken away, and stands among the losses.
 pub fn bound(policy: &Composed, ceiling: &Ceiling) -> Result<Composed, Excess> {
     let mut bounded = policy.clone();
-    let mut judge = Judge {
-        ceiling,
-        items: Vec::new(),
-        fatal: false,
-    };
+    let mut judge = Judge::new(ceiling, policy.above_own.clone());
     if policy.privileged.is_some() || !ceiling.privileged.value {
         judge.privileged(policy);
     }
@@ -311,21 +361,23 @@ pub fn bound(policy: &Composed, ceiling: &Ceiling) -> Result<Composed, Excess> {
     judge.network(policy);
     judge.namespaces(&mut bounded);
     judge.mounts(&mut bounded);
-    judge.limits(&mut bounded);
-    if judge.items.is_empty() {
-        return Ok(bounded);
+    judge.limits(&mut bounded.rules.limits);
+    judge.fill(&mut bounded.rules.limits);
+    judge.memory_files(&mut bounded);
+    judge.oom_score_adj(policy);
+    judge.cgroup_parent(policy);
+    if judge.is_refusal() {
+        return Err(judge.refusal(&policy.name));
     }
-    if ceiling.on_excess == OnExcess::Refuse || judge.fatal {
-        return Err(Excess {
-            policy: policy.name.clone(),
-            items: judge.items,
-        });
-    }
-    bounded.trimmed.extend(judge.items.into_iter().map(|item| Loss {
+    bounded.trimmed.extend(judge.items.into_iter().map(loss));
+    Ok(bounded)
+}
+
+fn loss(item: ExcessItem) -> Loss {
+    Loss {
         rule: format!("{} ({})", item.asked, item.asked_by),
         fact: format!("the owner's ceiling allows {} ({})", item.allowed, item.ceiling),
-    }));
-    Ok(bounded)
+    }
 }
 
 struct Judge<'a> {
@@ -335,7 +387,24 @@ struct Judge<'a> {
     fatal: bool,
 }
 
+impl<'a> Judge<'a> {
+    fn new(ceiling: &'a Ceiling, items: Vec<ExcessItem>) -> Self {
+        Self {
+            ceiling,
+            items,
+            fatal: false,
+        }
+    }
+}
+
 impl Judge<'_> {
+    fn refusal(self, policy: &str) -> Excess {
+        Excess {
+            policy: policy.to_owned(),
+            items: self.items,
+        }
+    }
+
     fn excess(&mut self, asked: String, by: &Origin, allowed: String, line: &Origin, remedy: String) {
         self.items.push(ExcessItem {
             asked,
@@ -343,6 +412,7 @@ impl Judge<'_> {
             allowed,
             ceiling: line.clone(),
             remedy,
+            authority: Authority::Owner,
         });
     }
 
@@ -635,36 +705,6 @@ impl Judge<'_> {
             self.fatal = true;
             let remedy = "use a named volume; or the owner adds the folder to `bind_mounts`".to_owned();
             self.excess(format!("bind mount of {path}"), &by, allowed, &line, remedy);
-        }
-    }
-
-    fn limits(&mut self, policy: &mut Composed) {
-        for (limit, name) in LIMITS {
-            let Some(max) = self.ceiling.limits.get(limit).cloned() else {
-                continue;
-            };
-            let Some(most) = max.value else { continue };
-            let asked = policy.rules.limits.get(limit).cloned();
-            match asked {
-                Some(asked) if asked.value.is_none_or(|value| value > most) => {
-                    let shown = asked
-                        .value
-                        .map_or_else(|| "unlimited".to_owned(), |value| show(limit, value));
-                    policy.rules.limits.set(limit, max.clone());
-                    let remedy = format!("ask for at most {}", show(limit, most));
-                    let says = format!("limits.{name} {shown}");
-                    self.excess(
-                        says,
-                        &asked.origin,
-                        format!("at most {}", show(limit, most)),
-                        &max.origin,
-                        remedy,
-                    );
-                }
-                Some(_) => {}
-                // An app that names no limit gets the owner's: that takes nothing away that it asked for.
-                None => policy.rules.limits.set(limit, max),
-            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::capability::{Capability, CapabilityWord};
+use crate::ceiling::{ExcessItem, OwnLimits, above, above_one, wanted};
 use crate::confinement::{DeviceAccess, Loss, MountSource, NetworkMode, UserNamespace};
 use crate::decode::parse;
 use crate::diagnostics::{Diagnostic, Diagnostics, Origin, at_origin};
@@ -64,6 +65,12 @@ pub struct Composed {
     /// A Docker seccomp profile that narrows the system calls further.
     pub(crate) seccomp_profile: Option<String>,
     pub(crate) mounts_asked: Vec<Sited<MountRequest>>,
+    /// `--shm-size`.
+    pub(crate) shm: Option<Sited<Option<u64>>>,
+    pub(crate) oom_score_adj: Option<Sited<i64>>,
+    pub(crate) cgroup_parent: Option<Sited<String>>,
+    /// Where the command line asks for more than the policy's own limits.
+    pub(crate) above_own: Vec<ExcessItem>,
     /// What the ceiling took away, where it says `on_excess: trim`.
     pub(crate) trimmed: Vec<Loss>,
 }
@@ -88,6 +95,10 @@ pub fn compose(policy: &Policy, resolver: &dyn Resolver) -> Result<Composed, Dia
         host_namespaces: Vec::new(),
         seccomp_profile: None,
         mounts_asked: Vec::new(),
+        shm: None,
+        oom_score_adj: None,
+        cgroup_parent: None,
+        above_own: Vec::new(),
         trimmed: Vec::new(),
         rules,
     };
@@ -484,20 +495,41 @@ impl Composed {
         files.read.push(entry);
     }
 
+    /// A command line lowers the policy's own limits. What would raise one is kept for the judge, and never silently lowered.
     fn request_limits(&mut self, asked: &Requests) {
-        for (limit, value, name) in [
-            (Limit::Memory, asked.memory_bytes, "--memory"),
-            (Limit::Swap, asked.swap_bytes, "--memory-swap"),
-            (Limit::Cpu, asked.cpu_millis, "--cpus"),
-            (Limit::Pids, asked.pids, "--pids-limit"),
-            (Limit::Files, asked.open_files, "--ulimit nofile"),
-        ] {
-            if value.is_some() {
-                self.rules
-                    .limits
-                    .set(limit, Sited::new(value, Origin::flag(name)));
+        let own = &self.rules.limits;
+        let wanted = wanted(&asked.limits);
+        let mut excess = above(own, &wanted);
+        self.shm = asked
+            .limits
+            .shm
+            .map(|shm| Sited::new(shm.value(), Origin::flag("--shm-size")));
+        if let Some(shm) = &self.shm {
+            excess.extend(above_one(own, Limit::Tmpfs, shm, "/dev/shm of"));
+        }
+        for mount in &asked.mounts {
+            if let MountSource::Tmpfs(Some(bytes)) = mount.source {
+                let size = Sited::new(Some(bytes), Origin::flag("--tmpfs"));
+                let says = format!("tmpfs at {} of", mount.target);
+                excess.extend(above_one(own, Limit::Tmpfs, &size, &says));
             }
         }
+        self.above_own.extend(excess);
+        for (slot, limit) in self.rules.limits.0.iter_mut().zip(wanted.0) {
+            over(slot, limit);
+        }
+        self.oom_score_adj = asked
+            .oom_score_adj
+            .map(|value| Sited::new(value, Origin::flag("--oom-score-adj")));
+        self.cgroup_parent = asked
+            .cgroup_parent
+            .clone()
+            .map(|parent| Sited::new(parent, Origin::flag("--cgroup-parent")));
+    }
+
+    /// What the policy itself says of limits: to be taken before a command line's are.
+    pub fn own_limits(&self) -> OwnLimits {
+        OwnLimits::of(&self.rules.limits)
     }
 
     /// SHA-256 over the composed rules in their canonical text, so that comments, order of fields and the way to a rule do not count.

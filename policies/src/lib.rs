@@ -42,7 +42,7 @@ pub mod units;
 mod yaml;
 
 pub use capability::{Capability, CapabilityWord};
-pub use ceiling::{Ceiling, Excess, bound};
+pub use ceiling::{Bounded, Ceiling, Excess, OwnLimits, bound, bound_limits};
 pub use compile::{CompileError, compile};
 pub use compose::{Composed, Resolver, ShippedOnly, compose};
 pub use decode::parse;
@@ -52,7 +52,8 @@ pub use lint::lint;
 pub use model::Policy;
 pub use oci::{OciSeccompError, from_oci};
 pub use request::{
-    DeviceNumbersRequest, DeviceRequest, HostNamespace, MountRequest, Requests, device_access,
+    Amount, DeviceNumbersRequest, DeviceRequest, HostNamespace, LimitRequests, MountRequest, Requests,
+    device_access,
 };
 pub use schema::json_schema;
 pub use shipped::{DEFAULT_POLICY, SHIPPED};

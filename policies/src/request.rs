@@ -40,16 +40,12 @@ pub struct Requests {
     pub host_namespaces: Vec<HostNamespace>,
     /// `--volume`, `--mount`, `--tmpfs`.
     pub mounts: Vec<MountRequest>,
-    /// `--memory`, in bytes.
-    pub memory_bytes: Option<u64>,
-    /// `--memory-swap` less `--memory`, in bytes.
-    pub swap_bytes: Option<u64>,
-    /// `--cpus`, in thousandths.
-    pub cpu_millis: Option<u64>,
-    /// `--pids-limit`.
-    pub pids: Option<u64>,
-    /// `--ulimit nofile`, the hard limit.
-    pub open_files: Option<u64>,
+    /// Limits.
+    pub limits: LimitRequests,
+    /// `--oom-score-adj`.
+    pub oom_score_adj: Option<i64>,
+    /// `--cgroup-parent`: an absolute path without `.` and `..`, where it is not the place of all containers.
+    pub cgroup_parent: Option<String>,
 }
 
 impl Requests {
@@ -72,11 +68,59 @@ impl Requests {
             user_namespace: None,
             host_namespaces: Vec::new(),
             mounts: Vec::new(),
-            memory_bytes: None,
-            swap_bytes: None,
+            limits: LimitRequests::none(),
+            oom_score_adj: None,
+            cgroup_parent: None,
+        }
+    }
+}
+
+/// How much of something is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// As much as there is, by a word of somebody's own: what is not said is no amount.
+    Unlimited,
+    /// So much.
+    At(u64),
+}
+
+impl Amount {
+    /// The number, where it is one.
+    pub fn value(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::At(value) => Some(value),
+        }
+    }
+}
+
+/// The limits that a command line can ask for. `None` asks for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitRequests {
+    /// `--memory`, in bytes.
+    pub memory: Option<Amount>,
+    /// `--memory-swap` less `--memory`, in bytes.
+    pub swap: Option<Amount>,
+    /// `--cpus`, in thousandths.
+    pub cpu_millis: Option<Amount>,
+    /// `--pids-limit`.
+    pub pids: Option<Amount>,
+    /// `--ulimit nofile`, the hard limit.
+    pub open_files: Option<Amount>,
+    /// `--shm-size`, in bytes; what bounds a tmpfs bounds it.
+    pub shm: Option<Amount>,
+}
+
+impl LimitRequests {
+    /// Asks for nothing.
+    pub fn none() -> Self {
+        Self {
+            memory: None,
+            swap: None,
             cpu_millis: None,
             pids: None,
             open_files: None,
+            shm: None,
         }
     }
 }

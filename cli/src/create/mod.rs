@@ -217,7 +217,8 @@ fn limits(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagErr
     config.cpuset_cpus = flags.cpuset_cpus.clone().unwrap_or_default();
     config.cpuset_mems = flags.cpuset_mems.clone().unwrap_or_default();
     config.blkio_weight = flags.blkio_weight.unwrap_or(0);
-    config.pids_limit = flags.pids_limit;
+    // On the wire, 0 is what Docker's client sends where nobody said anything.
+    config.pids_limit = flags.pids_limit.map(|pids| if pids == 0 { -1 } else { pids });
     config.oom_score_adj = flags.oom_score_adj.unwrap_or(0);
     config.oom_kill_disable = flags.oom_kill_disable.then_some(true);
     Ok(())

@@ -8,7 +8,7 @@ pub(crate) mod plan;
 pub(crate) mod rest;
 mod seccomp;
 
-pub(crate) use rest::{MASKED_PATHS, READ_ONLY_PATHS, STANDARD_DEVICES, capability_sets, paths};
+pub(crate) use rest::{MASKED_PATHS, READ_ONLY_PATHS, STANDARD_DEVICES, capability_sets, limits, paths};
 
 use crate::bpf::AssembleError;
 use crate::compose::Composed;
@@ -88,7 +88,6 @@ pub fn compile(
     let plan = plan::plan(policy);
     let seccomp = narrowed(seccomp_of(policy, &plan, facts, &mut losses)?, policy, facts)?;
     let landlock = landlock::compile(policy, &plan, facts, &mut losses)?;
-    let limits = rest::limits(policy);
     Ok(Confinement {
         format: CONFINEMENT_FORMAT,
         arch: facts.arch,
@@ -107,7 +106,7 @@ pub fn compile(
         seccomp,
         landlock,
         devices: rest::devices(policy),
-        limits,
+        limits: limits(&policy.rules.limits),
         filesystem: rest::filesystem(policy),
         network: policy.network_mode(),
         user_namespace: policy.user_namespace(),

@@ -7,7 +7,7 @@ use crate::confinement::{
     CapabilitySets, DeviceAccess, DeviceKind, DeviceRule, Filesystem, Identity, Limits, Loss, PolicyMount,
 };
 use crate::kernel::KernelFacts;
-use crate::model::{DeviceSubject, Limit, PathList};
+use crate::model::{DeviceSubject, Limit, LimitSet, PathList};
 
 /// What `masked_paths: [standard]` hides, and what is hidden where nothing is said.
 pub(crate) const MASKED_PATHS: [&str; 12] = [
@@ -122,8 +122,8 @@ pub(super) fn devices(policy: &Composed) -> Vec<DeviceRule> {
     rules
 }
 
-pub(super) fn limits(policy: &Composed) -> Limits {
-    let of = |limit| policy.rules.limits.value(limit);
+pub(crate) fn limits(limits: &LimitSet) -> Limits {
+    let of = |limit| limits.value(limit);
     Limits {
         memory_bytes: of(Limit::Memory),
         swap_bytes: of(Limit::Swap),

@@ -6,8 +6,8 @@ use kakoi_policy::confinement::{DeviceAccess, Landlock, MountSource, NetworkMode
 use kakoi_policy::kernel::{Arch, KernelFacts};
 use kakoi_policy::render::{canonical, summary};
 use kakoi_policy::{
-    Capability, CapabilityWord, Ceiling, CompileError, DeviceRequest, HostNamespace, MountRequest, Requests,
-    Resolver, SHIPPED, ShippedOnly, bound, compile, compose, parse,
+    Amount, Capability, CapabilityWord, Ceiling, CompileError, DeviceRequest, HostNamespace, LimitRequests,
+    MountRequest, Requests, Resolver, SHIPPED, ShippedOnly, bound, compile, compose, parse,
 };
 
 use super::given::{ALLOW, EPERM, answer, compiled, composed, kernel, shipped, user, with_landlock};
@@ -175,7 +175,10 @@ fn flags_are_taken_as_docker_takes_them() {
     let asked = Requests {
         read_only_root: Some(true),
         no_new_privileges: Some(true),
-        memory_bytes: Some(64 << 20),
+        limits: LimitRequests {
+            memory: Some(Amount::At(64 << 20)),
+            ..LimitRequests::none()
+        },
         network: Some(NetworkMode::Host),
         devices: vec![DeviceRequest {
             path: "/dev/ttyUSB0".to_owned(),

@@ -6,6 +6,7 @@ mod docker;
 mod explaining;
 mod given;
 mod language;
+mod limits;
 mod linting;
 mod oci;
 mod profiles;

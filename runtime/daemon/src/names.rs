@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+/// The rule for names of containers and volumes, in words for people.
+pub const RULE: &str = "[a-zA-Z0-9][a-zA-Z0-9_.-]* of at most 200 characters";
+
 /// Longest name of a container or volume, in bytes: a file name's limit less room for a suffix.
 pub const NAME_BYTES_MAX: usize = 200;
 
@@ -99,6 +102,14 @@ pub fn new_id() -> io::Result<String> {
     }
 }
 
+/// Whether `text` has the form of an id.
+pub fn is_id(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// A made-up container name; with a number behind it once `attempt` says that plain ones were taken.
 pub fn invented(attempt: u32) -> io::Result<String> {
     let [a, b, c, d] = random::<4>()?;
@@ -112,11 +123,10 @@ pub fn invented(attempt: u32) -> io::Result<String> {
     Ok(name)
 }
 
-/// Whether `name` may name a container or a volume: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
+/// Whether `name` may name a container or a volume: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, as Podman's may. Docker's have two characters at least.
 pub fn is_valid(name: &str) -> bool {
     let mut bytes = name.bytes();
-    name.len() >= 2
-        && name.len() <= NAME_BYTES_MAX
+    name.len() <= NAME_BYTES_MAX
         && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
@@ -126,13 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn judges_names_as_docker_does() {
-        for good in ["ab", "a0", "my-app_1.x", "0a"] {
+    fn judges_names_as_podman_does() {
+        for good in ["h", "7", "ab", "a0", "my-app_1.x", "0a"] {
             assert!(is_valid(good), "{good}");
         }
         for bad in [
             "",
-            "a",
+            "-",
+            "_",
             "-ab",
             ".ab",
             "_ab",
@@ -154,7 +165,7 @@ mod tests {
             assert!(is_valid(&name), "{name}");
         }
         let id = new_id().expect("random bytes");
-        assert_eq!(id.len(), 64);
+        assert!(is_id(&id) && !is_id(&id[1..]) && !is_id(&id.to_ascii_uppercase()));
         assert_ne!(id, new_id().expect("random bytes"));
     }
 

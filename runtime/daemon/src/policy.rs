@@ -13,8 +13,8 @@ use kakoi_api::kakoi::{PolicySummary, PolicyText};
 use kakoi_policy::confinement::{Confinement, Identity};
 use kakoi_policy::kernel::KernelFacts;
 use kakoi_policy::{
-    Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Diagnostics, Resolver, SHIPPED, bound, compile,
-    compose, parse,
+    Bounded, Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Diagnostics, LimitRequests, OwnLimits,
+    Resolver, SHIPPED, bound, bound_limits, compile, compose, parse,
 };
 
 use crate::config::{ConfigError, Settings, read_owner_file};
@@ -161,6 +161,12 @@ impl Shelf {
                 chain(&error)
             ))
         })
+    }
+
+    /// Judges new limits of a container that is there.
+    pub fn limits(&self, policy: &str, own: &OwnLimits, asked: &LimitRequests) -> Answer<Bounded> {
+        bound_limits(policy, own, asked, &self.ceiling)
+            .map_err(|excess| Refusal::forbidden(excess.to_string()))
     }
 
     /// All, for people.

@@ -259,6 +259,7 @@ fn settle_name(name: &str) -> Answer<String> {
     }
     Err(Refusal::bad(format!(
         "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
-         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+         {} are allowed. If you intended to pass a host directory, use absolute path",
+        names::RULE
     )))
 }

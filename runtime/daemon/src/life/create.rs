@@ -10,8 +10,8 @@ use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, MountPoint
 use kakoi_container::discard::remove_tree;
 use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
-use kakoi_policy::Composed;
 use kakoi_policy::confinement::{Confinement, MountSource, UserNamespace};
+use kakoi_policy::{Composed, OwnLimits};
 
 use super::container::{Container, Phase};
 use super::{health, remove};
@@ -155,12 +155,8 @@ async fn make(
     for mount in &mut asked_mounts {
         settle_source(mount)?;
     }
-    let (confinement, user) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
-    let driver = if engine.facts.overlayfs {
-        RootfsDriver::Overlay
-    } else {
-        RootfsDriver::Copy
-    };
+    let (confinement, user, limits) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
+    let driver = driver(engine);
     let warnings = warnings(&confinement, driver);
     // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
     let host = &body.host_config;
@@ -199,6 +195,7 @@ async fn make(
         mounts: points,
         anonymous_volumes: anonymous,
         policy: plan.confinement.policy.clone(),
+        limits,
         id_slot: undo.slot,
         life: Life::default(),
     };
@@ -210,6 +207,15 @@ async fn make(
         id: id.to_owned(),
         warnings,
     })
+}
+
+/// How layers become a root file system here.
+fn driver(engine: &Engine) -> RootfsDriver {
+    if engine.facts.overlayfs {
+        RootfsDriver::Overlay
+    } else {
+        RootfsDriver::Copy
+    }
 }
 
 /// The first host id of a range of the container's own, where it has a user namespace.
@@ -264,7 +270,7 @@ fn confine(
     image: &Image,
     asked: &[Asked],
     peers: &Peers,
-) -> Answer<(Confinement, User)> {
+) -> Answer<(Confinement, User, OwnLimits)> {
     let shelf = engine.shelf();
     let judged = asked
         .iter()
@@ -272,13 +278,15 @@ fn confine(
             let source = match &mount.source {
                 Source::Bind { path, .. } => MountSource::Bind(path.display().to_string()),
                 Source::Volume { name, .. } => MountSource::Volume(name.clone()),
-                Source::Tmpfs => MountSource::Tmpfs(None),
+                Source::Tmpfs => MountSource::Tmpfs(mounts::tmpfs_bytes(&mount.options)?),
             };
-            requests::mount(source, &mount.target, mount.read_only)
+            Ok(requests::mount(source, &mount.target, mount.read_only))
         })
-        .collect();
+        .collect::<Answer<_>>()?;
     let wanted = requests::of(&body.host_config, &body.config.user, judged, peers)?;
-    let mut composed = shelf.composed(body)?.request(&wanted);
+    let composed = shelf.composed(body)?;
+    let limits = composed.own_limits();
+    let mut composed = composed.request(&wanted);
     settle_policy_sources(&mut composed, asked)?;
     let user = composed.user().unwrap_or(&config.user).to_owned();
     let user = user::resolve(
@@ -289,7 +297,7 @@ fn confine(
     )?;
     let confinement = shelf.decide(composed, &user.identity, &engine.facts)?;
     peers.check_user_namespaces(&confinement)?;
-    Ok((confinement, user))
+    Ok((confinement, user, limits))
 }
 
 /// Gives a bind its real path, so that no link leads around the owner's allow-list; what is missing of it is taken as it stands.
@@ -362,9 +370,14 @@ fn real_path(path: &Path) -> Answer<PathBuf> {
     Ok(missing.iter().rev().fold(real, |path, name| path.join(name)))
 }
 
-/// What was asked for, and the volumes that the policy brings where nothing else is mounted.
+/// What was asked for, within what was left of it, and the volumes that the policy brings where nothing else is mounted.
 fn with_policy_volumes(asked: Vec<Asked>, confinement: &Confinement) -> Vec<Asked> {
     let mut all = asked;
+    if let Some(most) = confinement.limits.tmpfs_bytes {
+        for mount in all.iter_mut().filter(|mount| mount.source == Source::Tmpfs) {
+            mount.options = mounts::within_tmpfs(std::mem::take(&mut mount.options), most);
+        }
+    }
     for mount in &confinement.filesystem.mounts {
         if let MountSource::Volume(name) = &mount.source
             && !all.iter().any(|other| other.target == mount.target)

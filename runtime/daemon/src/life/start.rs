@@ -283,6 +283,7 @@ pub(crate) mod tests {
                 name: "strict".into(),
                 sha256: String::new(),
             },
+            limits: Default::default(),
             id_slot: None,
             life: Life::default(),
         }

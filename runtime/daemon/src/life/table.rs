@@ -57,7 +57,8 @@ impl Table {
         } else {
             if !names::is_valid(wanted) {
                 return Err(Refusal::bad(format!(
-                    "Invalid container name ({wanted}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+                    "Invalid container name ({wanted}), only {} are allowed",
+                    names::RULE
                 )));
             }
             if let Some(owner) = rows.names.get(wanted) {

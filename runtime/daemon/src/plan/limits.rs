@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kakoi_api::container::{HostConfig, LogConfig, UpdateBody};
 use kakoi_container::plan::{LogDriver, LogPlan, Resources, Ulimit};
 use kakoi_policy::confinement::Limits;
+use kakoi_policy::{Amount, Bounded, LimitRequests};
 
 use crate::config::Settings;
 use crate::refusal::{Answer, Refusal};
@@ -14,25 +15,21 @@ const MEMORY_BYTES_MIN: i64 = 6 << 20;
 /// The scheduling period behind a number of processors.
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// What flags say of limits beside what the policy language has words for.
+/// What flags say of limits beside what the policy language has words for. `limits` are those that policy and ceiling left.
 pub fn resources(host: &HostConfig, limits: &Limits) -> Answer<Resources> {
     check(host)?;
-    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
-    let word = |value: &String| (!value.is_empty()).then(|| value.clone());
-    let (cpu_quota_us, cpu_period_us) = match (host.cpu_quota, positive(host.cpu_period), limits.cpu_millis) {
-        (quota, period, _) if quota != 0 => (Some(quota), Some(period.unwrap_or(CPU_PERIOD_US))),
-        (_, period, Some(millis)) => {
-            let period = period.unwrap_or(CPU_PERIOD_US);
-            (
-                i64::try_from(millis.saturating_mul(period) / 1000).ok(),
-                Some(period),
-            )
-        }
-        (_, period, None) => (None, period),
-    };
-    let memory_and_swap_bytes = match (host.memory_swap, limits.memory_bytes, limits.swap_bytes) {
-        (-1, _, _) => Some(u64::MAX),
-        (_, Some(memory), Some(swap)) => Some(memory.saturating_add(swap)),
+    if limits.swap_bytes.is_some() && limits.memory_bytes.is_none() {
+        // Version 1 counts memory and swap together, so that swap alone has no limit there.
+        return Err(Refusal::forbidden(
+            "a limit of swap (limits.swap) can be kept only beside one of memory: add limits.memory or --memory",
+        ));
+    }
+    let (cpu_quota_us, cpu_period_us) = cpu(host, limits.cpu_millis);
+    let memory_and_swap_bytes = match (limits.memory_bytes, limits.swap_bytes) {
+        (Some(memory), Some(swap)) => Some(memory.saturating_add(swap)),
+        // Docker gives as much swap as memory where nothing is said.
+        (Some(memory), None) if host.memory > 0 && host.memory_swap == 0 => Some(memory.saturating_mul(2)),
+        (_, None) if host.memory_swap == -1 => Some(u64::MAX),
         _ => None,
     };
     Ok(Resources {
@@ -52,83 +49,166 @@ pub fn resources(host: &HostConfig, limits: &Limits) -> Answer<Resources> {
     })
 }
 
-/// What an update changes.
-pub fn update(body: &UpdateBody) -> Answer<Resources> {
-    let host = HostConfig {
-        memory: body.memory,
-        memory_swap: body.memory_swap,
-        memory_reservation: body.memory_reservation,
-        nano_cpus: body.nano_cpus,
-        cpu_shares: body.cpu_shares,
-        cpu_period: body.cpu_period,
-        cpu_quota: body.cpu_quota,
-        cpuset_cpus: body.cpuset_cpus.clone(),
-        cpuset_mems: body.cpuset_mems.clone(),
-        blkio_weight: body.blkio_weight,
-        pids_limit: body.pids_limit,
-        ..HostConfig::default()
+fn positive(value: i64) -> Option<u64> {
+    u64::try_from(value).ok().filter(|value| *value > 0)
+}
+
+fn word(value: &str) -> Option<String> {
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// Quota and period: the quota that was asked for as long as it is no more than `millis`.
+fn cpu(host: &HostConfig, millis: Option<u64>) -> (Option<i64>, Option<u64>) {
+    let period = positive(host.cpu_period);
+    let within = |millis: u64| {
+        let period = period.unwrap_or(CPU_PERIOD_US);
+        (
+            i64::try_from(millis.saturating_mul(period) / 1000).ok(),
+            Some(period),
+        )
     };
-    let asked = Asked::of(&host)?;
-    let limits = Limits {
-        memory_bytes: asked.memory_bytes,
-        swap_bytes: asked.swap_bytes,
-        cpu_millis: asked.cpu_millis,
-        pids: asked.pids,
-        open_files: None,
+    match (positive(host.cpu_quota), millis) {
+        (Some(quota), Some(millis)) => {
+            let (most, period) = within(millis);
+            let quota = i64::try_from(quota).ok();
+            (most.min(quota), period)
+        }
+        (Some(quota), None) => (i64::try_from(quota).ok(), Some(period.unwrap_or(CPU_PERIOD_US))),
+        (None, Some(millis)) => within(millis),
+        (None, None) => (None, period),
+    }
+}
+
+/// A container's limits as an update leaves them, and which of those that the policy language has words for it changes.
+pub fn updated(held: &HostConfig, body: &UpdateBody) -> Answer<(HostConfig, LimitRequests)> {
+    let mut host = held.clone();
+    for (held, changed) in [
+        (&mut host.memory, body.memory),
+        (&mut host.memory_reservation, body.memory_reservation),
+        (&mut host.memory_swap, body.memory_swap),
+        (&mut host.nano_cpus, body.nano_cpus),
+        (&mut host.cpu_shares, body.cpu_shares),
+        (&mut host.cpu_period, body.cpu_period),
+        (&mut host.cpu_quota, body.cpu_quota),
+    ] {
+        if changed != 0 {
+            *held = changed;
+        }
+    }
+    // The one takes the place of the other.
+    if body.nano_cpus != 0 && body.cpu_period == 0 && body.cpu_quota == 0 {
+        (host.cpu_period, host.cpu_quota) = (0, 0);
+    } else if body.nano_cpus == 0 && (body.cpu_period != 0 || body.cpu_quota != 0) {
+        host.nano_cpus = 0;
+    }
+    for (held, changed) in [
+        (&mut host.cpuset_cpus, &body.cpuset_cpus),
+        (&mut host.cpuset_mems, &body.cpuset_mems),
+    ] {
+        if !changed.is_empty() {
+            held.clone_from(changed);
+        }
+    }
+    if body.blkio_weight != 0 {
+        host.blkio_weight = body.blkio_weight;
+    }
+    // Nothing said changes nothing; in an update, 0 is a word for no limit.
+    host.pids_limit = body
+        .pids_limit
+        .map(|pids| if pids == 0 { -1 } else { pids })
+        .or(host.pids_limit);
+    let (before, mut after) = (asked(held)?, asked(&host)?);
+    for (is_same, slot) in [
+        (before.memory == after.memory, &mut after.memory),
+        (before.swap == after.swap, &mut after.swap),
+        (before.cpu_millis == after.cpu_millis, &mut after.cpu_millis),
+        (
+            before.pids == after.pids && body.pids_limit.is_none(),
+            &mut after.pids,
+        ),
+    ] {
+        if is_same {
+            *slot = None;
+        }
+    }
+    after.open_files = None;
+    after.shm = None;
+    Ok((host, after))
+}
+
+/// What an update writes: what it changed, as far as it was granted. `swap` is the limit that the container has beside one that is asked for.
+pub fn update(host: &HostConfig, body: &UpdateBody, granted: &Bounded, swap: Option<u64>) -> Resources {
+    let number = |amount: Amount| amount.value().unwrap_or(u64::MAX);
+    let limits = &granted.limits;
+    let memory_bytes = limits.memory.map(number);
+    let memory = memory_bytes.or_else(|| positive(host.memory));
+    let is_moved = limits.memory.is_some() || limits.swap.is_some();
+    // Without a limit of memory, swap can only be unlimited: anything else was refused with the request.
+    let without_memory = limits.swap.map(|_| u64::MAX);
+    let memory_and_swap_bytes = memory.filter(|_| is_moved).map_or(without_memory, |memory| {
+        let most = granted.most.swap_bytes.unwrap_or(u64::MAX);
+        let swap = match limits.swap {
+            Some(swap) => number(swap),
+            None if host.memory_swap == -1 => u64::MAX,
+            None if host.memory_swap > 0 => positive(host.memory_swap - host.memory).unwrap_or(0),
+            None => swap.unwrap_or(memory),
+        };
+        Some(memory.saturating_add(swap.min(most)))
+    });
+    let (cpu_quota_us, cpu_period_us) = match limits.cpu_millis {
+        Some(amount) => cpu(host, amount.value()),
+        None => (None, None),
+    };
+    Resources {
+        memory_bytes,
+        memory_reservation_bytes: positive(body.memory_reservation),
+        memory_and_swap_bytes,
+        cpu_shares: positive(body.cpu_shares).map(|shares| shares.clamp(2, 262_144)),
+        cpu_quota_us,
+        cpu_period_us,
+        cpuset_cpus: word(&body.cpuset_cpus),
+        cpuset_mems: word(&body.cpuset_mems),
+        pids: limits.pids.map(number),
+        blkio_weight: (body.blkio_weight > 0).then_some(body.blkio_weight),
         io_read_bytes_per_second: None,
         io_write_bytes_per_second: None,
-        tmpfs_bytes: None,
-    };
-    resources(&host, &limits)
-}
-
-/// The limits that the policy language has words for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Memory.
-    pub memory_bytes: Option<u64>,
-    /// Swap beside memory.
-    pub swap_bytes: Option<u64>,
-    /// Thousandths of a processor.
-    pub cpu_millis: Option<u64>,
-    /// Processes.
-    pub pids: Option<u64>,
-    /// Open files per process.
-    pub open_files: Option<u64>,
-}
-
-impl Asked {
-    /// Reads them from the wire.
-    pub fn of(host: &HostConfig) -> Answer<Self> {
-        check(host)?;
-        let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
-        let memory_bytes = positive(host.memory);
-        let swap_bytes = match (memory_bytes, host.memory_swap) {
-            // Docker gives as much swap as memory where nothing is said.
-            (Some(memory), 0) => Some(memory),
-            (Some(memory), swap) => positive(swap).map(|both| both - memory),
-            (None, _) => None,
-        };
-        let cpu_millis = match (positive(host.nano_cpus), positive(host.cpu_quota)) {
-            (Some(nano), _) => Some((nano / 1_000_000).max(1)),
-            (None, Some(quota)) => {
-                Some((quota * 1000 / positive(host.cpu_period).unwrap_or(CPU_PERIOD_US)).max(1))
-            }
-            (None, None) => None,
-        };
-        let open_files = host
-            .ulimits
-            .iter()
-            .find(|limit| limit.name == "nofile")
-            .and_then(|limit| positive(limit.hard));
-        Ok(Self {
-            memory_bytes,
-            swap_bytes,
-            cpu_millis,
-            pids: host.pids_limit.and_then(positive),
-            open_files,
-        })
+        oom_kill: None,
     }
+}
+
+/// Reads the limits that the policy language has words for from the wire.
+pub fn asked(host: &HostConfig) -> Answer<LimitRequests> {
+    check(host)?;
+    let amount = |value: i64| match value {
+        0 => None,
+        value => Some(u64::try_from(value).map_or(Amount::Unlimited, Amount::At)),
+    };
+    let memory = positive(host.memory);
+    let swap = match host.memory_swap {
+        0 => None,
+        -1 => Some(Amount::Unlimited),
+        both => u64::try_from(both - host.memory).ok().map(Amount::At),
+    };
+    // Rounded up: what is judged is never less than what is given.
+    let cpu_millis = match (positive(host.nano_cpus), positive(host.cpu_quota)) {
+        (Some(nano), _) => Some(nano.div_ceil(1_000_000)),
+        (None, Some(quota)) => {
+            let period = positive(host.cpu_period).unwrap_or(CPU_PERIOD_US);
+            Some(quota.saturating_mul(1000).div_ceil(period))
+        }
+        (None, None) => None,
+    };
+    let mut ulimits = host.ulimits.iter();
+    let open_files = ulimits.find(|limit| limit.name == "nofile");
+    Ok(LimitRequests {
+        memory: memory.map(Amount::At),
+        swap,
+        cpu_millis: cpu_millis.map(Amount::At),
+        // Docker's client sends 0 where nobody said anything.
+        pids: host.pids_limit.and_then(amount),
+        open_files: open_files.map(|limit| u64::try_from(limit.hard).map_or(Amount::Unlimited, Amount::At)),
+        shm: positive(host.shm_size).map(Amount::At),
+    })
 }
 
 fn check(host: &HostConfig) -> Answer<()> {
@@ -225,10 +305,15 @@ pub fn ulimits(host: &HostConfig, limits: &Limits) -> Answer<Vec<Ulimit>> {
         {
             return Err(invalid());
         }
+        // More than is left was asked for only where the owner trims, and then it stands in the losses.
+        let most = limits
+            .open_files
+            .filter(|_| limit.name == "nofile")
+            .unwrap_or(u64::MAX);
         all.push(Ulimit {
             name: limit.name.clone(),
-            soft,
-            hard,
+            soft: soft.min(most),
+            hard: hard.min(most),
             asked: true,
         });
     }
@@ -337,28 +422,184 @@ mod tests {
             pids_limit: Some(20),
             ..Default::default()
         };
-        let asked = Asked::of(&host).expect("valid");
+        let read = asked(&host).expect("valid");
+        assert_eq!((read.memory, read.swap), (Some(Amount::At(64 << 20)), None));
         assert_eq!(
-            (asked.memory_bytes, asked.swap_bytes),
-            (Some(64 << 20), Some(64 << 20))
+            (read.cpu_millis, read.pids),
+            (Some(Amount::At(1500)), Some(Amount::At(20)))
         );
-        assert_eq!((asked.cpu_millis, asked.pids), (Some(1500), Some(20)));
         let limits = Limits {
-            cpu_millis: asked.cpu_millis,
-            memory_bytes: asked.memory_bytes,
+            cpu_millis: Some(1500),
+            memory_bytes: Some(64 << 20),
             ..unlimited()
         };
-        let resources = resources(&host, &limits).expect("valid");
+        let given = resources(&host, &limits).expect("valid");
         assert_eq!(
-            (resources.cpu_quota_us, resources.cpu_period_us),
-            (Some(150_000), Some(100_000))
+            (
+                given.cpu_quota_us,
+                given.cpu_period_us,
+                given.memory_and_swap_bytes
+            ),
+            (Some(150_000), Some(100_000), Some(128 << 20))
         );
         let both = HostConfig {
             memory: 64 << 20,
             memory_swap: 96 << 20,
             ..Default::default()
         };
-        assert_eq!(Asked::of(&both).expect("valid").swap_bytes, Some(32 << 20));
+        assert_eq!(asked(&both).expect("valid").swap, Some(Amount::At(32 << 20)));
+    }
+
+    #[test]
+    fn unlimited_is_a_value_of_its_own_and_silence_is_none() {
+        let read = |change: fn(&mut HostConfig)| {
+            let mut host = HostConfig::default();
+            change(&mut host);
+            asked(&host).expect("valid")
+        };
+        assert_eq!(read(|host| host.memory_swap = -1).swap, Some(Amount::Unlimited));
+        assert_eq!(
+            read(|host| host.pids_limit = Some(-1)).pids,
+            Some(Amount::Unlimited)
+        );
+        assert_eq!(
+            read(|host| host.pids_limit = Some(0)).pids,
+            None,
+            "Docker's client"
+        );
+        let nofile = read(|host| {
+            host.ulimits = vec![WireUlimit {
+                name: "nofile".into(),
+                soft: -1,
+                hard: -1,
+            }];
+        });
+        assert_eq!(nofile.open_files, Some(Amount::Unlimited));
+        let host = HostConfig {
+            memory_swap: -1,
+            ..Default::default()
+        };
+        let left = |memory, swap| Limits {
+            memory_bytes: memory,
+            swap_bytes: swap,
+            ..unlimited()
+        };
+        let both = |limits| resources(&host, &limits).expect("valid").memory_and_swap_bytes;
+        assert_eq!(both(left(Some(64), None)), Some(u64::MAX));
+        assert_eq!(
+            both(left(Some(64), Some(10))),
+            Some(74),
+            "what the owner left wins"
+        );
+        let refusal = resources(&host, &left(None, Some(10))).expect_err("swap alone cannot be limited");
+        assert!(refusal.message.contains("--memory"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn a_quota_is_judged_rounded_up_and_kept_below_what_is_left() {
+        let host = HostConfig {
+            cpu_quota: 50_001,
+            ..Default::default()
+        };
+        assert_eq!(asked(&host).expect("valid").cpu_millis, Some(Amount::At(501)));
+        for (left, quota) in [(Some(501), 50_001), (Some(200), 20_000), (None, 50_001)] {
+            let limits = Limits {
+                cpu_millis: left,
+                ..unlimited()
+            };
+            let given = resources(&host, &limits).expect("valid").cpu_quota_us;
+            assert_eq!(given, Some(quota), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_asks_for_what_it_changes() {
+        let held = HostConfig {
+            memory: 64 << 20,
+            cpu_quota: 50_000,
+            pids_limit: Some(20),
+            ..Default::default()
+        };
+        let of = |change: fn(&mut UpdateBody)| {
+            let mut body = UpdateBody::default();
+            change(&mut body);
+            updated(&held, &body)
+        };
+        assert_eq!(of(|_| {}).expect("valid").1, LimitRequests::none());
+        let memory = of(|body| body.memory = 128 << 20).expect("valid").1;
+        assert_eq!(
+            memory,
+            LimitRequests {
+                memory: Some(Amount::At(128 << 20)),
+                ..LimitRequests::none()
+            }
+        );
+        let period = of(|body| body.cpu_period = 10_000).expect("valid").1;
+        assert_eq!(
+            period.cpu_millis,
+            Some(Amount::At(5000)),
+            "a shorter period is more time"
+        );
+        let (host, cpus) = of(|body| body.nano_cpus = 2_000_000_000).expect("valid");
+        assert_eq!((host.cpu_quota, cpus.cpu_millis), (0, Some(Amount::At(2000))));
+        for none in [0, -1] {
+            let body = UpdateBody {
+                pids_limit: Some(none),
+                ..Default::default()
+            };
+            let (host, asked) = updated(&held, &body).expect("valid");
+            assert_eq!(
+                (host.pids_limit, asked.pids),
+                (Some(-1), Some(Amount::Unlimited)),
+                "{none}"
+            );
+        }
+        assert!(
+            of(|body| body.memory_swap = 32 << 20).is_err(),
+            "less than the memory it has"
+        );
+        assert_eq!(
+            of(|body| body.memory_swap = 65 << 20).expect("valid").1.swap,
+            Some(Amount::At(1 << 20))
+        );
+    }
+
+    #[test]
+    fn an_update_writes_what_was_granted() {
+        let host = HostConfig {
+            memory: 128 << 20,
+            ..Default::default()
+        };
+        let granted = |limits, swap_most| Bounded {
+            limits,
+            most: Limits {
+                swap_bytes: swap_most,
+                ..unlimited()
+            },
+            trimmed: Vec::new(),
+        };
+        let none = LimitRequests::none();
+        let memory = LimitRequests {
+            memory: Some(Amount::At(128 << 20)),
+            ..none
+        };
+        let body = UpdateBody::default();
+        let both =
+            |limits, most, held| update(&host, &body, &granted(limits, most), held).memory_and_swap_bytes;
+        assert_eq!(both(memory, None, None), Some(256 << 20));
+        assert_eq!(both(memory, None, Some(10 << 20)), Some(138 << 20));
+        assert_eq!(both(memory, Some(1 << 20), Some(10 << 20)), Some(129 << 20));
+        assert_eq!(
+            both(none, Some(1 << 20), None),
+            None,
+            "what is not asked is not touched"
+        );
+        let pids = LimitRequests {
+            pids: Some(Amount::Unlimited),
+            ..none
+        };
+        let written = update(&host, &body, &granted(pids, None), None);
+        assert_eq!((written.pids, written.memory_bytes), (Some(u64::MAX), None));
     }
 
     #[test]
@@ -403,7 +644,7 @@ mod tests {
                 ..Default::default()
             },
         ] {
-            assert!(Asked::of(&host).is_err(), "{host:?}");
+            assert!(asked(&host).is_err(), "{host:?}");
         }
     }
 

@@ -9,6 +9,8 @@ use crate::refusal::{Answer, Refusal};
 
 /// Mounts of one container.
 const MOUNTS_MAX: usize = 256;
+/// What the kernel counts a tmpfs in: pages, of 64 KiB at most on the machines that this runs on.
+const PAGE_BYTES: u64 = 64 << 10;
 
 /// Where a mount comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +157,8 @@ fn of_bind(text: &str) -> Answer<Asked> {
         if !names::is_valid(from) {
             return Err(Refusal::bad(format!(
                 "create {from}: \"{from}\" includes invalid characters for a local volume name, only \
-                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+                 {} are allowed. If you intended to pass a host directory, use absolute path",
+                names::RULE
             )));
         }
         Source::Volume {
@@ -297,6 +300,64 @@ fn of_tmpfs(place: &str, words: &str) -> Answer<Asked> {
     Ok(mount)
 }
 
+/// The largest that a tmpfs may become by its own options; `None` where they say nothing. What grows with the machine, and 0, which the
+/// kernel reads as no limit, count as everything.
+pub fn tmpfs_bytes(options: &[String]) -> Answer<Option<u64>> {
+    let mut largest = None;
+    for option in options {
+        let (value, unit) = match option.split_once('=') {
+            Some(("size", value)) => (value, 1),
+            Some(("nr_blocks", value)) => (value, PAGE_BYTES),
+            _ => continue,
+        };
+        let share = value
+            .strip_suffix('%')
+            .and_then(|share| share.parse::<u32>().ok());
+        let bytes = match share {
+            Some(_) if unit == 1 => u64::MAX,
+            _ => kernel_number(value)
+                .map(|number| {
+                    if number == 0 {
+                        u64::MAX
+                    } else {
+                        number.saturating_mul(unit)
+                    }
+                })
+                .ok_or_else(|| Refusal::bad(format!("invalid tmpfs option {option:?}")))?,
+        };
+        // Which of two the kernel takes is its own affair.
+        largest = largest.max(Some(bytes));
+    }
+    Ok(largest)
+}
+
+/// What the kernel's own reader takes for the same number: digits without a leading zero, which it takes for octal, and one letter.
+fn kernel_number(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()?.to_ascii_lowercase() {
+        b'k' => (&text[..text.len() - 1], 10),
+        b'm' => (&text[..text.len() - 1], 20),
+        b'g' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let is_plain =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    digits
+        .parse::<u64>()
+        .ok()
+        .filter(|_| is_plain)?
+        .checked_mul(1 << shift)
+}
+
+/// Options of a tmpfs, no larger than `most`: more was asked for only where the owner trims, and then it stands in the losses.
+pub fn within_tmpfs(options: Vec<String>, most: u64) -> Vec<String> {
+    if !matches!(tmpfs_bytes(&options), Ok(Some(bytes)) if bytes > most) {
+        return options;
+    }
+    let is_size = |option: &String| option.starts_with("size=") || option.starts_with("nr_blocks=");
+    let others = options.into_iter().filter(|option| !is_size(option));
+    others.chain([format!("size={most}")]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use kakoi_api::Empty;
@@ -423,5 +484,45 @@ mod tests {
         for bad in ["size=", "bind", "rshared", "context=x"] {
             assert!(of_tmpfs("/run", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_size_of_a_tmpfs_is_what_the_kernel_would_take_it_for() {
+        let read = |words: &str| tmpfs_bytes(&of_tmpfs("/t", words).expect("valid").options);
+        for (words, bytes) in [
+            ("", None),
+            ("mode=1777", None),
+            ("size=64m", Some(64 << 20)),
+            ("size=1K,nr_blocks=100", Some(100 * PAGE_BYTES)),
+            ("nr_blocks=2k", Some(2048 * PAGE_BYTES)),
+            ("size=50%", Some(u64::MAX)),
+            ("size=0", Some(u64::MAX)),
+            ("nr_blocks=0", Some(u64::MAX)),
+        ] {
+            assert_eq!(read(words).expect("valid"), bytes, "{words}");
+        }
+        for bad in [
+            "size=x",
+            "size=0x10",
+            "size=010m",
+            "size=1mb",
+            "size=-1",
+            "nr_blocks=5%",
+            "size=99999999999g",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_the_owner_trims_is_smaller() {
+        let options = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let asked = options(&["mode=1777", "nr_blocks=0", "size=2m"]);
+        assert_eq!(
+            within_tmpfs(asked, 1 << 20),
+            options(&["mode=1777", "size=1048576"])
+        );
+        let less = options(&["size=64k"]);
+        assert_eq!(within_tmpfs(less.clone(), 1 << 20), less);
     }
 }

@@ -8,9 +8,13 @@ use kakoi_policy::{
     CapabilityWord, DeviceNumbersRequest, DeviceRequest, HostNamespace, MountRequest, Requests, device_access,
 };
 
-use super::limits::Asked;
+use super::limits;
 use super::peers::{self, Peer, Peers};
+use crate::names;
 use crate::refusal::{Answer, Refusal};
+
+/// The group of all containers that ask for no other.
+const CGROUP_PARENT: &str = "/kakoi";
 
 /// Where the network comes from, as asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,9 +73,35 @@ pub fn sharing(kind: &str, mode: &str) -> Answer<Sharing> {
     }
 }
 
+/// Reads `CgroupParent`: the group below which a container's own is made, as an absolute path.
+pub fn cgroup_parent(text: &str) -> Answer<String> {
+    let parent = text.trim_matches('/');
+    if parent.is_empty() {
+        return Ok(CGROUP_PARENT.into());
+    }
+    let is_word =
+        |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(|byte| byte.is_ascii_graphic());
+    if !parent.split('/').all(is_word) {
+        return Err(Refusal::bad(format!("invalid cgroup parent {text:?}")));
+    }
+    // Whoever ends that container would end this one with it, and its limits would be this one's.
+    if parent.split('/').any(names::is_id) {
+        return Err(Refusal::forbidden(format!(
+            "invalid cgroup parent {text:?}: it lies within the group of a container"
+        )));
+    }
+    Ok(format!("/{parent}"))
+}
+
+/// Whether a group is the daemon's own to give.
+fn is_ours(parent: &str) -> bool {
+    parent
+        .strip_prefix(CGROUP_PARENT)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Everything a request asks for. `mounts` have their real paths.
 pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>, peers: &Peers) -> Answer<Requests> {
-    let limits = Asked::of(host)?;
     let mut requests = Requests {
         capabilities_add: capabilities("cap-add", &host.cap_add)?,
         capabilities_drop: capabilities("cap-drop", &host.cap_drop)?,
@@ -86,11 +116,9 @@ pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>, peers: &Peer
         },
         user_namespace: user_namespace(&host.userns_mode)?,
         mounts,
-        memory_bytes: limits.memory_bytes,
-        swap_bytes: limits.swap_bytes,
-        cpu_millis: limits.cpu_millis,
-        pids: limits.pids,
-        open_files: limits.open_files,
+        limits: limits::asked(host)?,
+        oom_score_adj: (host.oom_score_adj != 0).then_some(host.oom_score_adj),
+        cgroup_parent: Some(cgroup_parent(&host.cgroup_parent)?).filter(|parent| !is_ours(parent)),
         ..Requests::none()
     };
     for device in &host.devices {
@@ -245,6 +273,8 @@ pub fn mount(source: MountSource, target: &str, read_only: bool) -> MountRequest
 
 #[cfg(test)]
 mod tests {
+    use kakoi_policy::Amount;
+
     use super::*;
 
     fn asked(change: impl FnOnce(&mut HostConfig)) -> Answer<Requests> {
@@ -307,5 +337,45 @@ mod tests {
                 "{rule}"
             );
         }
+    }
+
+    #[test]
+    fn a_group_elsewhere_is_the_owners_to_give_and_one_of_another_container_nobodys() {
+        let other = "0a".repeat(32);
+        let parent = |text: &str| asked(|host| host.cgroup_parent = text.into());
+        for own in ["", "/", "/kakoi", "kakoi/apps/", "/kakoi/apps"] {
+            assert_eq!(parent(own).expect("ours").cgroup_parent, None, "{own}");
+        }
+        for theirs in ["system.slice", "/kakoix", "/docker/x"] {
+            let asked = parent(theirs).expect("valid").cgroup_parent.expect("judged");
+            assert_eq!(asked.trim_start_matches('/'), theirs.trim_start_matches('/'));
+        }
+        for path in [
+            format!("/kakoi/{other}"),
+            format!("/kakoi/apps/{other}/x"),
+            format!("/docker/{other}"),
+        ] {
+            assert_eq!(
+                parent(&path).expect_err("another's").status.as_u16(),
+                403,
+                "{path}"
+            );
+        }
+        for bad in ["/kakoi/../x", "a//b", "a b", "./x"] {
+            assert_eq!(parent(bad).expect_err("nonsense").status.as_u16(), 400, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_reaches_the_neighbours_is_carried_over() {
+        let requests = asked(|host| {
+            host.oom_score_adj = -500;
+            host.shm_size = 10 << 30;
+            host.memory_swap = -1;
+        })
+        .expect("valid");
+        assert_eq!(requests.oom_score_adj, Some(-500));
+        assert_eq!(requests.limits.shm, Some(Amount::At(10 << 30)));
+        assert_eq!(requests.limits.swap, Some(Amount::Unlimited));
     }
 }

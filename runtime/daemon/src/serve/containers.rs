@@ -379,7 +379,6 @@ pub async fn update(mut asked: Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
     let body: UpdateBody = asked.body().await?;
     let policy = body.restart_policy.as_ref().map(Policy::parse).transpose()?;
-    let changed = limits::update(&body)?;
     let _turn = container.turn().await;
     if container.pulse().borrow().gone {
         return Err(Refusal::missing(format!("No such container: {id}")));
@@ -392,13 +391,26 @@ pub async fn update(mut asked: Asked, id: &str) -> Answer<Reply> {
     }
     let state_dir = asked.engine.paths.state_dir(&container.id);
     let mut plan = plan::read(&state_dir)?;
+    let (mut host, granted) = {
+        let record = &container.shared().record;
+        let (host, limits) = limits::updated(&record.host_config, &body)?;
+        let granted = asked
+            .engine
+            .shelf()
+            .limits(&record.policy.name, &record.limits, &limits)?;
+        (host, granted)
+    };
+    let changed = limits::update(&host, &body, &granted, plan.confinement.limits.swap_bytes);
     merge_limits(&mut plan.resources, &changed);
     if container.shared().phase.is_up() {
         ask(&asked.engine, &container, Request::Update(changed)).await?;
     }
     let record = {
         let mut shared = container.shared();
-        merge_host(&mut shared.record.host_config, &body);
+        if let Some(policy) = &body.restart_policy {
+            host.restart_policy = policy.clone();
+        }
+        shared.record.host_config = host;
         shared.record.clone()
     };
     plan::write(&state_dir, &plan, !record.host_config.auto_remove)
@@ -413,7 +425,13 @@ pub async fn update(mut asked: Asked, id: &str) -> Answer<Reply> {
         .engine
         .events
         .tell("container", "update", &container.id, container.attributes());
-    Ok(reply::ok(&UpdateAnswer::default()))
+    let warnings = granted.trimmed.iter();
+    let warnings: Vec<String> = warnings
+        .map(|loss| format!("not granted: {}: {}", loss.rule, loss.fact))
+        .collect();
+    Ok(reply::ok(&UpdateAnswer {
+        warnings: (!warnings.is_empty()).then_some(warnings),
+    }))
 }
 
 fn merge_limits(held: &mut kakoi_container::plan::Resources, changed: &kakoi_container::plan::Resources) {
@@ -435,35 +453,6 @@ fn merge_limits(held: &mut kakoi_container::plan::Resources, changed: &kakoi_con
     take(&mut held.cpuset_mems, &changed.cpuset_mems);
     take(&mut held.pids, &changed.pids);
     take(&mut held.blkio_weight, &changed.blkio_weight);
-}
-
-fn merge_host(host: &mut kakoi_api::container::HostConfig, body: &UpdateBody) {
-    for (held, changed) in [
-        (&mut host.memory, body.memory),
-        (&mut host.memory_reservation, body.memory_reservation),
-        (&mut host.memory_swap, body.memory_swap),
-        (&mut host.nano_cpus, body.nano_cpus),
-        (&mut host.cpu_shares, body.cpu_shares),
-        (&mut host.cpu_period, body.cpu_period),
-        (&mut host.cpu_quota, body.cpu_quota),
-    ] {
-        if changed != 0 {
-            *held = changed;
-        }
-    }
-    if !body.cpuset_cpus.is_empty() {
-        host.cpuset_cpus.clone_from(&body.cpuset_cpus);
-    }
-    if !body.cpuset_mems.is_empty() {
-        host.cpuset_mems.clone_from(&body.cpuset_mems);
-    }
-    if body.blkio_weight != 0 {
-        host.blkio_weight = body.blkio_weight;
-    }
-    host.pids_limit = body.pids_limit.or(host.pids_limit);
-    if let Some(policy) = &body.restart_policy {
-        host.restart_policy = policy.clone();
-    }
 }
 
 /// Which end is waited for.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use kakoi_api::container::{ContainerConfig, HostConfig, MountPoint};
+use kakoi_policy::OwnLimits;
 use kakoi_policy::confinement::PolicyIdentity;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,8 @@ pub struct Record {
     pub anonymous_volumes: Vec<String>,
     /// The policy that confines it.
     pub policy: PolicyIdentity,
+    /// What the policy itself said of limits: what an update is judged by.
+    pub limits: OwnLimits,
     /// Its range of host ids, where it has a user namespace of its own.
     pub id_slot: Option<u32>,
     /// What happened to it.

@@ -72,6 +72,16 @@ impl Daemon {
         daemon
     }
 
+    /// Starts one under an owner's ceiling.
+    pub fn under(ceiling: &str) -> Self {
+        let mut daemon = Self::at(tempfile::tempdir().expect("a folder"));
+        fs::create_dir(daemon.path("etc")).expect("a folder");
+        fs::write(daemon.path("etc/ceiling.yaml"), format!("kakoi: 1\n{ceiling}\n")).expect("a ceiling");
+        daemon.up();
+        daemon.load();
+        daemon
+    }
+
     /// A folder in which a daemon can be started later.
     pub fn at(folder: tempfile::TempDir) -> Self {
         Self { folder, child: None }

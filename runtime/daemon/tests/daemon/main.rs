@@ -2,4 +2,5 @@
 
 mod given;
 mod lives;
+mod owner;
 mod soak;

@@ -1,0 +1,183 @@
+//! The owner's ceiling and the policy's own limits hold against command lines, at creation and at every update after.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::given::{Daemon, needs_root};
+
+/// What a running container's control group holds, in version 1 or 2: the file's text in whichever place has it.
+fn held(daemon: &Daemon, name: &str, controller: &str, file: &str) -> String {
+    let state = daemon.must(200, "GET", &format!("/containers/{name}/json"), None);
+    let pid = state["State"]["Pid"].as_i64().expect("a pid");
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let path = groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        controllers
+            .split(',')
+            .any(|own| own == controller)
+            .then(|| format!("/sys/fs/cgroup/{controllers}{path}/{file}"))
+    });
+    let text = fs::read_to_string(path.expect("the controller is there")).expect("readable");
+    text.trim().to_owned()
+}
+
+fn refused(daemon: &Daemon, path: &str, body: Value, says: &[&str]) {
+    let answer = daemon.must(403, "POST", path, Some(body.clone()));
+    let text = answer["message"].as_str().expect("text");
+    for words in says {
+        assert!(text.contains(words), "{body}: `{words}` in\n{text}");
+    }
+}
+
+#[test]
+fn an_update_stays_within_policy_and_ceiling() {
+    needs_root!();
+    let daemon = Daemon::under(
+        "capabilities: [ALL]\nnetwork: [none]\nlimits: {memory: 128MiB, cpu: 50%, pids: 5000, swap: 10MiB}",
+    );
+    daemon.create("app", &["sleep", "1000"], json!({"Memory": 64 << 20}));
+    daemon.must(204, "POST", "/containers/app/start", None);
+    let pids = held(&daemon, "app", "pids", "pids.max");
+    for (body, says) in [
+        (json!({"Memory": 1 << 30}), "limits.memory 1GiB (--memory)"),
+        (json!({"MemorySwap": -1}), "limits.swap unlimited (--memory-swap)"),
+        (
+            json!({"NanoCpus": 2_000_000_000_i64}),
+            "limits.cpu 2000m (--cpus)",
+        ),
+        (json!({"CpuQuota": 200_000}), "limits.cpu 2000m (--cpus)"),
+        (json!({"PidsLimit": 100_000}), "limits.pids 100000 (--pids-limit)"),
+        (json!({"PidsLimit": -1}), "limits.pids unlimited (--pids-limit)"),
+        (json!({"PidsLimit": 0}), "limits.pids unlimited (--pids-limit)"),
+    ] {
+        refused(
+            &daemon,
+            "/containers/app/update",
+            body,
+            &[says, "+ allowed: at most", "remedy:"],
+        );
+    }
+    // The policy's own stands below the owner's.
+    refused(
+        &daemon,
+        "/containers/app/update",
+        json!({"PidsLimit": 4500}),
+        &["policy `strict`", "<strict>:"],
+    );
+    assert_eq!(
+        held(&daemon, "app", "pids", "pids.max"),
+        pids,
+        "a refusal changes nothing"
+    );
+    assert_eq!(
+        held(&daemon, "app", "memory", "memory.limit_in_bytes"),
+        (64 << 20).to_string()
+    );
+    daemon.must(
+        200,
+        "POST",
+        "/containers/app/update",
+        Some(json!({"Memory": 96 << 20, "NanoCpus": 250_000_000, "PidsLimit": 40})),
+    );
+    assert_eq!(held(&daemon, "app", "pids", "pids.max"), "40");
+    assert_eq!(
+        held(&daemon, "app", "memory", "memory.limit_in_bytes"),
+        (96 << 20).to_string()
+    );
+    assert_eq!(held(&daemon, "app", "cpu", "cpu.cfs_quota_us"), "25000");
+    let inspected = daemon.must(200, "GET", "/containers/app/json", None);
+    assert_eq!(inspected["HostConfig"]["PidsLimit"], 40);
+    daemon.is_clean();
+}
+
+#[test]
+fn no_limit_is_applied_where_nobody_set_one() {
+    needs_root!();
+    let daemon = Daemon::start();
+    let host = json!({"SecurityOpt": ["kakoi=docker-default"], "PidsLimit": 30});
+    daemon.create("app", &["sleep", "1000"], host);
+    daemon.must(204, "POST", "/containers/app/start", None);
+    assert_eq!(held(&daemon, "app", "pids", "pids.max"), "30");
+    for none in [-1, 0] {
+        daemon.must(
+            200,
+            "POST",
+            "/containers/app/update",
+            Some(json!({"PidsLimit": 30})),
+        );
+        daemon.must(
+            200,
+            "POST",
+            "/containers/app/update",
+            Some(json!({"PidsLimit": none})),
+        );
+        assert_eq!(held(&daemon, "app", "pids", "pids.max"), "max", "{none}");
+    }
+    daemon.is_clean();
+}
+
+#[test]
+fn flags_stay_within_policy_and_ceiling() {
+    needs_root!();
+    let daemon = Daemon::under(
+        "capabilities: [ALL]\nnetwork: [none]\nlimits: {tmpfs: 1MiB}\noom_score_adj: -10\ncgroup_parents: [/kakoi-test-owner]",
+    );
+    let policy = "kakoi: 1\nname: small\nextends: [strict]\nlimits: {memory: 64MiB, files: 64}\n";
+    let create = |host: Value| json!({"Image": "bb", "Cmd": ["true"], "HostConfig": host, "Policy": {"Name": "small.yaml", "Source": policy}});
+    let other = format!("/kakoi/{}", "0a".repeat(32));
+    for (host, says) in [
+        (json!({"Memory": 1 << 30}), "at most 64MiB (small.yaml:4:18)"),
+        (
+            json!({"Ulimits": [{"Name": "nofile", "Soft": 10_000, "Hard": 10_000}]}),
+            "limits.files 10000 (--ulimit nofile)",
+        ),
+        (json!({"PidsLimit": -1}), "limits.pids unlimited (--pids-limit)"),
+        (
+            json!({"Tmpfs": {"/t": "size=100g"}}),
+            "tmpfs at /t of 100GiB (--tmpfs)",
+        ),
+        (
+            json!({"Tmpfs": {"/t": "nr_blocks=0"}}),
+            "tmpfs at /t of unlimited (--tmpfs)",
+        ),
+        (
+            json!({"Mounts": [{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 2 << 20}}]}),
+            "tmpfs at /t of 2MiB (--tmpfs)",
+        ),
+        (json!({"ShmSize": 10_u64 << 30}), "/dev/shm of 10GiB (--shm-size)"),
+        (
+            json!({"OomScoreAdj": -11}),
+            "an OOM score adjustment of -11 (--oom-score-adj)",
+        ),
+        (
+            json!({"CgroupParent": "/system.slice"}),
+            "control group below /system.slice (--cgroup-parent)",
+        ),
+        (
+            json!({"CgroupParent": other}),
+            "it lies within the group of a container",
+        ),
+    ] {
+        refused(&daemon, "/containers/create?name=x", create(host), &[says]);
+    }
+    for host in [
+        json!({"Memory": 32 << 20, "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 64}]}),
+        json!({"Tmpfs": {"/t": "size=1m"}, "ShmSize": 1 << 20, "OomScoreAdj": -10}),
+        json!({"CgroupParent": "/kakoi-test-owner/apps"}),
+        json!({"CgroupParent": "/kakoi/apps", "OomScoreAdj": 10}),
+    ] {
+        daemon.must(201, "POST", "/containers/create?name=x", Some(create(host)));
+        daemon.must(204, "DELETE", "/containers/x", None);
+    }
+    daemon.create("y", &["sleep", "1000"], json!({"Tmpfs": {"/t": ""}}));
+    daemon.must(204, "POST", "/containers/y/start", None);
+    let pid = daemon.state("y")["Pid"].clone();
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("it runs");
+    for place in [" /t ", " /dev/shm "] {
+        let line = mounts.lines().find(|line| line.contains(place)).expect("mounted");
+        assert!(line.contains("size=1024k"), "the owner's size, unasked: {line}");
+    }
+    daemon.is_clean();
+}
