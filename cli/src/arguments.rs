@@ -19,7 +19,7 @@ use crate::commands::Command;
     arg_required_else_help = true,
     subcommand_required = true,
     help_expected = true,
-    after_help = "A first container:\n  docker save alpine | kakoi load\n  kakoi run --rm alpine echo hello\n  kakoi run --policy app.yaml --network host -d IMAGE\n\nWhat a policy may say: kakoi policy schema. Whether one is right: kakoi policy check FILE."
+    after_help = "A first container:\n  kakoi run --rm alpine echo hello\n  kakoi run --policy app.yaml --network host -d IMAGE\n\nWhat a policy may say: kakoi policy schema. Whether one is right: kakoi policy check FILE."
 )]
 pub struct Arguments {
     /// The daemon's socket, as in unix:///run/kakoi/kakoid.sock

@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod commands;
 mod create;
+mod credentials;
 mod deferred;
 mod detach_keys;
 mod each;

@@ -3,6 +3,7 @@
 //! Owns uploads and the daemon's progress documents. Invariants: names and ids that scripts want go to standard output, everything else to standard
 //! error; an error within the stream fails the command.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kakoi_api::image::Progress;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::client::{Body, ClientError, JsonStream};
@@ -21,6 +23,10 @@ use crate::{output, text};
 /// How much is read at a time, and how many such pieces wait.
 const CHUNK_BYTES: usize = 128 << 10;
 const CHUNKS: usize = 4;
+/// Digits of a layer's id; other ids are tags.
+const LAYER_ID_LENGTH: usize = 12;
+/// A layer that moves.
+const LAYER_BAR: &str = "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes}";
 /// How often a bar moves.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -151,11 +157,8 @@ async fn follow(stream: &mut JsonStream, bar: &ProgressBar, is_quiet: bool) -> R
             request: "progress".to_owned(),
             cause,
         })?;
-        if let Some(detail) = step.error_detail.filter(|detail| !detail.message.is_empty()) {
-            return Err(ProgressError::Failed(text::printable(&detail.message)).into());
-        }
-        if !step.error.is_empty() {
-            return Err(ProgressError::Failed(text::printable(&step.error)).into());
+        if let Some(words) = failure(&step) {
+            return Err(ProgressError::Failed(words).into());
         }
         let line = text::printable(step.stream.trim_end());
         if !line.is_empty() {
@@ -182,6 +185,78 @@ async fn follow(stream: &mut JsonStream, bar: &ProgressBar, is_quiet: bool) -> R
         }
     }
     Ok(())
+}
+
+/// Shows what becomes of each layer, one bar a layer as Docker's users know them; says what a program wants to know in the end.
+pub async fn show_layers(mut stream: JsonStream, is_quiet: bool) -> Result<Option<Value>, Failure> {
+    let has_bars = !is_quiet && io::stderr().is_terminal();
+    let bars = MultiProgress::with_draw_target(match has_bars {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    });
+    let mut layers: HashMap<String, ProgressBar> = HashMap::new();
+    let mut aux = None;
+    while let Some(document) = stream.next().await? {
+        let step: Progress = serde_json::from_value(document).map_err(|cause| ClientError::Json {
+            request: "progress".to_owned(),
+            cause,
+        })?;
+        if let Some(words) = failure(&step) {
+            return Err(ProgressError::Failed(words).into());
+        }
+        aux = step.aux.or(aux);
+        let status = text::cell(&step.status);
+        if status.is_empty() || is_quiet {
+            continue;
+        }
+        let id = text::cell(&step.id);
+        let moved = step.progress_detail.filter(|detail| detail.total > 0);
+        if !has_bars {
+            // Bytes so far are too much for plain lines.
+            if moved.is_none() {
+                output::complain(&spoken(&status, &id));
+            }
+            continue;
+        }
+        if id.len() != LAYER_ID_LENGTH {
+            let line = spoken(&status, &id);
+            bars.suspend(|| output::complain(&line));
+            continue;
+        }
+        let bar = layers.entry(id.clone()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{prefix}: {msg}").expect("the template is a constant");
+            let bar = bars.add(ProgressBar::new(0).with_style(style));
+            bar.with_prefix(id)
+        });
+        match moved {
+            Some(detail) => {
+                if bar.length().unwrap_or(0) == 0 {
+                    let style = ProgressStyle::with_template(LAYER_BAR).expect("the template is a constant");
+                    bar.set_style(style.progress_chars("=> "));
+                }
+                bar.set_length(u64::try_from(detail.total).unwrap_or(0));
+                bar.set_position(u64::try_from(detail.current).unwrap_or(0));
+            }
+            None => {
+                bar.set_style(
+                    ProgressStyle::with_template("{prefix}: {msg}").expect("the template is a constant"),
+                );
+                bar.set_length(0);
+            }
+        }
+        bar.set_message(status);
+    }
+    for bar in layers.values() {
+        bar.abandon();
+    }
+    Ok(aux)
+}
+
+/// The daemon's words where a step is a failure.
+fn failure(step: &Progress) -> Option<String> {
+    let detail = step.error_detail.as_ref().map(|detail| detail.message.as_str());
+    let words = detail.filter(|words| !words.is_empty()).unwrap_or(&step.error);
+    (!words.is_empty()).then(|| text::printable(words))
 }
 
 fn spoken(status: &str, id: &str) -> String {

@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// The settings to put back; `None` while the terminal is as it was found.
 static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
@@ -60,6 +60,29 @@ impl RawMode {
         let guard = Self(());
         tcsetattr(&stdin, SetArg::TCSADRAIN, &raw).map_err(TerminalError::Switch)?;
         Ok(guard)
+    }
+}
+
+/// No echo, until it is dropped: for passwords.
+pub struct Hidden(());
+
+impl Hidden {
+    /// Switches the echo of standard input's terminal off.
+    pub fn enter() -> Result<Self, TerminalError> {
+        let stdin = std::io::stdin();
+        let found = tcgetattr(&stdin).map_err(TerminalError::Switch)?;
+        let mut silent = found.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        *FOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(found);
+        let guard = Self(());
+        tcsetattr(&stdin, SetArg::TCSADRAIN, &silent).map_err(TerminalError::Switch)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        restore();
     }
 }
 

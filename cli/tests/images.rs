@@ -287,14 +287,7 @@ fn stats_are_reckoned_as_docker_reckons_them() {
 #[test]
 fn what_comes_later_says_so() {
     let fake = Fake::start();
-    for words in [
-        &["pull", "alpine"][..],
-        &["push", "-q", "a"],
-        &["login"],
-        &["port", "web"],
-    ] {
-        let ran = fake.run(words);
-        assert_eq!(ran.status, 125, "{words:?}");
-        assert!(ran.stderr.contains("a later release"), "{words:?}");
-    }
+    let ran = fake.run(&["port", "web"]);
+    assert_eq!(ran.status, 125);
+    assert!(ran.stderr.contains("a later release"), "{}", ran.stderr);
 }

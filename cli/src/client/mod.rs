@@ -279,6 +279,9 @@ impl Client {
         if has_json {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
+        if let Some(credentials) = target.registry_auth() {
+            request = request.header(kakoi_api::registry::AUTH_HEADER, credentials);
+        }
         let request = request.body(body).map_err(|cause| ClientError::Request {
             request: words.clone(),
             cause,

@@ -8,10 +8,12 @@ use std::fmt::Write as _;
 const PREFIX: &str = "/kakoi/v1";
 
 /// A request target under construction.
-#[derive(Clone, Debug)]
+/// Without `Debug`: it may hold a secret.
+#[derive(Clone)]
 pub struct Target {
     text: String,
     has_query: bool,
+    credentials: Option<String>,
 }
 
 impl Target {
@@ -20,7 +22,18 @@ impl Target {
         Self {
             text: format!("{PREFIX}{path}"),
             has_query: false,
+            credentials: None,
         }
+    }
+
+    /// Sends credentials for a registry along, in a header.
+    pub fn credentials(self, credentials: Option<String>) -> Self {
+        Self { credentials, ..self }
+    }
+
+    /// The credentials that go along.
+    pub fn registry_auth(&self) -> Option<&str> {
+        self.credentials.as_deref()
     }
 
     /// Appends one path segment. Image names keep their slashes, as Docker's clients send them.

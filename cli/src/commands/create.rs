@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use kakoi_api::container::CreateAnswer;
+use serde_json::Value;
 
+use super::pull::pull;
 use crate::client::{Client, ClientError, Target};
 use crate::create::{Attached, ContainerFlags, ImageAndCommand, create_body};
 use crate::failure::Failure;
@@ -65,17 +67,16 @@ pub async fn make(
     client: &Client,
 ) -> Result<CreateAnswer, Failure> {
     let body = create_body(flags, what, attached)?;
-    let body = serde_json::to_value(&body).map_err(ClientError::Encode)?;
+    let mut body = serde_json::to_value(&body).map_err(ClientError::Encode)?;
     // The file is made first: a container whose id nobody learns would be left behind.
     let cidfile = flags.cidfile.as_deref().map(open_cidfile).transpose()?;
-    let target = Target::new("/containers/create").maybe("name", flags.name.as_deref());
-    let answer = match client.post(target, Some(&body)).await {
+    let answer = match post(flags, &mut body, client).await {
         Ok(answer) => answer,
         Err(error) => {
             if let Some(path) = &flags.cidfile {
                 std::fs::remove_file(path).ok();
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     let answer: CreateAnswer = serde_json::from_value(answer).map_err(|cause| ClientError::Json {
@@ -95,6 +96,26 @@ pub async fn make(
         }
     }
     Ok(answer)
+}
+
+/// Asks for the container, and for its image first where that is wanted or missing.
+async fn post(flags: &ContainerFlags, body: &mut Value, client: &Client) -> Result<Value, Failure> {
+    let target = Target::new("/containers/create").maybe("name", flags.name.as_deref());
+    let when = flags.pull.as_deref().unwrap_or("missing");
+    if when != "always" {
+        match client.post(target.clone(), Some(body)).await {
+            // Nothing else can be missing when a container is made.
+            Err(error) if error.is_not_found() && when == "missing" => {}
+            answer => return Ok(answer?),
+        }
+    }
+    let image = body["Image"].as_str().unwrap_or_default().to_owned();
+    let pulled = pull(client, &image, None, flags.authfile.as_deref(), flags.quiet).await?;
+    // A short name may have been found in one of several registries.
+    if !pulled.name.is_empty() {
+        body["Image"] = pulled.name.into();
+    }
+    Ok(client.post(target, Some(body)).await?)
 }
 
 fn open_cidfile(path: &Path) -> Result<std::fs::File, CidfileError> {

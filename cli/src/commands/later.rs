@@ -13,21 +13,11 @@ pub struct Arguments {
 /// What is not there yet.
 #[derive(Debug, thiserror::Error)]
 pub enum LaterError {
-    /// Registries.
-    #[error(
-        "registries come with a later release: bring images as archives, as in 'docker save IMAGE | kakoi load', and take them away with 'kakoi save'"
-    )]
-    Registries,
     /// Published ports.
     #[error(
         "published ports come with a later release: a container on --network host uses the device's own ports, as far as its policy permits"
     )]
     Ports,
-}
-
-/// Answers the words about registries.
-pub fn registries() -> Result<u8, Failure> {
-    Err(LaterError::Registries.into())
 }
 
 /// Answers the word about ports.

@@ -18,12 +18,16 @@ pub mod inspect;
 pub mod kill;
 pub mod later;
 pub mod load;
+pub mod login;
 pub mod logs;
 pub mod man;
 pub mod pause;
 pub mod policy;
 pub mod prune;
 pub mod ps;
+pub mod pull;
+pub mod push;
+pub mod registry;
 pub mod rename;
 pub mod restart;
 pub mod rm;
@@ -114,18 +118,19 @@ pub enum Command {
     Rmi(rmi::Arguments),
     /// Show how an image was made
     History(history::Arguments),
-    /// Fetch images (a later release)
-    #[command(hide = true)]
-    Pull(later::Arguments),
-    /// Send images (a later release)
-    #[command(hide = true)]
-    Push(later::Arguments),
-    /// Log in to a registry (a later release)
-    #[command(hide = true)]
-    Login(later::Arguments),
-    /// Log out of a registry (a later release)
-    #[command(hide = true)]
-    Logout(later::Arguments),
+    /// Fetch images from registries
+    Pull(pull::Arguments),
+    /// Send an image to its registry
+    Push(push::Arguments),
+    /// List the tags of a registry's repository
+    Tags(registry::TagsArguments),
+    /// Look at manifests in registries
+    #[command(subcommand)]
+    Manifest(registry::ManifestCommand),
+    /// Log in to a registry
+    Login(login::LoginArguments),
+    /// Log out of a registry
+    Logout(login::LogoutArguments),
     /// List published ports (a later release)
     #[command(hide = true)]
     Port(later::Arguments),
@@ -238,6 +243,10 @@ pub enum ImageCommand {
     Ls(images::Arguments),
     /// Remove images that nothing uses
     Prune(prune::ImageArguments),
+    /// Fetch images from registries
+    Pull(pull::Arguments),
+    /// Send an image to its registry
+    Push(push::Arguments),
     /// Remove images
     Rm(rmi::Arguments),
     /// Save images to an archive
@@ -288,7 +297,12 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Tag(arguments) => tag::run(arguments, client).await,
         Command::Rmi(arguments) => rmi::run(arguments, client).await,
         Command::History(arguments) => history::run(arguments, client).await,
-        Command::Pull(_) | Command::Push(_) | Command::Login(_) | Command::Logout(_) => later::registries(),
+        Command::Pull(arguments) => pull::run(arguments, client).await,
+        Command::Push(arguments) => push::run(arguments, client).await,
+        Command::Tags(arguments) => registry::tags(arguments, client).await,
+        Command::Manifest(command) => registry::manifest(command, client).await,
+        Command::Login(arguments) => login::login(arguments, client).await,
+        Command::Logout(arguments) => login::logout(&arguments),
         Command::Port(_) => later::ports(),
         Command::Container(command) => run_container(command, client).await,
         Command::Image(command) => run_image(command, client).await,
@@ -339,6 +353,8 @@ async fn run_image(command: ImageCommand, client: &Client) -> Result<u8, Failure
         ImageCommand::Load(arguments) => load::run(arguments, client).await,
         ImageCommand::Ls(arguments) => images::run(arguments, client).await,
         ImageCommand::Prune(arguments) => prune::run_images(arguments, client).await,
+        ImageCommand::Pull(arguments) => pull::run(arguments, client).await,
+        ImageCommand::Push(arguments) => push::run(arguments, client).await,
         ImageCommand::Rm(arguments) => rmi::run(arguments, client).await,
         ImageCommand::Save(arguments) => save::run(arguments, client).await,
         ImageCommand::Tag(arguments) => tag::run(arguments, client).await,

@@ -49,9 +49,12 @@ pub struct ContainerFlags {
     /// Say nothing but the id
     #[arg(short, long)]
     pub quiet: bool,
-    /// Where images come from: never (registries come with a later release)
-    #[arg(long, value_name = "WHEN", hide = true)]
+    /// When the image is fetched from its registry
+    #[arg(long, value_name = "WHEN", value_parser = ["always", "missing", "never"])]
     pub pull: Option<String>,
+    /// The file with credentials for registries, in Docker's format
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE", hide_env_values = true)]
+    pub authfile: Option<PathBuf>,
 
     /// Set a variable; NAME alone takes over the caller's, NAME* all that begin so
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Process")]

@@ -141,13 +141,7 @@ fn refuse_later(flags: &ContainerFlags) -> Result<(), FlagError> {
             "takes none, host or container:NAME; bridges come with a later release",
         );
     }
-    match flags.pull.as_deref() {
-        None | Some("never" | "missing") => Ok(()),
-        Some(_) => later(
-            "--pull",
-            "takes never: registries come with a later release, bring images with 'kakoi load'",
-        ),
-    }
+    Ok(())
 }
 
 fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig, FlagError> {

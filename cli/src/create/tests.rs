@@ -137,7 +137,10 @@ fn wrong_values_are_refused_by_the_flag_s_name() {
         "--network takes none, host or container:NAME",
     );
     refuse("--dns 1.1.1.1 img", "--dns");
-    refuse("--pull always img", "--pull takes never");
+    refuse(
+        "--pull sometimes img",
+        "[possible values: always, missing, never]",
+    );
     refuse("--nonsense img", "unexpected argument '--nonsense'");
     refuse("--memroy 5m img", "a similar argument exists: '--memory'");
     refuse("-i", "required arguments");

@@ -117,7 +117,7 @@ wire! { "PascalCase";
 }
 
 wire! { "camelCase";
-    /// One line of a long operation (load, import, pull): only the fields that apply are present.
+    /// One line of a long operation (load, import, pull, push): only the fields that apply are present.
     pub struct Progress {
         /// A line for people.
         #[serde(skip_serializing_if = "String::is_empty")]
@@ -134,6 +134,9 @@ wire! { "camelCase";
         /// Why it failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub error_detail: Option<crate::ErrorBody>,
+        /// What a program wants to know in the end.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub aux: Option<serde_json::Value>,
         /// Why it failed, in the older place.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub error: String,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kakoi_image::registry::Registries;
 use serde::Deserialize;
 
 /// The daemon's help text.
@@ -12,7 +13,7 @@ usage: kakoid [--root DIR] [--run DIR] [--config DIR] [--shim FILE] [--debug]
 
   --root DIR     durable state (default /var/lib/kakoi)
   --run DIR      run-time state and the socket kakoid.sock (default /run/kakoi)
-  --config DIR   kakoid.yaml, ceiling.yaml, policies/ (default /etc/kakoi)
+  --config DIR   kakoid.yaml, registries.yaml, ceiling.yaml, policies/ (default /etc/kakoi)
   --shim FILE    kakoi-shim (default: beside this program)
   --debug        log more
   --version      print the version
@@ -201,10 +202,7 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text
-            .lines()
-            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-        {
+        if is_empty(text) {
             return Ok(Self::default());
         }
         let settings: Self = serde_saphyr::from_str(text).map_err(|cause| cause.to_string())?;
@@ -217,6 +215,33 @@ impl Settings {
         }
         Ok(settings)
     }
+}
+
+/// Longest `registries.yaml`.
+const REGISTRIES_BYTES_MAX: u64 = 256 << 10;
+
+/// Reads `registries.yaml`; a missing file means every default. It is read for each operation, so that a change needs no restart.
+pub fn read_registries(config: &Path) -> Result<Registries, ConfigError> {
+    let path = config.join("registries.yaml");
+    let Some(text) = read_owner_file(&path, REGISTRIES_BYTES_MAX)? else {
+        return Ok(Registries::default());
+    };
+    parse_registries(&text).map_err(|reason| ConfigError::Invalid { path, reason })
+}
+
+fn parse_registries(text: &str) -> Result<Registries, String> {
+    if is_empty(text) {
+        return Ok(Registries::default());
+    }
+    let registries: Registries = serde_saphyr::from_str(text).map_err(|cause| cause.to_string())?;
+    registries.check().map_err(|cause| cause.to_string())?;
+    Ok(registries)
+}
+
+/// Nothing but comments.
+fn is_empty(text: &str) -> bool {
+    text.lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
 
 /// Reads a file of the owner's; `None` where it does not exist.
@@ -260,6 +285,25 @@ mod tests {
         assert_eq!(paths.socket(), Path::new("/b/kakoid.sock"));
         for bad in ["--root", "--root a", "--rot /a", "serve"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// The file as the module that owns it draws it.
+    #[test]
+    fn registries_are_read_strictly() {
+        let text = "search: [docker.io, r.example]\nregistries:\n  docker.io:\n    mirrors: [m.local:5000]\n  \"m.local:5000\":\n    transport: http\n";
+        let read = parse_registries(text).expect("valid");
+        assert_eq!(read.search.len(), 2);
+        assert_eq!(read.registries["docker.io"].mirrors, ["m.local:5000"]);
+        assert_eq!(parse_registries("# nothing\n"), Ok(Registries::default()));
+        for bad in [
+            "registry: {}",
+            "registries: {x: {transport: ftp}}",
+            "registries: {x: {insecure: true}}",
+            "search: [https://x]",
+            "registries: {x: {client_cert: /a}}",
+        ] {
+            assert!(parse_registries(bad).is_err(), "{bad}");
         }
     }
 

@@ -19,10 +19,10 @@ use kakoi_image::{
 };
 use tokio::sync::mpsc;
 
-use super::containers;
 use super::reply::{self, Reply};
 use super::router::Asked;
 use super::view;
+use super::{containers, registry};
 use crate::engine::Engine;
 use crate::filters::Filters;
 use crate::life::create::image_refusal;
@@ -65,7 +65,7 @@ pub async fn release(engine: &Arc<Engine>) {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     engine: &Arc<Engine>,
     work: impl FnOnce(&Engine) -> Answer<T> + Send + 'static,
 ) -> Answer<T> {
@@ -242,7 +242,7 @@ fn remove_refusal(error: RemoveError) -> Refusal {
     }
 }
 
-fn tell(engine: &Engine, action: &str, id: &str, name: &str) {
+pub fn tell(engine: &Engine, action: &str, id: &str, name: &str) {
     engine.events.tell(
         "image",
         action,
@@ -408,18 +408,21 @@ fn reader(mut body: Incoming) -> SocketReader {
 /// What a long operation says while it works.
 type Said = Result<Line, Refusal>;
 
+/// Takes a line of progress, from any thread; answers whether somebody is there to read it.
+pub type Say<'a> = &'a (dyn Fn(Line) -> bool + Sync);
+
 /// Runs a long operation. What fails before it has said anything is an error; after that it is a line.
-fn long(
+pub fn long(
     engine: &Arc<Engine>,
-    work: impl FnOnce(&Arc<Engine>, &mut dyn FnMut(Line)) -> Answer<Vec<Line>> + Send + 'static,
+    work: impl FnOnce(&Arc<Engine>, Say<'_>) -> Answer<Vec<Line>> + Send + 'static,
 ) -> impl Future<Output = Answer<Reply>> + Send {
     let (said, mut lines) = mpsc::channel::<Said>(CHUNKS_MAX);
     let engine = engine.clone();
     tokio::task::spawn_blocking(move || {
-        // A client that is gone is noticed by the archive that breaks off.
-        let mut say = |line: Line| drop(said.blocking_send(Ok(line)));
-        match work(&engine, &mut say) {
-            Ok(last) => last.into_iter().for_each(say),
+        // A client that is gone is noticed by the archive that breaks off, and by whoever asks whether it is still there.
+        let say = |line: Line| said.blocking_send(Ok(line)).is_ok();
+        match work(&engine, &say) {
+            Ok(last) => drop(last.into_iter().all(say)),
             Err(refusal) => drop(said.blocking_send(Err(refusal))),
         }
     });
@@ -455,26 +458,26 @@ fn long(
 }
 
 /// Passes on progress, a line for each layer and each megabyte.
-fn progress<'a>(quiet: bool, say: &'a mut dyn FnMut(Line)) -> impl FnMut(Progress) + 'a {
+fn progress<'a>(quiet: bool, say: Say<'a>) -> impl FnMut(Progress) + 'a {
     let mut told = 0;
     move |progress| {
         if quiet {
             return;
         }
-        match progress {
+        let line = match progress {
             Progress::Read { bytes } if bytes >= told + PROGRESS_BYTES => {
                 told = bytes;
-                say(Line {
+                Line {
                     status: "Reading".into(),
                     progress_detail: Some(ProgressDetail {
                         current: i64::try_from(bytes).unwrap_or(i64::MAX),
                         total: 0,
                     }),
                     ..Line::default()
-                });
+                }
             }
-            Progress::Read { .. } => {}
-            Progress::Layer { diff_id, present, .. } => say(Line {
+            Progress::Read { .. } => return,
+            Progress::Layer { diff_id, present, .. } => Line {
                 status: if present {
                     "Already exists"
                 } else {
@@ -483,8 +486,9 @@ fn progress<'a>(quiet: bool, say: &'a mut dyn FnMut(Line)) -> impl FnMut(Progres
                 .into(),
                 id: diff_id.hex().chars().take(12).collect(),
                 ..Line::default()
-            }),
-        }
+            },
+        };
+        say(line);
     }
 }
 
@@ -542,7 +546,7 @@ pub async fn load(asked: Asked) -> Answer<Reply> {
     .await
 }
 
-/// `POST /images/create`: importing a root file system; pulling comes with registries.
+/// `POST /images/create`: importing a root file system, or pulling.
 pub async fn create(asked: Asked) -> Answer<Reply> {
     let query = &asked.query;
     match query.get("fromSrc") {
@@ -552,12 +556,7 @@ pub async fn create(asked: Asked) -> Answer<Reply> {
                 "importing from an address is not supported; give the archive itself",
             ));
         }
-        None => {
-            let name = query.get("fromImage").unwrap_or_default();
-            return Err(Refusal::unsupported(format!(
-                "pulling {name:?}: registries are not there yet; load the image (docker save {name} | kakoi load)"
-            )));
-        }
+        None => return registry::pull(asked).await,
     }
     let reference = query.get("repo").map(|repository| match query.get("tag") {
         Some(tag) => format!("{repository}:{tag}"),

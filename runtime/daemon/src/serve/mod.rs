@@ -6,6 +6,7 @@ pub mod exec;
 pub mod images;
 pub mod logs;
 pub mod query;
+pub mod registry;
 pub mod reply;
 pub mod router;
 pub mod stats;

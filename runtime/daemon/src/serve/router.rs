@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
-use super::{attach, containers, exec, images, logs, stats, system, top, volumes};
+use super::{attach, containers, exec, images, logs, registry, stats, system, top, volumes};
 use crate::engine::Engine;
 use crate::refusal::{Answer, Refusal};
 
@@ -146,6 +146,10 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
         ("GET", ["version"]) => Ok(system::version(&asked)),
         ("GET", ["info"]) => system::info(&asked).await,
+        ("POST", ["auth"]) => registry::auth(asked).await,
+        ("GET", ["distribution", name @ .., "json"]) => registry::distribution(&asked, &name.join("/")).await,
+        ("GET", ["registry", "tags"]) => registry::tags(&asked).await,
+        ("GET", ["registry", "manifest"]) => registry::manifest(&asked).await,
         ("GET", ["events"]) => system::events(&asked),
         ("GET", ["system", "df"]) => system::disk_usage(&asked).await,
         ("GET", ["doctor"]) => Ok(system::doctor(&asked)),
@@ -213,9 +217,7 @@ async fn route_images(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET", [name @ .., "get"]) => images::save(&asked, Some(name.join("/"))),
         ("POST", [name @ .., "tag"]) => images::tag(&asked, &name.join("/")).await,
         ("DELETE", name) if !name.is_empty() => images::delete(&asked, &name.join("/")).await,
-        ("POST", [.., "push"]) => Err(Refusal::unsupported(
-            "pushing to registries is not there yet; use kakoi save",
-        )),
+        ("POST", [name @ .., "push"]) => registry::push(asked, &name.join("/")).await,
         _ => unknown(),
     }
 }

@@ -8,7 +8,7 @@ use ureq::http::{HeaderMap, Method, header};
 
 use super::auth::Credentials;
 use super::client::Client;
-use super::document::{ACCEPT, BlobDescriptor, Document, OCI_INDEX, is_index};
+use super::document::{ACCEPT, BlobDescriptor, Document, OCI_INDEX, Platform, is_index};
 use super::error::RegistryError;
 use super::session::{Ask, Session};
 use crate::digest::Digest;
@@ -76,6 +76,11 @@ impl<'c> Repository<'c> {
             reference: reference.clone(),
             sessions,
         }
+    }
+
+    /// Registry and repository.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.reference.registry(), self.reference.repository())
     }
 
     /// Asks for the right to read other repositories too, to mount blobs from them.
@@ -249,6 +254,51 @@ impl<'c> Repository<'c> {
                 what,
                 reason,
             }),
+        }
+    }
+}
+
+/// Asks a registry whether it takes credentials. One that lets everybody in takes any.
+pub fn check_login(
+    client: &Client,
+    registry: &str,
+    credentials: Option<Credentials>,
+) -> Result<(), RegistryError> {
+    if !crate::reference::is_registry(registry) {
+        return Err(RegistryError::NotFound {
+            registry: registry.to_owned(),
+            what: String::from("a registry of that name"),
+            message: String::new(),
+        });
+    }
+    let session = Session::new(
+        client,
+        client.settings.endpoint(registry),
+        Vec::new(),
+        credentials,
+    );
+    let ask = Ask::get("/v2/", "the registry", "logging in");
+    session.send(&ask).map(drop)
+}
+
+/// What a manifest or index runs on.
+pub fn platforms(
+    repository: &Repository<'_>,
+    served: &Served,
+    limits: &Limits,
+) -> Result<Vec<Platform>, RegistryError> {
+    let parsed = Document::parse(&served.bytes, &served.media_type, limits);
+    let document = parsed.map_err(|reason| RegistryError::Document {
+        registry: repository.own().name().to_owned(),
+        what: format!("manifest {}", served.digest),
+        reason,
+    })?;
+    match document {
+        Document::Index(manifests) => Ok(manifests.into_iter().filter_map(|one| one.platform).collect()),
+        Document::Manifest { config, .. } => {
+            let bytes = repository.blob(&config.digest, config.size, limits.config_bytes_max)?;
+            // An artifact's configuration is of any shape, and runs on nothing.
+            Ok(serde_json::from_slice(&bytes).into_iter().collect())
         }
     }
 }

@@ -1,0 +1,344 @@
+//! A real registry on loopback, with TLS and passwords: what Kakoi pushes others pull, and what others push Kakoi pulls and runs.
+#![forbid(unsafe_code)]
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use kakoi_integration::command::{Ran, run};
+use kakoi_integration::host::{Host, binary};
+use kakoi_integration::{image, needs_root, wait};
+use serde_json::{Value, json};
+
+/// A `docker-registry` of this test's own, gone with it.
+struct Registry {
+    child: Child,
+    name: String,
+    folder: tempfile::TempDir,
+}
+
+impl Registry {
+    /// With a certificate of its own authority, and `user` with the password `secret`.
+    fn guarded() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path();
+        certificates(dir);
+        let passwords = run(Command::new("htpasswd").args(["-Bbn", "user", "secret"]), b"").ok();
+        std::fs::write(dir.join("htpasswd"), passwords + "\n").expect("written");
+        let extra = format!(
+            "  tls: {{certificate: {0}/server.crt, key: {0}/server.key}}\nauth:\n  htpasswd: {{realm: test, path: {0}/htpasswd}}\n",
+            dir.display()
+        );
+        Self::start(folder, &extra)
+    }
+
+    /// Plain HTTP and open to all.
+    fn open() -> Self {
+        Self::start(tempfile::tempdir().expect("a folder"), "")
+    }
+
+    fn start(folder: tempfile::TempDir, extra: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let name = port.local_addr().expect("bound").to_string();
+        drop(port);
+        let dir = folder.path();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}/data}}\nhttp:\n  addr: {name}\n  secret: test\n{extra}",
+            dir.display()
+        );
+        let path = dir.join("config.yml");
+        std::fs::write(&path, config).expect("written");
+        let log = std::fs::File::create(dir.join("log")).expect("a log");
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("docker-registry is installed (integration/provision test)");
+        let registry = Self { child, name, folder };
+        let answers = wait::poll(Duration::from_secs(20), || {
+            TcpStream::connect(&registry.name).ok()
+        });
+        assert!(answers.is_some(), "the registry listens");
+        registry
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn image(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.name)
+    }
+
+    /// Lets a host know this registry.
+    fn introduce(&self, host: &Host, entry: &str) {
+        host.file(
+            "config/registries.yaml",
+            format!("registries:\n  \"{}\": {entry}\n", self.name),
+        );
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            eprintln!("stopping the registry: {error}");
+        }
+    }
+}
+
+fn openssl(dir: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    run(command.current_dir(dir).args(arguments.split_whitespace()), b"").ok();
+}
+
+/// An authority, and a server's certificate for loopback.
+fn certificates(dir: &Path) {
+    std::fs::create_dir(dir.join("certs")).expect("a folder");
+    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("written");
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(
+        dir,
+        &format!("req -x509 {key} -keyout ca.key -out certs/ca.crt -subj /CN=authority -days 2"),
+    );
+    openssl(
+        dir,
+        &format!("req {key} -keyout server.key -out server.csr -subj /CN=registry"),
+    );
+    openssl(
+        dir,
+        "x509 -req -in server.csr -CA certs/ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile names",
+    );
+}
+
+/// Arguments in one line, to a tool of others.
+fn tool(program: &str, line: &str) -> Ran {
+    run(Command::new(program).args(line.split_whitespace()), b"")
+}
+
+#[test]
+fn what_is_pushed_behind_tls_and_a_password_is_pulled_by_others_and_back() {
+    needs_root!();
+    let registry = Registry::guarded();
+    let host = Host::new();
+    let (ours, copied) = (registry.image("apps/ours:1"), registry.image("apps/copied:2"));
+    host.ok(&["tag", "busybox:test", &ours]);
+    // Nobody is trusted without being told so.
+    let stranger = host.kakoi(&["push", "--quiet", &ours]);
+    assert!(
+        stranger.code == 125 && stranger.stderr.contains("registries.yaml"),
+        "{stranger}"
+    );
+    registry.introduce(&host, &format!("{{ca: {}}}", registry.text("certs/ca.crt")));
+    let authfile = host.path("auth.json").display().to_string();
+    let refused = host.kakoi(&["push", "--authfile", &authfile, &ours]);
+    assert!(
+        refused.code == 125 && refused.stderr.contains("kakoi login"),
+        "{refused}"
+    );
+    let login = |password: &[u8]| {
+        let words = [
+            "login",
+            "--username",
+            "user",
+            "--password-stdin",
+            "--authfile",
+            &authfile,
+            &registry.name,
+        ];
+        host.kakoi_with(&words, password)
+    };
+    assert_eq!(login(b"guess").code, 125);
+    login(b"secret\n").ok();
+    host.ok(&["push", "--authfile", &authfile, &ours]);
+    assert_eq!(
+        host.ok(&["tags", "--authfile", &authfile, &registry.image("apps/ours")]),
+        "1"
+    );
+    let manifest = host.ok(&["manifest", "inspect", "--authfile", &authfile, &ours]);
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    assert_eq!(manifest["schemaVersion"], 2);
+
+    let certs = registry.text("certs");
+    let store = format!(
+        "--root {0}/podman --runroot {0}/run --storage-driver vfs",
+        registry.folder.path().display()
+    );
+    tool(
+        "podman",
+        &format!("{store} pull --quiet --cert-dir {certs} --creds user:secret {ours}"),
+    )
+    .ok();
+    let listed = tool(
+        "podman",
+        &format!("{store} images --format {{{{.Repository}}}}:{{{{.Tag}}}}"),
+    )
+    .ok();
+    assert!(listed.contains(&ours), "{listed}");
+
+    let access = format!(
+        "--insecure-policy copy --src-cert-dir {certs} --dest-cert-dir {certs} --src-creds user:secret --dest-creds user:secret"
+    );
+    let id = host
+        .ok(&["images", "--quiet", "--no-trunc"])
+        .lines()
+        .next()
+        .map(str::to_owned);
+    for (form, target) in [
+        ("--format v2s2", registry.image("apps/schema2:1")),
+        (
+            "--format oci --dest-compress-format zstd",
+            registry.image("apps/zstd:1"),
+        ),
+        ("--format oci", copied),
+    ] {
+        tool(
+            "skopeo",
+            &format!("{access} {form} docker://{ours} docker://{target}"),
+        )
+        .ok();
+        let pulled = host.ok(&["pull", "--quiet", "--authfile", &authfile, &target]);
+        if form != "--format v2s2" {
+            assert_eq!(Some(pulled), id, "{form}: the configuration is the same");
+        }
+        let said = host.ok(&["run", "--rm", "--network", "none", &target, "echo", "alive"]);
+        assert_eq!(said, "alive", "{form}");
+    }
+    host.ok(&["logout", "--authfile", &authfile, &registry.name]);
+    assert_eq!(
+        host.kakoi(&["pull", "--authfile", &authfile, &registry.image("apps/zstd:1")])
+            .code,
+        125
+    );
+}
+
+#[test]
+fn run_fetches_what_is_missing_and_only_where_it_may() {
+    needs_root!();
+    let registry = Registry::open();
+    let host = Host::empty();
+    let name = registry.image("library/tool:1");
+    let archive = host.file("tool.tar", image::busybox(&binary("attacker")));
+    tool(
+        "skopeo",
+        &format!("--insecure-policy copy --dest-tls-verify=false docker-archive:{archive} docker://{name}"),
+    )
+    .ok();
+    let run_it = |when: &'static str| {
+        host.kakoi(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--pull",
+            when,
+            &name,
+            "echo",
+            "here",
+        ])
+    };
+    // Plain HTTP is spoken only where the owner says so, on loopback too.
+    let refused = run_it("missing");
+    assert!(
+        refused.code == 125 && refused.stderr.contains("transport: http"),
+        "{refused}"
+    );
+    registry.introduce(&host, "{transport: http}");
+    assert_eq!(run_it("never").code, 125);
+    assert_eq!(run_it("missing").ok(), "here");
+    assert_eq!(run_it("never").ok(), "here");
+    let again = run_it("always");
+    assert!(again.stderr.contains("up to date"), "{again}");
+    assert_eq!(host.ok(&["images", "--quiet"]).lines().count(), 1);
+    host.kakoi(&["pull", &registry.image("library/tool:2")])
+        .is_one_clear_error();
+    host.kakoi(&["pull", "--platform", "linux/mips", &name])
+        .is_one_clear_error();
+    // A short name is looked for where the owner says, and becomes the name under which it was found.
+    host.ok(&["rmi", &name]);
+    host.file(
+        "config/registries.yaml",
+        format!(
+            "search: [\"{0}\"]\nregistries:\n  \"{0}\": {{transport: http}}\n",
+            registry.name
+        ),
+    );
+    let short = host.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "library/tool:1",
+        "echo",
+        "short",
+    ]);
+    assert_eq!(short, "short");
+    assert!(host.ok(&["images"]).contains(&registry.name));
+}
+
+#[test]
+fn docker_s_words_are_spoken_on_the_socket() {
+    needs_root!();
+    let registry = Registry::open();
+    let host = Host::empty();
+    registry.introduce(&host, "{transport: http}");
+    let name = registry.image("a:1");
+    let archive = image::archive(
+        &name,
+        &json!({"Cmd": ["sh"]}),
+        &[image::busybox_layer(&binary("attacker"))],
+    );
+    host.load(&archive).ok();
+    let ask = |line: &str| {
+        host.raw_request(
+            format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                .as_bytes(),
+        )
+    };
+    let pushed = ask(&format!("POST /v1.47/images/{}/push?tag=1", registry.image("a")));
+    for word in [
+        "The push refers to repository",
+        "Preparing",
+        "Pushed",
+        "1: digest: sha256:",
+        "\"aux\"",
+    ] {
+        assert!(pushed.contains(word), "{word}: {pushed}");
+    }
+    host.ok(&["rmi", &name]);
+    let pulled = ask(&format!(
+        "POST /v1.47/images/create?fromImage={}&tag=1",
+        registry.image("a")
+    ));
+    for word in [
+        "Pulling from a",
+        "Pulling fs layer",
+        "Downloading",
+        "Pull complete",
+        "Digest: sha256:",
+        "Status: Downloaded newer image",
+    ] {
+        assert!(pulled.contains(word), "{word}: {pulled}");
+    }
+    let looked = ask(&format!("GET /v1.47/distribution/{name}/json"));
+    assert!(
+        looked.contains("\"Descriptor\"") && looked.contains("\"Platforms\""),
+        "{looked}"
+    );
+    let missing = ask(&format!(
+        "POST /v1.47/images/create?fromImage={}&tag=9",
+        registry.image("a")
+    ));
+    assert!(
+        missing.starts_with("HTTP/1.1 404") && missing.contains("manifest unknown"),
+        "{missing}"
+    );
+}

@@ -1,0 +1,444 @@
+//! Registries: pull, push, login, and looks at what is there. Every call blocks, so every call has a thread; a client that goes away ends it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hyper::Request;
+use hyper::body::Incoming;
+use kakoi_api::image::{Progress as Line, ProgressDetail};
+use kakoi_api::registry::{
+    AUTH_HEADER, AuthAnswer, AuthConfig, Descriptor, DistributionInspect, Manifest, Platform as WirePlatform,
+    Tags,
+};
+use kakoi_image::registry::{
+    Access, Client, Credentials, LayerStep, Patience, Platform, Proxies, PullError, PullEvent, PullOptions,
+    Pulled, PushError, PushEvent, PushStep, RegistryError, Repository, check_login, platforms,
+};
+use kakoi_image::{Digest, Limits, Reference, client_message};
+
+use super::images::{Say, blocking, long, tell};
+use super::reply::{self, Reply};
+use super::router::Asked;
+use crate::config::read_registries;
+use crate::engine::Engine;
+use crate::life::create::image_refusal;
+use crate::refusal::{Answer, Refusal, chain};
+
+/// What Docker's clients call the registry that is meant where none is named.
+const DOCKER_HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
+
+/// A client with the owner's settings as they are now.
+fn client(engine: &Engine) -> Answer<Client> {
+    let registries =
+        read_registries(&engine.paths.config).map_err(|error| Refusal::failed(chain(&error), error))?;
+    let proxies = Proxies::read(|name| std::env::var(name).ok());
+    Ok(Client::new(registries, proxies, Patience::DEVICE))
+}
+
+/// Credentials of a request, and the registry that they are for; an empty one means any.
+struct Sent {
+    credentials: Option<Credentials>,
+    registry: String,
+}
+
+impl Sent {
+    fn read(request: &Request<Incoming>) -> Answer<Self> {
+        let header = request.headers().get(AUTH_HEADER);
+        let header = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let auth = AuthConfig::from_header(header).map_err(|error| Refusal::bad(error.to_string()))?;
+        Ok(Self::from(auth))
+    }
+
+    /// Credentials go to the registry they name, and to no other that a short name might lead to.
+    fn for_registry(&self, registry: &str) -> Option<Credentials> {
+        let is_meant = self.registry.is_empty() || self.registry == registry;
+        self.credentials.clone().filter(|_| is_meant)
+    }
+}
+
+impl From<AuthConfig> for Sent {
+    fn from(auth: AuthConfig) -> Self {
+        let credentials = Credentials {
+            username: auth.username,
+            password: auth.password,
+            identity_token: auth.identitytoken,
+            registry_token: auth.registrytoken,
+        };
+        Self {
+            credentials: Some(credentials).filter(|credentials| !credentials.is_empty()),
+            registry: host_of(&auth.serveraddress).to_owned(),
+        }
+    }
+}
+
+/// `https://index.docker.io/v1/` and `docker.io` are the same registry, and a scheme or a path is not part of a name.
+fn host_of(address: &str) -> &str {
+    let bare = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = bare.split('/').next().unwrap_or_default();
+    match DOCKER_HUB.contains(&host) {
+        true => "docker.io",
+        false => host,
+    }
+}
+
+fn registry_refusal(error: RegistryError) -> Refusal {
+    let said = client_message(&error);
+    let refusal = match &error {
+        RegistryError::NotFound { .. } | RegistryError::NoPlatform { .. } => Refusal::missing(said),
+        RegistryError::Unauthorized { .. } => Refusal::unauthorized(said),
+        RegistryError::Denied { .. } => Refusal::forbidden(said),
+        RegistryError::Platform { .. } => Refusal::bad(said),
+        RegistryError::RateLimited { .. } => Refusal::unavailable(said),
+        _ => return Refusal::failed(said, error),
+    };
+    Refusal {
+        source: Some(Box::new(error)),
+        ..refusal
+    }
+}
+
+fn pull_refusal(error: PullError) -> Refusal {
+    if error.is_disk_full() {
+        return Refusal::failed(
+            format!(
+                "{}; remove images (kakoi image prune) or containers to make room",
+                client_message(&error)
+            ),
+            error,
+        );
+    }
+    match error {
+        PullError::Registry(error) => registry_refusal(error),
+        PullError::Refused(cause) => Refusal {
+            source: None,
+            ..Refusal::forbidden(client_message(&*cause))
+        },
+        other => Refusal::failed(client_message(&other), other),
+    }
+}
+
+fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(12).collect()
+}
+
+fn line(status: &str, id: String) -> Line {
+    Line {
+        status: status.to_owned(),
+        id,
+        ..Line::default()
+    }
+}
+
+fn moving(status: &str, id: String, bytes: u64, total: u64) -> Line {
+    let count = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    Line {
+        progress_detail: Some(ProgressDetail {
+            current: count(bytes),
+            total: count(total),
+        }),
+        ..line(status, id)
+    }
+}
+
+/// A pull's events in Docker's words.
+fn pull_lines(event: PullEvent) -> Vec<Line> {
+    match event {
+        PullEvent::Layers(layers) => layers
+            .iter()
+            .map(|layer| line("Pulling fs layer", short(layer)))
+            .collect(),
+        PullEvent::Layer(layer, step) => vec![match step {
+            LayerStep::Present => line("Already exists", short(&layer)),
+            LayerStep::Fetching { bytes, total } => moving("Downloading", short(&layer), bytes, total),
+            LayerStep::Done => line("Pull complete", short(&layer)),
+        }],
+    }
+}
+
+/// A push's events in Docker's words.
+fn push_lines(event: PushEvent) -> Vec<Line> {
+    match event {
+        PushEvent::Layers(layers) => layers
+            .iter()
+            .map(|layer| line("Preparing", short(layer)))
+            .collect(),
+        PushEvent::Layer(layer, step) => vec![match step {
+            PushStep::Packing => line("Packing", short(&layer)),
+            PushStep::Present => line("Layer already exists", short(&layer)),
+            PushStep::Mounted(from) => line(&format!("Mounted from {from}"), short(&layer)),
+            PushStep::Sending { bytes, total } => moving("Pushing", short(&layer), bytes, total),
+            PushStep::Done => line("Pushed", short(&layer)),
+        }],
+    }
+}
+
+/// The name that `fromImage` and `tag` make; a tag may be a digest.
+fn wanted_name(image: &str, tag: Option<&str>) -> String {
+    match tag {
+        Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
+        Some(tag) => format!("{image}:{tag}"),
+        None => image.to_owned(),
+    }
+}
+
+/// `POST /images/create?fromImage=`
+pub async fn pull(asked: Asked) -> Answer<Reply> {
+    let query = &asked.query;
+    let name = wanted_name(query.get("fromImage").unwrap_or_default(), query.get("tag"));
+    let platform = match query.get("platform") {
+        None => None,
+        Some(text) => {
+            let platform = Platform::parse(text).ok_or_else(|| {
+                registry_refusal(RegistryError::Platform {
+                    text: text.to_owned(),
+                })
+            })?;
+            Some(platform)
+        }
+    };
+    let sent = Sent::read(&asked.request)?;
+    let client = client(&asked.engine)?;
+    let candidates = client
+        .settings()
+        .candidates(&name)
+        .map_err(|error| Refusal::bad(error.to_string()))?;
+    long(&asked.engine, move |engine, say| {
+        let client = client;
+        let count = candidates.len();
+        for (number, reference) in candidates.iter().enumerate() {
+            let last = number + 1 == count;
+            match pull_one(engine, &client, reference, platform.clone(), &sent, say) {
+                Err(PullError::Registry(error)) if error.is_elsewhere() && !last => {
+                    tracing::debug!(%reference, %error, "looking in the next registry");
+                }
+                Err(error) => return Err(pull_refusal(error)),
+                Ok(pulled) => return Ok(pull_end(engine, reference, &pulled)),
+            }
+        }
+        Err(Refusal::bad("no registry to search in"))
+    })
+    .await
+}
+
+fn pull_one(
+    engine: &Engine,
+    client: &Client,
+    reference: &Reference,
+    platform: Option<Platform>,
+    sent: &Sent,
+    say: Say<'_>,
+) -> Result<Pulled, PullError> {
+    let what = reference.tag().map_or_else(
+        || reference.digest().map(ToString::to_string).unwrap_or_default(),
+        str::to_owned,
+    );
+    let has_begun = AtomicBool::new(false);
+    let listener = |event: PullEvent| {
+        // Said with the first layer, so that what fails before has a status of its own.
+        let mut lines = Vec::new();
+        if !has_begun.swap(true, Ordering::Relaxed) {
+            let from = format!("Pulling from {}", reference.repository());
+            lines.push(line(&from, what.clone()));
+        }
+        lines.extend(pull_lines(event));
+        lines.into_iter().all(say)
+    };
+    let options = PullOptions {
+        platform,
+        credentials: sent.for_registry(reference.registry()),
+        admit: None,
+    };
+    engine.images.pull(client, reference, &options, &listener)
+}
+
+fn pull_end(engine: &Engine, reference: &Reference, pulled: &Pulled) -> Vec<Line> {
+    let name = reference.familiar();
+    tell(engine, "pull", &name, &name);
+    let status = match pulled.is_up_to_date {
+        true => format!("Status: Image is up to date for {name}"),
+        false => format!("Status: Downloaded newer image for {name}"),
+    };
+    vec![
+        line(&format!("Digest: {}", pulled.digest), String::new()),
+        Line {
+            aux: Some(serde_json::json!({"ID": pulled.id.to_string(), "Name": name})),
+            ..line(&status, String::new())
+        },
+    ]
+}
+
+/// `POST /images/{name}/push`
+pub async fn push(asked: Asked, name: &str) -> Answer<Reply> {
+    let name = wanted_name(name, asked.query.get("tag"));
+    let reference = Reference::parse_tag(&name).map_err(|error| Refusal::bad(error.to_string()))?;
+    let sent = Sent::read(&asked.request)?;
+    let client = client(&asked.engine)?;
+    long(&asked.engine, move |engine, say| {
+        let client = client;
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
+        let listener = |event: PushEvent| {
+            let mut lines = Vec::new();
+            if matches!(event, PushEvent::Layers(_)) {
+                lines.push(line(
+                    &format!("The push refers to repository [{repository}]"),
+                    String::new(),
+                ));
+            }
+            lines.extend(push_lines(event));
+            lines.into_iter().all(say)
+        };
+        let credentials = sent.for_registry(reference.registry());
+        let pushed = engine
+            .images
+            .push(&client, &reference, credentials, &listener)
+            .map_err(push_refusal)?;
+        let tag = reference.tag().unwrap_or_default();
+        let name = reference.familiar();
+        tell(engine, "push", &name, &name);
+        let status = format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size);
+        Ok(vec![
+            line(&status, String::new()),
+            Line {
+                aux: Some(serde_json::json!({"Tag": tag, "Digest": pushed.digest, "Size": pushed.size})),
+                ..Line::default()
+            },
+        ])
+    })
+    .await
+}
+
+fn push_refusal(error: PushError) -> Refusal {
+    match error {
+        PushError::Registry(error) => registry_refusal(error),
+        PushError::Store(error) => image_refusal(error),
+        PushError::Digest => Refusal::bad(error.to_string()),
+        other => Refusal::failed(client_message(&other), other),
+    }
+}
+
+/// `POST /auth`: whether a registry takes credentials.
+pub async fn auth(mut asked: Asked) -> Answer<Reply> {
+    let auth: AuthConfig = asked.body().await?;
+    let sent = Sent::from(auth);
+    let registry = match sent.registry.as_str() {
+        "" => String::from("docker.io"),
+        named => named.to_owned(),
+    };
+    let client = client(&asked.engine)?;
+    let checked =
+        move |_: &Engine| check_login(&client, &registry, sent.credentials).map_err(registry_refusal);
+    blocking(&asked.engine, checked).await?;
+    Ok(reply::ok(&AuthAnswer {
+        status: String::from("Login Succeeded"),
+        identity_token: String::new(),
+    }))
+}
+
+/// Does something with the repository of a name.
+async fn with_repository<T: Send + 'static>(
+    asked: &Asked,
+    name: &str,
+    work: impl FnOnce(&Repository<'_>, &str) -> Result<T, RegistryError> + Send + 'static,
+) -> Answer<T> {
+    let client = client(&asked.engine)?;
+    let candidates = client.settings().candidates(name);
+    let reference = candidates
+        .map_err(|error| Refusal::bad(error.to_string()))?
+        .swap_remove(0);
+    let credentials = Sent::read(&asked.request)?.for_registry(reference.registry());
+    blocking(&asked.engine, move |_| {
+        let repository = Repository::new(&client, &reference, credentials, Access::Pull);
+        let wanted = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.unwrap_or("latest").to_owned(),
+        };
+        work(&repository, &wanted).map_err(registry_refusal)
+    })
+    .await
+}
+
+fn descriptor(digest: &Digest, media_type: String, size: usize) -> Descriptor {
+    Descriptor {
+        media_type,
+        digest: digest.to_string(),
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+    }
+}
+
+/// `GET /distribution/{name}/json`
+pub async fn distribution(asked: &Asked, name: &str) -> Answer<Reply> {
+    let found = with_repository(asked, name, |repository, wanted| {
+        let served = repository.manifest(wanted, &Limits::DEVICE)?;
+        let platforms = platforms(repository, &served, &Limits::DEVICE)?;
+        Ok((served, platforms))
+    })
+    .await?;
+    let (served, platforms) = found;
+    let wire = |platform: Platform| WirePlatform {
+        architecture: platform.architecture,
+        os: platform.os,
+        variant: platform.variant,
+    };
+    Ok(reply::ok(&DistributionInspect {
+        descriptor: descriptor(&served.digest, served.media_type, served.bytes.len()),
+        platforms: platforms.into_iter().map(wire).collect(),
+    }))
+}
+
+/// `GET /kakoi/v1/registry/tags?name=`
+pub async fn tags(asked: &Asked) -> Answer<Reply> {
+    let name = asked.query.get("name").unwrap_or_default();
+    let tags = with_repository(asked, name, |repository, _| {
+        Ok(Tags {
+            name: repository.name(),
+            tags: repository.tags()?,
+        })
+    });
+    Ok(reply::ok(&tags.await?))
+}
+
+/// `GET /kakoi/v1/registry/manifest?name=`
+pub async fn manifest(asked: &Asked) -> Answer<Reply> {
+    let name = asked.query.get("name").unwrap_or_default();
+    let served = with_repository(asked, name, |repository, wanted| {
+        repository.manifest(wanted, &Limits::DEVICE)
+    })
+    .await?;
+    Ok(reply::ok(&Manifest {
+        descriptor: descriptor(&served.digest, served.media_type, served.bytes.len()),
+        document: String::from_utf8_lossy(&served.bytes).into_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_stay_with_their_registry() {
+        for (address, host) in [
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("docker.io", "docker.io"),
+            ("http://r.example:5000", "r.example:5000"),
+            ("r.example/x", "r.example"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(address), host);
+        }
+        let sent = Sent::from(AuthConfig {
+            username: "u".into(),
+            serveraddress: "https://r.example".into(),
+            ..AuthConfig::default()
+        });
+        assert!(sent.for_registry("r.example").is_some());
+        assert!(sent.for_registry("docker.io").is_none());
+        let nobody = Sent::from(AuthConfig::default());
+        assert!(nobody.for_registry("r.example").is_none());
+    }
+
+    #[test]
+    fn names_are_put_together() {
+        assert_eq!(wanted_name("a", None), "a");
+        assert_eq!(wanted_name("a", Some("b")), "a:b");
+        assert_eq!(wanted_name("a", Some("sha256:c")), "a@sha256:c");
+    }
+}
