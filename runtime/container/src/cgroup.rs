@@ -200,6 +200,9 @@ impl Cgroup {
                     });
                 }
             }
+            if self.mode == CgroupMode::V2 {
+                pass_controllers_on(&folder.path);
+            }
         }
         Ok(())
     }
@@ -511,6 +514,25 @@ fn read_if_there(path: &Path) -> Result<Option<String>, CgroupError> {
             path: path.to_owned(),
             source,
         }),
+    }
+}
+
+/// Version 2 gives a group the controllers that those above it pass on, so each passes on all that it has. A group that has processes of its own
+/// cannot: a limit that needs the controller is refused with its name.
+fn pass_controllers_on(group: &Path) {
+    let above = group.ancestors().skip(1);
+    let above: Vec<_> = above
+        .map(|above| above.join("cgroup.subtree_control"))
+        .take_while(|control| control.exists())
+        .collect();
+    for control in above.iter().rev() {
+        let has = read_if_there(&control.with_file_name("cgroup.controllers"));
+        for controller in has.ok().flatten().unwrap_or_default().split_whitespace() {
+            // One by one: together they would all fail with one.
+            if let Err(error) = write(control, &format!("+{controller}")) {
+                tracing::debug!(controller, error = %crate::executor::chain(&error), "not passed on, ignoring");
+            }
+        }
     }
 }
 

@@ -206,6 +206,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         state,
         cgroup,
         cgroup_path,
+        resources,
         confinement,
         stdio,
         preserve_fds,
@@ -244,7 +245,10 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
             notify,
         }));
     builder = with_streams(builder, stdio);
-    cgroup.make().map_err(CreateError::Cgroup)?;
+    cgroup
+        .make()
+        .and_then(|()| cgroup.can_hold(&resources))
+        .map_err(CreateError::Cgroup)?;
     let container = run_builder(builder, state_dir, options.no_pivot, reader);
     drop(held);
     let container = container?;

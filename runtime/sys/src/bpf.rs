@@ -109,7 +109,15 @@ pub fn assemble(rules: &[DeviceRule]) -> Option<Vec<Instruction>> {
         instruction(LOAD_WORD, MAJOR, QUESTION, 4, 0),
         instruction(LOAD_WORD, MINOR, QUESTION, 8, 0),
     ];
-    rules.iter().rev().for_each(|rule| program.extend(block(rule)));
+    for rule in rules.iter().rev() {
+        let block = block(rule);
+        let decides_all = !block.iter().any(|one| is_jump(one.code));
+        program.extend(block);
+        if decides_all {
+            // What came behind could not be reached, and kernels refuse a program with such a part.
+            return Some(program);
+        }
+    }
     program.push(instruction(MOVE, ANSWER, 0, 0, 0));
     program.push(instruction(EXIT, 0, 0, 0, 0));
     Some(program)
@@ -158,11 +166,15 @@ fn block(rule: &DeviceRule) -> Vec<Instruction> {
     block.push(instruction(EXIT, 0, 0, 0, 0));
     let length = block.len();
     for (at, jump) in block.iter_mut().enumerate() {
-        if matches!(jump.code, JUMP_EQUAL | JUMP_NOT_EQUAL) {
+        if is_jump(jump.code) {
             jump.offset = (length - at - 1) as i16;
         }
     }
     block
+}
+
+const fn is_jump(code: u8) -> bool {
+    matches!(code, JUMP_EQUAL | JUMP_NOT_EQUAL)
 }
 
 const PROGRAM_LOAD: libc::c_int = 5;
@@ -390,6 +402,22 @@ mod tests {
         // A request to read and write is touched by the refusal of writing.
         assert_eq!(ask(&[all, no_writing], 2, 6, 1, 3), 0);
         assert_eq!(ask(&[no_writing, all], 2, 6, 1, 3), 1);
+    }
+
+    #[test]
+    fn nothing_follows_a_rule_that_decides_all() {
+        let none = DeviceRule {
+            allow: false,
+            ..allow(DeviceKind::All, None, None, Access::ALL)
+        };
+        let null = allow(DeviceKind::Char, Some(1), Some(3), READ);
+        let program = assemble(&[null, none, null]).expect("few rules");
+        assert_eq!(program, assemble(&[none, null]).expect("few rules"));
+        assert_eq!(program.iter().filter(|one| one.code == EXIT).count(), 2);
+        assert_eq!(
+            (ask(&[none, null], 2, 2, 1, 3), ask(&[none, null], 2, 2, 1, 5)),
+            (1, 0)
+        );
     }
 
     #[test]

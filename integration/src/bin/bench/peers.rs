@@ -169,7 +169,10 @@ fn docker(engines: &mut Engines, folder: &Path, rootfs: &Path) -> Result<Peer, S
     }
     import(client(), rootfs)?;
     Ok(Peer::new(
-        &format!("docker {} run --rm --network none", version("dockerd").trim_end_matches(',')),
+        &format!(
+            "docker {} run --rm --network none",
+            version("dockerd").trim_end_matches(',')
+        ),
         move |_| {
             let mut command = client();
             command.args(["run", "--rm", "--network", "none", "kakoi-bench:1", "true"]);

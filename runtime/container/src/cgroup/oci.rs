@@ -33,6 +33,35 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Tells whether the group, which is made, has the controllers of an OCI `resources` object.
+    pub(crate) fn can_hold(&self, resources: &Value) -> Result<(), CgroupError> {
+        let wanted: Vec<&'static str> = match self.mode {
+            CgroupMode::V2 => settings_v2(resources)?
+                .iter()
+                .filter_map(unified_controller)
+                .collect(),
+            CgroupMode::V1 | CgroupMode::Hybrid => settings_v1(resources)?
+                .iter()
+                .map(|setting| setting.controller)
+                .collect(),
+        };
+        let unified = self
+            .unified()
+            .map(|folder| read_if_there(&folder.join("cgroup.controllers")));
+        let unified = unified.transpose()?.flatten();
+        let is_there = |controller: &str| match &unified {
+            Some(has) => has.split_whitespace().any(|name| name == controller),
+            None => self.folder(controller).is_some(),
+        };
+        match wanted.into_iter().find(|controller| !is_there(controller)) {
+            None => Ok(()),
+            Some(controller) => Err(CgroupError::NoController {
+                controller,
+                limit: "a limit of this container",
+            }),
+        }
+    }
+
     /// Version 1 holds memory below memory and swap together at each moment: the one that grows is written first.
     fn ordered(&self, mut settings: Vec<Setting>) -> Result<Vec<Setting>, CgroupError> {
         let place =
@@ -54,6 +83,13 @@ impl Cgroup {
         }
         Ok(settings)
     }
+}
+
+/// Whose a file of version 2 is: the word before its first point.
+fn unified_controller(setting: &Setting) -> Option<&'static str> {
+    let word = setting.file.split('.').next();
+    let known = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"];
+    known.into_iter().find(|name| Some(*name) == word)
 }
 
 /// A number of a section, or `None`.

@@ -105,6 +105,54 @@ fn nothing() -> Resources {
 }
 
 #[test]
+fn a_limit_without_its_controller_is_refused_by_name() {
+    let path = folder("holds", &[("cgroup.controllers", "cpuset memory\n")]);
+    let lacks = |resources: serde_json::Value| match fake(CgroupMode::V2, &path).can_hold(&resources) {
+        Ok(()) => None,
+        Err(CgroupError::NoController { controller, .. }) => Some(controller),
+        Err(error) => panic!("{error}"),
+    };
+    for (resources, lacking) in [
+        (serde_json::json!({}), None),
+        (serde_json::json!({"memory": {"limit": 4096}}), None),
+        (serde_json::json!({"cpu": {"cpus": "0"}}), None),
+        (serde_json::json!({"pids": {"limit": 9}}), Some("pids")),
+        (
+            serde_json::json!({"memory": {"limit": 4096}, "cpu": {"quota": 1000}}),
+            Some("cpu"),
+        ),
+    ] {
+        assert_eq!(lacks(resources.clone()), lacking, "{resources}");
+    }
+    std::fs::remove_dir_all(&path).expect("removed");
+}
+
+#[test]
+fn each_group_above_passes_its_controllers_on() {
+    let root = folder(
+        "passes",
+        &[("cgroup.controllers", "pids"), ("cgroup.subtree_control", "")],
+    );
+    let parent = root.join("kakoi");
+    std::fs::create_dir_all(parent.join("leaf")).expect("folders");
+    std::fs::write(parent.join("cgroup.controllers"), "memory").expect("a file");
+    std::fs::write(parent.join("cgroup.subtree_control"), "").expect("a file");
+    super::pass_controllers_on(&parent.join("leaf"));
+    let said = |path: &std::path::Path| {
+        std::fs::read_to_string(path.join("cgroup.subtree_control")).expect("a file")
+    };
+    assert_eq!((said(&root), said(&parent)), ("+pids".into(), "+memory".into()));
+    assert!(
+        !root
+            .parent()
+            .expect("one")
+            .join("cgroup.subtree_control")
+            .exists()
+    );
+    std::fs::remove_dir_all(&root).expect("removed");
+}
+
+#[test]
 fn limits_are_written_in_each_versions_words() {
     let path = folder(
         "update",

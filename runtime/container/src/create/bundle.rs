@@ -23,6 +23,8 @@ pub(super) struct Prepared<'a> {
     pub state: HookState,
     pub cgroup: Cgroup,
     pub cgroup_path: String,
+    /// The document's limits.
+    pub resources: Value,
     pub confinement: &'a Confinement,
     pub stdio: Stdio,
     pub preserve_fds: u32,
@@ -95,6 +97,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         state,
         cgroup,
         cgroup_path,
+        resources: spec["linux"]["resources"].take(),
         confinement,
         stdio,
         preserve_fds,
