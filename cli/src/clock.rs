@@ -20,6 +20,11 @@ pub fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
+/// The present instant, as the daemon reads it.
+pub fn instant() -> String {
+    stamp(Timestamp::now())
+}
+
 /// A time as Docker's lists show it (`2026-01-31 12:00:00 +0000 UTC`).
 pub fn local(seconds: i64) -> String {
     match Timestamp::from_second(seconds) {

@@ -42,6 +42,21 @@ const FLAGS: &[Row] = &[
         "/dev/shm",
     ),
     (
+        &["run", "--volumes-from", "nobody", "busybox:test", "true"],
+        125,
+        "nobody",
+    ),
+    (
+        &["run", "--cgroupns", "shared", "busybox:test", "true"],
+        125,
+        "cgroup namespace",
+    ),
+    (
+        &["run", "--cgroup-parent", "../up", "busybox:test", "true"],
+        125,
+        "cgroup parent",
+    ),
+    (
         &["run", "--memory", "lots", "busybox:test", "true"],
         125,
         "memory",

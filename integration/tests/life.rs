@@ -585,6 +585,102 @@ fn namespaces_of_another_container_are_joined() {
 }
 
 #[test]
+fn denials_are_explained() {
+    needs_root!();
+    let host = Host::new();
+    let file = host.file("app.yaml", "kakoi: 1\nname: app\nextends: [strict]\n");
+    let doctor = host.kakoi(&["doctor", "--format", "json"]);
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do unshare -m true; done; sleep 1000";
+    let fixed = [
+        "run",
+        "-d",
+        "--name",
+        "app",
+        "--network",
+        "none",
+        "--policy",
+        &file,
+    ];
+    host.ok(&[&fixed[..], &["busybox:test", "sh", "-c", script]].concat());
+    if doctor.stdout.contains("tell of none") {
+        let refused = host.kakoi(&["why", "app"]);
+        assert_eq!(refused.code, 125, "{refused}");
+        return;
+    }
+    let mut page = String::new();
+    wait::until("denials", || {
+        page = host.ok(&["why", "app"]);
+        page.contains("unshare: refused")
+    });
+    assert!(page.contains("to allow it, add to the policy:"), "{page}");
+    assert!(page.contains("allow: [unshare]"), "{page}");
+    let words = [
+        "events",
+        "--stream=false",
+        "--since",
+        "1h",
+        "--filter",
+        "event=denial",
+    ];
+    wait::until("an event", || host.ok(&words).contains("systemCall=unshare"));
+    // Another container was refused nothing.
+    detached(&host, "calm", &[], &["sleep", "1000"]);
+    assert!(host.ok(&["why", "calm"]).contains("no system call was refused"));
+    assert!(host.kakoi(&["why", "nobody"]).stderr.contains("nobody"));
+}
+
+#[test]
+fn flags_of_podman_s_that_people_use() {
+    needs_root!();
+    let host = Host::new();
+    let kept = host.path("kept");
+    std::fs::create_dir(&kept).expect("making a folder");
+    std::fs::write(kept.join("f"), "bound").expect("writing a file");
+    let bind = format!("{}:/bound:ro", kept.display());
+    let flags = ["-v", "things:/things", "-v", &bind, "--tmpfs", "/own"];
+    let script = "echo kept > /things/f; sleep 1000";
+    detached(&host, "giver", &flags, &["sh", "-c", script]);
+    wait::until("the file", || {
+        host.kakoi(&["exec", "giver", "cat", "/things/f"]).code == 0
+    });
+    let run = |flags: &[&str], script: &str| {
+        let program = ["busybox:test", "sh", "-c", script];
+        host.ok(&[&RUN[..], flags, &program].concat()).trim().to_owned()
+    };
+    let giver = ["--volumes-from", "giver"];
+    let script = "cat /things/f /bound/f; test -e /own || echo :none";
+    assert_eq!(run(&giver, script), "kept\nbound:none");
+    assert_eq!(
+        run(&giver, "touch /bound/h 2>/dev/null || echo refused"),
+        "refused"
+    );
+    let read_only = ["--volumes-from", "giver:ro"];
+    assert_eq!(
+        run(&read_only, "touch /things/h 2>/dev/null || echo refused"),
+        "refused"
+    );
+    let count = "grep -c ip6-localhost /etc/hosts; true";
+    assert_eq!(run(&[], count), "1");
+    assert_ne!(run(&["--no-hosts"], count), "1");
+    // A parent of our own would stay; the usual one is there anyhow.
+    let groups = ["--cgroupns", "private", "--cgroup-parent", "/kakoi"];
+    assert!(!run(&groups, "cat /proc/self/cgroup").contains("/kakoi/"));
+    let groups = [
+        "--cgroupns",
+        "host",
+        "--cgroup-parent",
+        "/kakoi-test-parent",
+        "--policy",
+        "privileged",
+    ];
+    let refused = host.kakoi(&[&["run", "--rm"], &groups[..], &["busybox:test", "true"]].concat());
+    assert_eq!(
+        refused.code, 125,
+        "the built-in ceiling keeps the host's namespaces: {refused}"
+    );
+}
+
+#[test]
 fn volumes_keep_what_is_written() {
     needs_root!();
     let host = Host::new();

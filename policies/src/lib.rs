@@ -57,5 +57,5 @@ pub use request::{
 };
 pub use schema::json_schema;
 pub use shipped::{DEFAULT_POLICY, SHIPPED};
-pub use syscalls::{audit_arch, system_call_names, system_call_number};
+pub use syscalls::{audit_arch, system_call_name, system_call_names, system_call_number};
 pub use yaml::DOCUMENT_BYTES_MAX;

@@ -47,7 +47,8 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
         .map(|text| clock::parse("--until", text))
         .transpose()?;
     if !arguments.stream && until.is_none() {
-        until = Some(clock::now().to_string());
+        // To the nanosecond: what happened in this very second counts.
+        until = Some(clock::instant());
     }
     let target = Target::new("/events")
         .maybe("since", since.as_deref())

@@ -43,6 +43,7 @@ pub mod update;
 pub mod version;
 pub mod volume;
 pub mod wait;
+pub mod why;
 
 use clap::Subcommand;
 
@@ -102,6 +103,8 @@ pub enum Command {
     Stats(stats::Arguments),
     /// Show a container's processes
     Top(top::Arguments),
+    /// Tell what a container was refused lately, by which rule, and what would allow it
+    Why(why::Arguments),
 
     // Images.
     /// List images
@@ -290,6 +293,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Inspect(arguments) => inspect::run(arguments, client).await,
         Command::Stats(arguments) => stats::run(arguments, client).await,
         Command::Top(arguments) => top::run(arguments, client).await,
+        Command::Why(arguments) => why::run(arguments, client).await,
         Command::Images(arguments) => images::run(arguments, client).await,
         Command::Load(arguments) => load::run(arguments, client).await,
         Command::Save(arguments) => save::run(arguments, client).await,

@@ -137,6 +137,9 @@ pub struct ContainerFlags {
     /// Mount memory
     #[arg(long, value_name = "INSIDE[:OPTIONS]", help_heading = "Storage")]
     pub tmpfs: Vec<String>,
+    /// Mount what another container mounts, memory apart
+    #[arg(long, value_name = "CONTAINER[:ro]", help_heading = "Storage")]
+    pub volumes_from: Vec<String>,
     /// Size of /dev/shm
     #[arg(long, value_name = "SIZE", help_heading = "Storage")]
     pub shm_size: Option<String>,
@@ -153,6 +156,9 @@ pub struct ContainerFlags {
     /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network and names")]
     pub add_host: Vec<String>,
+    /// Leave the image's /etc/hosts as it is
+    #[arg(long, help_heading = "Network and names")]
+    pub no_hosts: bool,
     /// Process namespace: host, or container:NAME to join another's
     #[arg(long, value_name = "MODE", help_heading = "Network and names")]
     pub pid: Option<String>,
@@ -162,6 +168,9 @@ pub struct ContainerFlags {
     /// Host name namespace: host
     #[arg(long, value_name = "MODE", help_heading = "Network and names")]
     pub uts: Option<String>,
+    /// Control group namespace: private, host
+    #[arg(long, value_name = "MODE", help_heading = "Network and names")]
+    pub cgroupns: Option<String>,
     /// Publish a port (a later release)
     #[arg(short, long, value_name = "PORT", hide = true)]
     pub publish: Vec<String>,
@@ -172,6 +181,28 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub dns: Vec<String>,
 
+    /// Pods (not supported)
+    #[arg(long, value_name = "POD", hide = true)]
+    pub pod: Option<String>,
+    /// Address (a later release)
+    #[arg(long, alias = "ip6", value_name = "ADDRESS", hide = true)]
+    pub ip: Option<String>,
+    /// Hardware address (a later release)
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub mac_address: Option<String>,
+    /// Further name in a network (a later release)
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub network_alias: Vec<String>,
+    /// Secret (not supported)
+    #[arg(long, value_name = "SECRET", hide = true)]
+    pub secret: Vec<String>,
+    /// Unpacked root file system (not supported)
+    #[arg(long, hide = true)]
+    pub rootfs: bool,
+
+    /// Parent of the container's control group
+    #[arg(long, value_name = "PATH", help_heading = "Limits")]
+    pub cgroup_parent: Option<String>,
     /// Memory limit, as in 512m
     #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]
     pub memory: Option<String>,

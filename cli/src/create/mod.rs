@@ -132,6 +132,33 @@ fn refuse_later(flags: &ContainerFlags) -> Result<(), FlagError> {
     if !flags.dns.is_empty() {
         return later("--dns", NAMES);
     }
+    for (flag, is_given) in [
+        ("--ip", flags.ip.is_some()),
+        ("--mac-address", flags.mac_address.is_some()),
+        ("--network-alias", !flags.network_alias.is_empty()),
+    ] {
+        if is_given {
+            return later(flag, "needs a bridge network, which a later release brings");
+        }
+    }
+    if flags.pod.is_some() {
+        return later(
+            "--pod",
+            "is not supported: join another container with --network container:NAME",
+        );
+    }
+    if !flags.secret.is_empty() {
+        return later(
+            "--secret",
+            "is not supported: mount a file read-only with --volume FILE:INSIDE:ro",
+        );
+    }
+    if flags.rootfs {
+        return later(
+            "--rootfs",
+            "is not supported: make an image of the folder with 'kakoi import'",
+        );
+    }
     if let Some(network) = &flags.network
         && !matches!(network.as_str(), "none" | "host" | "default")
         && !network.starts_with("container:")
@@ -161,6 +188,10 @@ fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig,
         uts_mode: flags.uts.clone().unwrap_or_default(),
         userns_mode: flags.userns.clone().unwrap_or_default(),
         device_cgroup_rules: flags.device_cgroup_rule.clone(),
+        cgroupns_mode: flags.cgroupns.clone().unwrap_or_default(),
+        cgroup_parent: flags.cgroup_parent.clone().unwrap_or_default(),
+        volumes_from: flags.volumes_from.clone(),
+        no_hosts: flags.no_hosts,
         init: flags.init.then_some(true),
         ..HostConfig::default()
     };
@@ -173,6 +204,12 @@ fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig,
         cause,
     })?;
     config.restart_policy = restart.unwrap_or_default();
+    if config.no_hosts && !config.extra_hosts.is_empty() {
+        return Err(FlagError::Contradiction {
+            one: "--no-hosts",
+            other: "--add-host",
+        });
+    }
     if config.auto_remove && !matches!(config.restart_policy.name.as_str(), "" | "no") {
         return Err(FlagError::Contradiction {
             one: "--rm",

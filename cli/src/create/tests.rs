@@ -132,6 +132,11 @@ fn wrong_values_are_refused_by_the_flag_s_name() {
     refuse("--env-file /nonexistent img", "--env-file");
     refuse("-p 80:80 img", "--publish needs a bridge network");
     refuse("-P img", "--publish-all");
+    refuse("--pod x img", "--pod is not supported");
+    refuse("--ip 10.0.0.2 img", "--ip needs a bridge network");
+    refuse("--secret x img", "--secret is not supported");
+    refuse("--rootfs /x", "--rootfs is not supported");
+    refuse("--no-hosts --add-host a:1.1.1.1 img", "--no-hosts");
     refuse(
         "--network mynet img",
         "--network takes none, host or container:NAME",

@@ -65,6 +65,14 @@ pub fn system_call_number(arch: Arch, name: &str) -> Option<u32> {
     number(arch.into(), name)
 }
 
+/// The name of a system call that was made through an architecture's entry point, as a record of the kernel gives both.
+pub fn system_call_name(audit_arch: u32, number: u32) -> Option<&'static str> {
+    let entries = [Entry::X86_64, Entry::Aarch64, Entry::I386, Entry::Arm];
+    let entry = entries.into_iter().find(|entry| entry.audit() == audit_arch)?;
+    let known = entry.table().iter().find(|(_, known)| *known == number)?;
+    Some(known.0)
+}
+
 /// Every system call of an architecture, by name.
 pub fn system_call_names(arch: Arch) -> impl Iterator<Item = &'static str> {
     Entry::from(arch).table().iter().map(|(name, _)| *name)

@@ -146,6 +146,9 @@ wire! { "PascalCase";
         pub dns_search: Vec<String>,
         /// Lines of `/etc/hosts`, `name:address`.
         pub extra_hosts: Vec<String>,
+        /// Whether the image's own `/etc/hosts` stays (Kakoi's own).
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        pub no_hosts: bool,
         /// Supplementary groups.
         pub group_add: Vec<String>,
         /// `private`, `host`, `shareable`, `container:<id>`, `none` or empty.

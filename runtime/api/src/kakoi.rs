@@ -23,6 +23,42 @@ wire! { "PascalCase";
         pub receipt: Value,
     }
 
+    /// The answer to `GET /kakoi/v1/containers/{id}/denials`.
+    pub struct Denials {
+        /// Name of the container's policy.
+        pub policy: String,
+        /// Why no refusal is heard of; empty where they are.
+        pub not_heard_because: String,
+        /// One per kind of refusal, the latest first.
+        pub denials: Vec<Denial>,
+        /// Refusals whose process was gone before it could be looked up, of whichever container.
+        pub unattributed: i64,
+        /// How often the kernel dropped records.
+        pub missed: i64,
+    }
+
+    /// One kind of refusal: a system call of a program.
+    pub struct Denial {
+        /// The system call's name.
+        pub system_call: String,
+        /// What the process called itself.
+        pub program: String,
+        /// `refused`, `killed`, `trapped` or `logged`.
+        pub action: String,
+        /// How often.
+        pub count: i64,
+        /// When it was heard first, RFC 3339.
+        pub first: String,
+        /// When it was heard last, RFC 3339.
+        pub last: String,
+        /// What decided it; empty where the policy's text is not kept.
+        pub because: String,
+        /// Where the deciding rule stands; empty where there is none.
+        pub rule: String,
+        /// A piece of policy that would allow it; empty where none would.
+        pub remedy: String,
+    }
+
     /// The answer to `GET /kakoi/v1/doctor`.
     pub struct Doctor {
         /// One per thing that was looked at.

@@ -151,12 +151,17 @@ fn seccomp(facts: &KernelFacts) -> Finding {
 fn seccomp_log(facts: &KernelFacts, settings: &Settings) -> Finding {
     const NAME: &str = "denial records";
     match (facts.seccomp_log, settings.audit) {
-        (true, true) => finding(NAME, FindingState::Good, "refused system calls are on record", ""),
+        (true, true) => finding(
+            NAME,
+            FindingState::Good,
+            "refused system calls are on record; kakoi why shows them",
+            "",
+        ),
         (true, false) => finding(
             NAME,
             FindingState::Reduced,
-            "refused system calls leave no record that names them",
-            "use a kernel with CONFIG_AUDIT",
+            "refused system calls leave no record that can be read here: kakoi why and kakoi events tell of none",
+            "use a kernel with CONFIG_AUDIT, and give the daemon CAP_AUDIT_READ in the first user namespace",
         ),
         (false, _) => finding(
             NAME,

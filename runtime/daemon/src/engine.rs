@@ -6,6 +6,7 @@ use kakoi_image::ImageStore;
 use kakoi_policy::kernel::KernelFacts;
 
 use crate::config::{ConfigError, Paths, Settings};
+use crate::denials::Denials;
 use crate::events::Events;
 use crate::exec::Execs;
 use crate::ids::IdPool;
@@ -39,6 +40,8 @@ pub struct Engine {
     pub ids: IdPool,
     /// What happened.
     pub events: Events,
+    /// What containers were refused.
+    pub denials: Denials,
     /// Policies and ceiling.
     pub shelf: RwLock<Arc<Shelf>>,
     /// A stable id of this engine.

@@ -6,6 +6,7 @@
 
 mod clock;
 mod config;
+mod denials;
 mod detach;
 mod engine;
 mod events;
@@ -147,6 +148,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         containers: life::Table::default(),
         execs: exec::Execs::default(),
         events: events::Events::new(),
+        denials: denials::Denials::default(),
         shelf: RwLock::new(Arc::new(shelf)),
         image_turn: tokio::sync::RwLock::new(()),
         shim: shim::Program::seal(&paths.shim),
@@ -155,6 +157,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         paths,
     });
     life::boot::take_over(&engine, kept.containers).await;
+    denials::begin(&engine);
     serve::images::release(&engine).await;
     let listener = host::listen(&engine.paths)?;
     let (stop, stopping) = watch::channel(false);

@@ -8,7 +8,7 @@
 //! audit(1763974800.123:45): auid=4294967295 uid=0 gid=0 ses=4294967295 pid=77 comm="sh" exe="/bin/busybox" sig=0 arch=c000003e syscall=165 compat=0 ip=0x4d code=0x50001
 //! ```
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -34,6 +34,15 @@ pub struct Reader {
     socket: OwnedFd,
 }
 
+/// What a reader hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A system call was refused.
+    Refusal(Refusal),
+    /// Records were dropped, because they were not read in time.
+    Lost,
+}
+
 /// One refused system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -49,13 +58,13 @@ pub struct Refusal {
     pub action: u32,
 }
 
-/// Whether the kernel has auditing at all. Opens a socket and sends nothing.
+/// Whether records can be read here. Opens a socket and sends nothing.
 pub fn is_available() -> bool {
-    open().is_ok()
+    Reader::open().is_ok()
 }
 
 fn open() -> Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let flags = SockFlag::SOCK_CLOEXEC;
     socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -66,25 +75,25 @@ fn open() -> Result<OwnedFd> {
 }
 
 impl Reader {
-    /// Joins the readers' group; close-on-exec and non-blocking.
+    /// Joins the readers' group; close-on-exec.
     pub fn open() -> Result<Self> {
         let socket = open()?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP_READ_LOG)).named("bind(NETLINK_AUDIT)")?;
         Ok(Self { socket })
     }
 
-    /// Reads the next refusal; `None` when none waits. Other records, and the loss of some, are passed over.
-    pub fn next(&self) -> Result<Option<Refusal>> {
+    /// Waits for what comes next. Other records are passed over.
+    pub fn next(&self) -> Result<Heard> {
         let mut bytes = [0; RECORD_BYTES_MAX];
         loop {
             match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
                 Ok(count) => {
                     if let Some(refusal) = parse_message(&bytes[..count]) {
-                        return Ok(Some(refusal));
+                        return Ok(Heard::Refusal(refusal));
                     }
                 }
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(Errno::ENOBUFS | Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => return Ok(Heard::Lost),
+                Err(Errno::EINTR) => {}
                 Err(errno) => {
                     return Err(CallError {
                         call: "recv(NETLINK_AUDIT)",
@@ -93,12 +102,6 @@ impl Reader {
                 }
             }
         }
-    }
-}
-
-impl AsFd for Reader {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, MountPoint};
+use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, HostConfig, MountPoint};
 use kakoi_container::discard::remove_tree;
 use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
@@ -26,6 +26,7 @@ use crate::plan::user::{self, User};
 use crate::plan::{self, merge, requests};
 use crate::refusal::{Answer, Refusal};
 use crate::restart;
+use crate::serve::denials::KEPT;
 use crate::signal;
 use crate::state::record::RECORD_FORMAT;
 use crate::state::{Life, Record};
@@ -105,6 +106,11 @@ fn check(body: &CreateBody) -> Answer<()> {
         return Err(Refusal::bad("stop timeout cannot be less than -1"));
     }
     let host = &body.host_config;
+    if host.no_hosts && !host.extra_hosts.is_empty() {
+        return Err(Refusal::bad(
+            "conflicting options: no hosts file and custom host-to-IP mapping",
+        ));
+    }
     if !host.port_bindings.is_empty() || host.publish_all_ports {
         return Err(Refusal::unsupported(
             "ports cannot be published yet: use --network host",
@@ -112,7 +118,6 @@ fn check(body: &CreateBody) -> Answer<()> {
     }
     for (what, is_asked) in [
         ("links", !host.links.is_empty()),
-        ("volumes from other containers", !host.volumes_from.is_empty()),
         ("storage options", !host.storage_opt.is_empty()),
         ("a fixed hardware address", !body.config.mac_address.is_empty()),
         (
@@ -151,10 +156,7 @@ async fn make(
     let peers = Peers::find(engine, &body.config, &mut body.host_config)?;
     let config = merge::merge(&body.config, &image.document.config);
     let args = merge::arguments(&config)?;
-    let mut asked_mounts = mounts::asked(&config, &body.host_config)?;
-    for mount in &mut asked_mounts {
-        settle_source(mount)?;
-    }
+    let asked_mounts = settled_mounts(engine, &config, &body.host_config)?;
     let (confinement, user, limits) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
     let driver = driver(engine);
     let warnings = warnings(&confinement, driver);
@@ -180,7 +182,9 @@ async fn make(
         settings: &engine.settings,
         peers: &peers,
     })?;
-    let files = identity_files(&plan, &config, &body, &peers)?;
+    let mut files = identity_files(&plan, &config, &body, &peers)?;
+    files.extend(kept_policy(&body));
+    files.retain(|(name, _)| *name != "hosts" || !host.no_hosts);
     let (planned, points, anonymous) = make_mounts(engine, &plan.confinement, asked_mounts, undo).await?;
     plan.mounts = planned;
     let record = Record {
@@ -298,6 +302,21 @@ fn confine(
     let confinement = shelf.decide(composed, &user.identity, &engine.facts)?;
     peers.check_user_namespaces(&confinement)?;
     Ok((confinement, user, limits))
+}
+
+/// All mounts of a request, those of other containers among them, with real paths.
+fn settled_mounts(engine: &Engine, config: &ContainerConfig, host: &HostConfig) -> Answer<Vec<Asked>> {
+    let mut others = Vec::new();
+    for from in &host.volumes_from {
+        let (name, read_only) = mounts::volumes_from(from)?;
+        let container = engine.containers.find(name)?;
+        others.extend(mounts::of_points(&container.shared().record.mounts, read_only));
+    }
+    let mut mounts = mounts::asked(config, host, others)?;
+    for mount in &mut mounts {
+        settle_source(mount)?;
+    }
+    Ok(mounts)
 }
 
 /// Gives a bind its real path, so that no link leads around the owner's allow-list; what is missing of it is taken as it stands.
@@ -487,6 +506,12 @@ fn within(data: &Path, subpath: &str) -> Answer<PathBuf> {
         .strip_prefix(&top)
         .map_err(|_| Refusal::bad(format!("path {subpath:?} leads out of the volume")))?;
     Ok(below.to_owned())
+}
+
+/// A policy that came with the request is kept, so that refusals can be explained by it.
+fn kept_policy(body: &CreateBody) -> Option<(&'static str, String)> {
+    let source = body.policy.as_ref()?.source.clone()?;
+    Some((KEPT, source))
 }
 
 /// The small files of `/etc` that are the container's own.

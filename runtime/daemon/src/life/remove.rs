@@ -86,6 +86,7 @@ pub async fn remove_in_turn(engine: &Arc<Engine>, container: &Arc<Container>, vo
         Ok(()) => {
             engine.containers.remove(&container.id);
             engine.execs.forget_container(&container.id);
+            engine.denials.forget(&container.id);
             if let Some(slot) = container.shared().record.id_slot {
                 engine.ids.release(slot);
             }

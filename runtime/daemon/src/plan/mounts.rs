@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kakoi_api::container::{ContainerConfig, HostConfig, Mount};
+use kakoi_api::container::{ContainerConfig, HostConfig, Mount, MountPoint};
 
 use crate::names;
 use crate::refusal::{Answer, Refusal};
@@ -52,8 +52,8 @@ pub struct Asked {
     pub mode: String,
 }
 
-/// All mounts of a request.
-pub fn asked(config: &ContainerConfig, host: &HostConfig) -> Answer<Vec<Asked>> {
+/// All mounts of a request. Those of other containers give way to its own.
+pub fn asked(config: &ContainerConfig, host: &HostConfig, others: Vec<Asked>) -> Answer<Vec<Asked>> {
     let mut all = Vec::new();
     for bind in &host.binds {
         add(&mut all, of_bind(bind)?)?;
@@ -63,6 +63,11 @@ pub fn asked(config: &ContainerConfig, host: &HostConfig) -> Answer<Vec<Asked>> 
     }
     for (target, options) in &host.tmpfs {
         add(&mut all, of_tmpfs(target, options)?)?;
+    }
+    for mount in others {
+        if !all.iter().any(|own| own.target == mount.target) {
+            all.push(mount);
+        }
     }
     for place in config.volumes.keys() {
         let target = target(place)?;
@@ -88,6 +93,45 @@ pub fn asked(config: &ContainerConfig, host: &HostConfig) -> Answer<Vec<Asked>> 
         )));
     }
     Ok(all)
+}
+
+/// `container[:ro|rw]`: whose volumes, and whether they are read-only here.
+pub fn volumes_from(text: &str) -> Answer<(&str, bool)> {
+    let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+    match (name, mode) {
+        ("", _) => Err(Refusal::bad(format!("invalid volumes-from: {text:?}"))),
+        (name, "" | "rw" | "z" | "Z") => Ok((name, false)),
+        (name, "ro") => Ok((name, true)),
+        (_, mode) => Err(Refusal::bad(format!(
+            "invalid mode for volumes-from: {mode}; use ro or rw"
+        ))),
+    }
+}
+
+/// What another container mounts, apart from memory, which is its own.
+pub fn of_points(points: &[MountPoint], read_only: bool) -> impl Iterator<Item = Asked> {
+    points.iter().filter_map(move |point| {
+        let source = match point.kind.as_str() {
+            "bind" => Source::Bind {
+                path: PathBuf::from(&point.source),
+                make: false,
+            },
+            "volume" => Source::Volume {
+                name: point.name.clone(),
+                subpath: String::new(),
+                anonymous: false,
+            },
+            _ => return None,
+        };
+        Some(Asked {
+            source,
+            target: point.destination.clone(),
+            read_only: read_only || !point.rw,
+            options: vec![],
+            copy_up: false,
+            mode: String::new(),
+        })
+    })
 }
 
 fn add(all: &mut Vec<Asked>, mount: Asked) -> Answer<()> {
@@ -461,7 +505,7 @@ mod tests {
             binds: vec!["v1:/data".into()],
             ..HostConfig::default()
         };
-        let all = asked(&config, &host).expect("valid");
+        let all = asked(&config, &host, Vec::new()).expect("valid");
         let anonymous = |mount: &Asked| matches!(mount.source, Source::Volume { anonymous: true, .. });
         assert_eq!(
             all.iter()
@@ -474,7 +518,7 @@ mod tests {
             binds: vec!["v1:/data".into(), "/x:/data".into()],
             ..HostConfig::default()
         };
-        assert!(asked(&ContainerConfig::default(), &double).is_err());
+        assert!(asked(&ContainerConfig::default(), &double, Vec::new()).is_err());
     }
 
     #[test]
@@ -524,5 +568,41 @@ mod tests {
         );
         let less = options(&["size=64k"]);
         assert_eq!(within_tmpfs(less.clone(), 1 << 20), less);
+    }
+
+    #[test]
+    fn mounts_of_others_give_way_and_never_gain() {
+        let point = |kind: &str, destination: &str, rw| MountPoint {
+            kind: kind.into(),
+            name: "v".into(),
+            source: "/srv/v".into(),
+            destination: destination.into(),
+            rw,
+            ..MountPoint::default()
+        };
+        let points = [
+            point("volume", "/data", true),
+            point("bind", "/etc/app", false),
+            point("tmpfs", "/tmp", true),
+        ];
+        let taken: Vec<Asked> = of_points(&points, false).collect();
+        let seen: Vec<_> = taken
+            .iter()
+            .map(|mount| (mount.target.as_str(), mount.read_only))
+            .collect();
+        assert_eq!(seen, [("/data", false), ("/etc/app", true)]);
+        assert!(of_points(&points, true).all(|mount| mount.read_only));
+        let host = HostConfig {
+            binds: vec!["own:/data".into()],
+            ..Default::default()
+        };
+        let all = asked(&ContainerConfig::default(), &host, taken).expect("valid");
+        assert_eq!(all.len(), 2);
+        assert!(matches!(&all[0].source, Source::Volume { name, .. } if name == "own"));
+        assert_eq!(volumes_from("web").expect("valid"), ("web", false));
+        assert_eq!(volumes_from("web:ro").expect("valid"), ("web", true));
+        for bad in ["", ":ro", "web:exec"] {
+            assert!(volumes_from(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod containers;
+pub mod denials;
 pub mod exec;
 pub mod images;
 pub mod logs;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
-use super::{attach, containers, exec, images, logs, registry, stats, system, top, volumes};
+use super::{attach, containers, denials, exec, images, logs, registry, stats, system, top, volumes};
 use crate::engine::Engine;
 use crate::refusal::{Answer, Refusal};
 
@@ -187,6 +187,7 @@ async fn route_containers(asked: Asked, method: &Method, parts: &[&str]) -> Answ
         ("GET", [id, "json"]) => containers::inspect(&asked, id).await,
         ("GET", [id, "logs"]) => logs::logs(&asked, id).await,
         ("GET", [id, "top"]) => top::top(&asked, id).await,
+        ("GET", [id, "denials"]) => denials::denials(&asked, id),
         ("GET", [id, "stats"]) => stats::stats(&asked, id).await,
         ("POST", [id, "start"]) => containers::start(&asked, id).await,
         ("POST", [id, "stop"]) => containers::stop(&asked, id).await,
