@@ -21,7 +21,7 @@ use crate::host;
 use crate::names;
 use crate::plan::build::{self, Decided};
 use crate::plan::mounts::{self, Asked, Source};
-use crate::plan::peers::Peers;
+use crate::plan::peers::{self, Peers};
 use crate::plan::user::{self, User};
 use crate::plan::{self, merge, requests};
 use crate::refusal::{Answer, Refusal};
@@ -309,7 +309,7 @@ fn settled_mounts(engine: &Engine, config: &ContainerConfig, host: &HostConfig) 
     let mut others = Vec::new();
     for from in &host.volumes_from {
         let (name, read_only) = mounts::volumes_from(from)?;
-        let container = engine.containers.find(name)?;
+        let container = peers::other(engine, name)?;
         others.extend(mounts::of_points(&container.shared().record.mounts, read_only));
     }
     let mut mounts = mounts::asked(config, host, others)?;

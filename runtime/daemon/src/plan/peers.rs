@@ -6,12 +6,14 @@
 //! its shim.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kakoi_api::container::{ContainerConfig, HostConfig};
 use kakoi_container::plan::{NamespaceSource, RunPlan};
 use kakoi_policy::confinement::{Confinement, NetworkMode, UserNamespace};
 
 use crate::engine::Engine;
+use crate::life::container::Container;
 use crate::refusal::{Answer, Refusal};
 
 /// The word before a container's name or id.
@@ -80,13 +82,22 @@ pub fn named(mode: &str) -> Option<&str> {
     mode.strip_prefix(PREFIX).filter(|name| !name.is_empty())
 }
 
+/// A container that a request names beside its image. Its absence is the request's mistake (400): clients take a 404 of a creation for a missing
+/// image, and fetch it.
+pub fn other(engine: &Engine, name: &str) -> Answer<Arc<Container>> {
+    engine
+        .containers
+        .find(name)
+        .map_err(|refusal| Refusal::bad(refusal.message))
+}
+
 impl Peers {
     /// Finds the containers that a request names and writes their ids in the place of their names, which may change.
     pub fn find(engine: &Engine, config: &ContainerConfig, host: &mut HostConfig) -> Answer<Self> {
         check_conflicts(config, host)?;
         let find = |mode: &mut String, kind: fn(&RunPlan) -> &NamespaceSource| -> Answer<Option<Peer>> {
             let Some(name) = named(mode) else { return Ok(None) };
-            let container = engine.containers.find(name)?;
+            let container = other(engine, name)?;
             *mode = format!("{PREFIX}{}", container.id);
             let plan = super::read(&engine.paths.state_dir(&container.id))?;
             Ok(Some(Peer::of(plan, kind)))
