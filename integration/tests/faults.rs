@@ -60,6 +60,70 @@ fn containers_outlive_their_daemon() {
     host.is_clean();
 }
 
+/// A shim that hangs while it starts holds neither the daemon nor the client, and what it had begun goes.
+#[test]
+fn a_shim_that_hangs_is_given_up() {
+    needs_root!();
+    let host = Host::new();
+    assert_eq!(host.stop_daemon(), 0);
+    host.file("config/kakoid.yaml", "start_seconds_max: 2\n");
+    host.start_daemon();
+    let daemon = host.daemon_pid();
+    let children = format!("/proc/{daemon}/task/{daemon}/children");
+    let plan = [
+        "run",
+        "-d",
+        "--rm",
+        "--network",
+        "none",
+        "--name",
+        "stuck",
+        "busybox:test",
+        "sleep",
+        "1000",
+    ];
+    let begun = |known: &str| {
+        let now = std::fs::read_to_string(&children).expect("the kernel tells children");
+        let fresh = now
+            .split_whitespace()
+            .find(|pid| !known.split_whitespace().any(|old| old == *pid));
+        fresh.map(|pid| Pid::from_raw(pid.parse().expect("children are numbers")))
+    };
+    // A shim that is too fast to be caught makes another round.
+    let given_up = (0..20).any(|_| {
+        let known = std::fs::read_to_string(&children).expect("the kernel tells children");
+        let mut client = host.spawn(&plan);
+        let limit = Instant::now() + Duration::from_secs(20);
+        let shim = loop {
+            if let Some(pid) = begun(&known) {
+                break pid;
+            }
+            assert!(Instant::now() < limit, "no shim is started");
+        };
+        kill(shim, Signal::SIGSTOP).expect("the shim is there until it is reaped");
+        match ended(&mut client, Duration::from_secs(20)).expect("the client is answered") {
+            0 => {
+                kill(shim, Signal::SIGCONT).expect("the shim runs");
+                host.ok(&["rm", "--force", "--time", "0", "stuck"]);
+                false
+            }
+            code => {
+                let mut said = String::new();
+                let mut stderr = client.stderr.take().expect("it was piped");
+                std::io::Read::read_to_string(&mut stderr, &mut said).expect("reading a pipe");
+                assert_eq!(code, 125, "{said}");
+                assert!(said.contains("did not answer within 2 s"), "{said}");
+                assert!(kill(shim, None).is_err(), "the shim is gone");
+                true
+            }
+        }
+    });
+    assert!(given_up, "no shim was caught before its app ran");
+    host.is_clean();
+    // The neighbour: one that does not hang is not given up.
+    host.ok(&["run", "--rm", "--network", "none", "busybox:test", "true"]);
+}
+
 /// A test that is killed leaves nothing either: its guard ends what it started.
 #[test]
 fn a_killed_test_leaves_nothing() {
@@ -255,6 +319,8 @@ fn failed_starts_leave_nothing() {
         assert_eq!(ran.code, code, "{ran}");
     }
     host.is_clean();
+    let log = host.daemon_log();
+    assert!(!log.contains("ERROR"), "nobody must act: {log}");
     let policy = host.file(
         "missing.yaml",
         "kakoi: 1\nname: missing\nextends: [strict]\nfiles:\n  read: [/no/such/folder]\n",

@@ -173,6 +173,8 @@ pub struct Settings {
     pub subordinate_id_first: u32,
     /// How many ranges of 65536 ids there are.
     pub subordinate_ranges: u32,
+    /// Seconds within which an app must run after its start; where a whole image must be copied on slow storage that takes its time.
+    pub start_seconds_max: u32,
 }
 
 impl Default for Settings {
@@ -184,9 +186,13 @@ impl Default for Settings {
             log_files_max: 3,
             subordinate_id_first: 0x2000_0000,
             subordinate_ranges: 4096,
+            start_seconds_max: 120,
         }
     }
 }
+
+/// Nobody waits longer than an hour for an app.
+const START_SECONDS_MAX: u32 = 3600;
 
 /// Longest `kakoid.yaml`.
 const SETTINGS_BYTES_MAX: u64 = 64 << 10;
@@ -212,6 +218,9 @@ impl Settings {
         }
         if settings.log_size_bytes_max < 4096 || settings.log_files_max == 0 {
             return Err("a log needs at least one file of 4096 bytes".into());
+        }
+        if !(1..=START_SECONDS_MAX).contains(&settings.start_seconds_max) {
+            return Err(format!("start_seconds_max must be 1 to {START_SECONDS_MAX}"));
         }
         Ok(settings)
     }
@@ -318,6 +327,7 @@ mod tests {
             "log_file_max: 1",
             "log_files_max: x",
             "log_files_max: 0",
+            "start_seconds_max: 0",
             "subordinate_id_first: 0",
         ] {
             assert!(Settings::parse(bad).is_err(), "{bad}");

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use kakoi_container::frames::{Event, Exit, FailureKind, LINE_BYTES_MAX, Ready, Reply, Request};
 use kakoi_sys::descriptors::set_close_on_exec;
@@ -17,9 +18,16 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 /// What a shim may write to its error file before it is of no use to anybody.
 const TROUBLE_BYTES_MAX: u64 = 4096;
+
+/// How long a killed shim may take to end; without a dead file system under it, that is no time at all.
+const DEATH_MAX: Duration = Duration::from_secs(10);
+
+/// How long cleaning up may take: killing and removing give up by themselves after ten seconds each.
+const CLEAN_MAX: Duration = Duration::from_secs(60);
 
 /// A shim that does not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +55,12 @@ pub enum ShimError {
     Silent {
         /// The end of what it wrote to standard error.
         said: String,
+    },
+    /// It hangs.
+    #[error("the shim did not answer within {seconds} s and was killed")]
+    Slow {
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// It answered that the request failed.
     #[error("{message}")]
@@ -124,12 +138,14 @@ fn short_path(run_dir: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{fd}/shim.sock"))
 }
 
-/// Spawns a shim and waits until its app runs, or does not.
+/// Spawns a shim and waits until its app runs, or does not; one that says neither within `limit` is killed, and what it has made stays for
+/// [`clean`].
 pub async fn run(
     program: &Program,
     state_dir: &Path,
     run_dir: &Path,
     listener: UnixListener,
+    limit: Duration,
 ) -> Result<Running, ShimError> {
     let spawn = |cause| ShimError::Spawn {
         program: program.path.clone(),
@@ -154,7 +170,12 @@ pub async fn run(
             .spawn()
     })
     .map_err(spawn)?;
-    match first_word(reader).await? {
+    let Ok(word) = timeout(limit, first_word(reader)).await else {
+        kill(child).await;
+        let seconds = limit.as_secs();
+        return Err(ShimError::Slow { seconds });
+    };
+    match word? {
         Some(Ready::Ready { pid }) => Ok(Running { pid, child, events }),
         Some(Ready::Failed { kind, message }) => {
             reap(child).await;
@@ -193,6 +214,17 @@ fn shim_command(program: &Program, state_dir: &Path, verb: &str) -> Command {
 async fn reap(mut child: Child) {
     if let Err(cause) = child.wait().await {
         tracing::warn!(%cause, "a shim cannot be reaped, ignoring");
+    }
+}
+
+/// Kills a shim that hangs. One that even then does not end, on a dead file system perhaps, is reaped whenever it does.
+async fn kill(mut child: Child) {
+    if let Err(cause) = child.start_kill() {
+        tracing::warn!(%cause, "a shim that hangs cannot be killed, ignoring");
+    }
+    let reaped = tokio::spawn(reap(child));
+    if timeout(DEATH_MAX, reaped).await.is_err() {
+        tracing::error!("a shim that was killed does not end");
     }
 }
 
@@ -237,12 +269,18 @@ pub async fn clean(program: &Program, state_dir: &Path) -> Result<(), ShimError>
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .output()
-        .await
-        .map_err(|cause| ShimError::Spawn {
+        .kill_on_drop(true)
+        .output();
+    let output = match timeout(CLEAN_MAX, output).await {
+        Ok(output) => output.map_err(|cause| ShimError::Spawn {
             program: program.path.clone(),
             cause,
-        })?;
+        })?,
+        Err(_) => {
+            let seconds = CLEAN_MAX.as_secs();
+            return Err(ShimError::Slow { seconds });
+        }
+    };
     if output.status.success() {
         return Ok(());
     }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kakoi_container::frames::FailureKind;
 
@@ -121,9 +122,10 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
         pulse.restarting = false;
         pulse.shim = true;
     });
+    let limit = Duration::from_secs(engine.settings.start_seconds_max.into());
     let (stored, running) = tokio::join!(
         store_intent(engine, &record),
-        shim::run(&engine.shim, &state_dir, &run_dir, listener)
+        shim::run(&engine.shim, &state_dir, &run_dir, listener, limit)
     );
     let running = match running {
         Ok(running) => running,
