@@ -3,13 +3,16 @@
 //! The outside suites judge the whole of it; this holds the findings about libcontainer that would come back silently.
 #![forbid(unsafe_code)]
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
-use kakoi_integration::command::{Ran, run};
+use kakoi_integration::command::{LIMIT, Ran, ended, run};
 use kakoi_integration::guard::Guard;
 use kakoi_integration::host::binary;
 use kakoi_integration::{bundle, image, leaks, needs_root, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -143,6 +146,70 @@ fn a_life_in_steps() {
     wait::until("stopped", || runtime.status() == "stopped");
     runtime.call(&["delete", &runtime.id]).ok();
     assert_ne!(runtime.call(&["state", &runtime.id]).code, 0);
+}
+
+/// A runtime in the foreground stands for its process: what it is told, the process is told, and its end is the process's.
+#[test]
+fn signals_reach_the_process_in_the_foreground() {
+    needs_root!();
+    let runtime = Runtime::new("signals");
+    let app =
+        "trap 'echo ended; exit 7' TERM; trap 'echo again' HUP; echo ready; while :; do sleep 0.05; done";
+    bundle::configure(&runtime.bundle(), &bundle::document(&["sh", "-c", app]));
+    let folder = runtime.bundle();
+    let run = ["run", "--bundle", folder.to_str().expect("UTF-8"), &runtime.id];
+    let exec = ["exec", &runtime.id, "sh", "-c", app];
+    let mut container = Told::start(runtime.command(&run));
+    container.says("ready");
+    let mut added = Told::start(runtime.command(&exec));
+    added.says("ready");
+    for told in [&mut added, &mut container] {
+        told.tell(Signal::SIGHUP);
+        told.says("again");
+    }
+    // The first ends alone.
+    added.tell(Signal::SIGTERM);
+    added.says("ended");
+    assert_eq!(added.code(), 7);
+    assert_eq!(runtime.status(), "running");
+    container.tell(Signal::SIGTERM);
+    container.says("ended");
+    assert_eq!(container.code(), 7);
+    assert_ne!(
+        runtime.call(&["state", &runtime.id]).code,
+        0,
+        "it takes itself away"
+    );
+}
+
+/// A command in the foreground that is sent signals.
+struct Told {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Told {
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("starting the runtime");
+        let lines = BufReader::new(child.stdout.take().expect("it was piped"));
+        Self { child, lines }
+    }
+
+    #[track_caller]
+    fn says(&mut self, wanted: &str) {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("reading a pipe");
+        assert_eq!(line.trim_end(), wanted);
+    }
+
+    fn tell(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the runtime lives");
+    }
+
+    fn code(&mut self) -> i32 {
+        ended(&mut self.child, LIMIT).expect("the runtime ends with its process")
+    }
 }
 
 /// Finding 5: a configuration without capabilities gives none, as under runc; libcontainer would keep all.

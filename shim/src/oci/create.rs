@@ -34,6 +34,7 @@ pub(super) fn start(root: &Root, id: &str) -> Result<(), Failed> {
 }
 
 pub(super) fn run(root: &Root, flags: &Create) -> Result<u8, Failed> {
+    let signals = (!flags.detach).then(relay::take_signals).transpose()?;
     let (made, console) = make(root, flags, flags.detach)?;
     let pidfd = made.process.pidfd().try_clone_to_owned();
     let record = root.load(&flags.id)?;
@@ -42,11 +43,11 @@ pub(super) fn run(root: &Root, flags: &Create) -> Result<u8, Failed> {
         discard(root, &flags.id);
         return Err(error);
     }
-    if flags.detach {
+    let Some(signals) = signals else {
         return Ok(0);
-    }
+    };
     let pidfd = pidfd.map_err(|error| Failed::of("hold the first process", &error))?;
-    let code = relay::wait(&pidfd, console.as_ref());
+    let code = relay::wait(&pidfd, console.as_ref(), &signals);
     if !flags.keep {
         let _held = root.lock(&flags.id)?;
         let record = root.load(&flags.id)?;

@@ -6,6 +6,7 @@ use kakoi_container::capability;
 use kakoi_container::handle::ProcessId;
 use kakoi_container::join::{self, Added, ExecPlan, ExecStdio, Extras};
 use kakoi_policy::confinement::{Confinement, Identity};
+use nix::sys::signalfd::SignalFd;
 use serde_json::{Value, json};
 
 use super::args::Exec;
@@ -33,6 +34,7 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
     let (args, env) = (strings("args"), strings("env"));
     let rlimits = confine::rlimits(&process)?;
     let size = relay::size_of(&process);
+    let signals = (!flags.detach).then(relay::take_signals).transpose()?;
     let added = join::exec(ExecPlan {
         container: &container,
         cgroup: &cgroup,
@@ -64,7 +66,7 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
             format!("exec in container {}: {}", flags.id, chain(&error)),
         )
     })?;
-    attend(flags, added)
+    attend(flags, added, signals)
 }
 
 /// Whether a process can be added now.
@@ -94,7 +96,7 @@ fn has_other_end(flags: &Exec, terminal: bool) -> Result<(), Failed> {
 }
 
 /// Tells the process id, hands the terminal over, and waits, as the flags say.
-fn attend(flags: &Exec, added: Added) -> Result<u8, Failed> {
+fn attend(flags: &Exec, added: Added, signals: Option<SignalFd>) -> Result<u8, Failed> {
     let ProcessId { pid, .. } = added.process.id();
     if let Some(path) = &flags.pid_file {
         write_pid(path, pid)?;
@@ -104,15 +106,15 @@ fn attend(flags: &Exec, added: Added) -> Result<u8, Failed> {
         relay::hand_over(socket, master.as_fd())?;
         terminal = None;
     }
-    if flags.detach {
+    let Some(signals) = signals else {
         return Ok(0);
-    }
+    };
     let pidfd = added
         .process
         .pidfd()
         .try_clone_to_owned()
         .map_err(|error| Failed::of("hold the process", &error))?;
-    relay::wait(&pidfd, terminal.as_ref())
+    relay::wait(&pidfd, terminal.as_ref(), &signals)
 }
 
 /// The process document: the file's, or the container's own with what the flags change.

@@ -102,12 +102,16 @@ const PASSED: [Signal; 12] = [
     Signal::SIGIO,
 ];
 
+/// Holds signals back from now on, for [`wait`] to pass on: taken only after the app runs, one that comes in between would end the runtime
+/// and leave the app alone. What becomes the app unblocks them.
+pub(super) fn take_signals() -> Result<SignalFd, Failed> {
+    kakoi_sys::event::signal_descriptor(&PASSED).map_err(|error| Failed::of("take signals", &error))
+}
+
 /// Waits for a child, and copies its terminal meanwhile. Returns its exit code.
-pub(super) fn wait(pidfd: &OwnedFd, master: Option<&OwnedFd>) -> Result<u8, Failed> {
-    let signals =
-        kakoi_sys::event::signal_descriptor(&PASSED).map_err(|error| Failed::of("take signals", &error))?;
+pub(super) fn wait(pidfd: &OwnedFd, master: Option<&OwnedFd>, signals: &SignalFd) -> Result<u8, Failed> {
     let raw = master.map(|_| Raw::new());
-    let code = attend(pidfd, master, &signals);
+    let code = attend(pidfd, master, signals);
     drop(raw);
     code
 }
