@@ -16,6 +16,7 @@ use kakoi_policy::kernel::CgroupMode;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use crate::capability;
 use crate::plan::{IdMapping, NamespaceSource, Resources, RunPlan};
 
 pub use devices::{DeviceError, HostDevice, find_devices, numbered};
@@ -136,67 +137,14 @@ fn process(plan: &RunPlan, host: &HostView) -> Result<Value, SpecError> {
     Ok(process)
 }
 
-/// The kernel's capability names in the order of their numbers (capability.h).
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// All five sets are always written: libcontainer keeps every privilege of a set that is absent.
 fn capabilities(sets: &CapabilitySets) -> Value {
-    let names = |mask: u64| -> Vec<String> {
-        CAPABILITIES
-            .iter()
-            .enumerate()
-            .filter(|(number, _)| mask & (1 << number) != 0)
-            .map(|(_, name)| format!("CAP_{name}"))
-            .collect()
-    };
     json!({
-        "bounding": names(sets.bounding),
-        "permitted": names(sets.permitted),
-        "effective": names(sets.effective),
-        "inheritable": names(sets.inheritable),
-        "ambient": names(sets.ambient),
+        "bounding": capability::names(sets.bounding),
+        "permitted": capability::names(sets.permitted),
+        "effective": capability::names(sets.effective),
+        "inheritable": capability::names(sets.inheritable),
+        "ambient": capability::names(sets.ambient),
     })
 }
 
