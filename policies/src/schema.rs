@@ -278,7 +278,7 @@ struct FileRules {
     write: Option<Vec<PathRule>>,
     /// Programs to run, or folders of them.
     execute: Option<Vec<PathRule>>,
-    /// The lowest landlock ABI of the kernel that this policy accepts.
+    /// The lowest landlock ABI of the kernel that this policy accepts; what later ones add (3: truncating, 5: device ioctl) is then not required.
     #[schemars(range(min = 0, max = 6))]
     landlock_abi: Option<u32>,
     /// What happens on a kernel without landlock.

@@ -8,7 +8,7 @@ use crate::compose::Composed;
 use crate::confinement::{Landlock, LandlockRuleset, Loss, NetworkMode, PathRule, PortRule};
 use crate::diagnostics::Origin;
 use crate::kernel::KernelFacts;
-use crate::model::{DeviceSubject, Enforce, PathEntry, Ports, ScopeEntry};
+use crate::model::{DeviceSubject, Enforce, Files, PathEntry, Ports, ScopeEntry};
 use crate::request::HostNamespace;
 
 pub(crate) const EXECUTE: u64 = 1;
@@ -147,17 +147,7 @@ fn files(
         });
         return Ok(());
     }
-    for (needs, what) in [
-        (3, "truncating files that may not be written"),
-        (5, "ioctl on devices"),
-    ] {
-        if abi < needs {
-            losses.push(Loss {
-                rule: "files".to_owned(),
-                fact: fact(abi, what, needs),
-            });
-        }
-    }
+    later_rights(section, abi, losses)?;
     ruleset.handled_fs = handled_fs(abi);
     for (says, access, entries) in lists {
         for entry in entries {
@@ -170,6 +160,37 @@ fn files(
         }
     }
     devices(policy, ruleset);
+    Ok(())
+}
+
+/// Rights over files that only later ABIs control: a rule that is required is required whole, unless the policy names the lowest ABI that will
+/// do, which says that what later ones add is not needed.
+fn later_rights(section: &Files, abi: u32, losses: &mut Vec<Loss>) -> Result<(), CompileError> {
+    let required = [
+        ("files.read", &section.read),
+        ("files.write", &section.write),
+        ("files.execute", &section.execute),
+    ]
+    .into_iter()
+    .flat_map(|(says, entries)| entries.iter().map(move |entry| (says, entry)))
+    .find(|(_, entry)| entry.enforce == Enforce::Required);
+    for (needs, what) in [
+        (3, "truncating files that may not be written"),
+        (5, "ioctl on devices"),
+    ] {
+        if abi >= needs {
+            continue;
+        }
+        let fact = fact(abi, what, needs);
+        if let (None, Some((says, entry))) = (&section.abi_min, required) {
+            let choice = format!("{fact} (where that will do, write `files: {{landlock_abi: {abi}}}`)");
+            return Err(refused(&entry.origin, says, &choice));
+        }
+        losses.push(Loss {
+            rule: "files".to_owned(),
+            fact,
+        });
+    }
     Ok(())
 }
 
