@@ -257,6 +257,16 @@ fn fail_start(
     told.and(cleaned)
 }
 
+/// Makes a file, or empties one, that only its owner reads.
+fn create_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+}
+
 fn tell(ready: &mut File, word: &Ready) {
     let mut line = serde_json::to_vec(word).expect("the words are plain data");
     line.push(b'\n');

@@ -54,7 +54,7 @@ pub struct Locks {
 
 /// Makes the folders and locks both: neither records nor shims can have two masters.
 pub fn prepare(paths: &Paths) -> Result<Locks, HostError> {
-    make_folder(&paths.root, 0o711)?;
+    make_private_folder(&paths.root)?;
     make_folder(&paths.run, 0o755)?;
     let root = lock(&paths.root)?;
     let run = lock(&paths.run)?;
@@ -64,13 +64,33 @@ pub fn prepare(paths: &Paths) -> Result<Locks, HostError> {
         paths.run.join("containers"),
         paths.run.join("records"),
     ] {
-        // Folders of a user namespace's container are reached by its mapped root: search permission, no more.
-        make_folder(&folder, 0o711)?;
+        make_private_folder(&folder)?;
     }
     Ok(Locks {
         _root: root,
         _run: run,
     })
+}
+
+/// Makes a folder, with its parents, that only its owner enters; one that is there becomes one. What containers write keeps the owners and
+/// modes that they give it, set-user-ID bits among them, and no user of the host may come near it (CVE-2021-41091). Containers need no way
+/// through: the shim opens what they see, and mounts it where even the root of a user namespace may pass.
+pub fn make_private_folder(path: &Path) -> Result<(), HostError> {
+    make_folder(path, 0o700)?;
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|cause| HostError::Prepare {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// Makes a file, or empties one, that only its owner reads.
+pub fn create_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Makes a folder with its parents.

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -128,7 +128,11 @@ pub fn bind(run_dir: &Path) -> Result<UnixListener, ShimError> {
         _ => {}
     }
     let folder = File::open(run_dir).map_err(ShimError::Talk)?;
-    UnixListener::bind(short_path(&folder)).map_err(ShimError::Talk)
+    let path = short_path(&folder);
+    let listener = UnixListener::bind(&path).map_err(ShimError::Talk)?;
+    // Until now the folder alone has kept others out, as it does from here on.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(ShimError::Talk)?;
+    Ok(listener)
 }
 
 /// The control socket's path through its open folder: a run folder and a container's id together easily have more than the 107 bytes that

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
 use kakoi_api::volume::{UsageData, Volume};
@@ -89,15 +88,8 @@ impl Volumes {
             anonymous,
         };
         let folder = engine.paths.volume_dir(&name);
-        let made = host::make_folder(&folder.join("_data"), 0o755)
-            .and_then(|()| {
-                fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).map_err(|cause| {
-                    host::HostError::Prepare {
-                        path: folder.clone(),
-                        cause,
-                    }
-                })
-            })
+        let made = host::make_private_folder(&folder)
+            .and_then(|()| host::make_folder(&folder.join("_data"), 0o755))
             .map_err(|cause| Refusal::failed(format!("create {name}: making the folder failed"), cause));
         let kept = match made {
             Ok(()) => engine.store.put_volume(&volume).await.map_err(|cause| {

@@ -31,8 +31,10 @@ pub(super) fn open_all(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, Pat
         return Ok(Vec::new());
     }
     let folder = place.join(FOLDER);
-    make_folder(&folder, 0o711)?;
-    if !has_user_namespace(plan) {
+    if has_user_namespace(plan) {
+        make_folder(&folder, 0o711)?;
+    } else {
+        make_folder(&folder, 0o700)?;
         // In memory, so that one call takes all of it away and nothing of it is ever found on the disk.
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(
@@ -40,7 +42,7 @@ pub(super) fn open_all(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, Pat
             &folder,
             Some("tmpfs"),
             flags,
-            Some("mode=0711,size=1m"),
+            Some("mode=0700,size=1m"),
         )
         .map_err(|source| RootfsError::Bind {
             path: folder.clone(),

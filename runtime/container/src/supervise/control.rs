@@ -120,7 +120,8 @@ impl<'a> Control<'a> {
         let text =
             serde_json::to_vec(&receipt).map_err(|error| Refusal::runtime("write the receipt", &error))?;
         // Not synced: it is of this start only, and the next one writes it anew.
-        fs::write(self.plan.state_dir.join("receipt.json"), text)
+        super::create_private_file(&self.plan.state_dir.join("receipt.json"))
+            .and_then(|mut file| io::Write::write_all(&mut file, &text))
             .map_err(|error| Refusal::runtime("write the receipt", &error))?;
         Ok(self.pid())
     }

@@ -23,7 +23,7 @@ pub(super) fn record(plan: &RunPlan, exit: &Exit) -> Result<(), SuperviseError> 
     let path = plan.state_dir.join("exit.json");
     let aside = plan.state_dir.join("exit.json.new");
     let write = || -> io::Result<()> {
-        let mut file = File::create(&aside)?;
+        let mut file = super::create_private_file(&aside)?;
         file.write_all(&serde_json::to_vec(exit).expect("an exit is plain data"))?;
         if plan.is_ephemeral {
             return fs::rename(&aside, &path);

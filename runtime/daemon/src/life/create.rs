@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -569,12 +569,14 @@ fn write_folders(
     state_dir: &Path,
     run_dir: &Path,
 ) -> io::Result<()> {
-    // A mapped root must be able to search its way to the writable layer; what is in the folder has modes of its own.
-    let folder = |path: &Path| DirBuilder::new().mode(0o711).create(path);
+    let folder = |path: &Path| DirBuilder::new().mode(0o700).create(path);
     folder(state_dir)?;
     folder(run_dir)?;
     for (name, text) in files {
-        fs::write(state_dir.join(name), text)?;
+        // Every user of the container reads them, at their places in `/etc`.
+        let path = state_dir.join(name);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
     }
     plan::write(state_dir, plan, !record.host_config.auto_remove)
 }

@@ -107,7 +107,7 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
         .cloned()
         .unwrap_or_default();
     let failed = |error: ShimError| as_failure(&container.id, &program, error);
-    host::make_folder(&run_dir, 0o711)
+    host::make_private_folder(&run_dir)
         .map_err(|cause| Refusal::failed("preparing the run-time folder failed", cause))?;
     shim::forget_exit(&state_dir)
         .map_err(|cause| Refusal::failed("forgetting the last exit failed", cause))?;

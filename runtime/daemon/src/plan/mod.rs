@@ -37,7 +37,8 @@ pub fn read(state_dir: &Path) -> Answer<RunPlan> {
 pub fn write(state_dir: &Path, plan: &RunPlan, durable: bool) -> io::Result<()> {
     let bytes = serde_json::to_vec(plan).expect("a plan is plain data");
     let aside = state_dir.join("plan.json.new");
-    let mut file = File::create(&aside)?;
+    // The environment is in it, and with it the app's secrets.
+    let mut file = crate::host::create_private_file(&aside)?;
     file.write_all(&bytes)?;
     if durable {
         file.sync_all()?;

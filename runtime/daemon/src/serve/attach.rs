@@ -114,7 +114,7 @@ async fn connect(engine: &Engine, container: &Arc<Container>, streams: Streams) 
                 container.until(|pulse| !pulse.shim).await;
             }
             if container.shared().listener.is_none() {
-                crate::host::make_folder(&run_dir, 0o711)
+                crate::host::make_private_folder(&run_dir)
                     .map_err(|cause| Refusal::failed("preparing the run-time folder failed", cause))?;
                 let listener = shim::bind(&run_dir).map_err(|error| stop::talk_failed(container, error))?;
                 container.shared().listener = Some(listener);

@@ -4,8 +4,10 @@
 //! [`Store::delete`] return after the change is on the disk (in memory, for a container that removes itself).
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
@@ -96,9 +98,18 @@ impl Store {
             path: path.clone(),
             cause,
         };
+        // Containers' environments are in it, and with them secrets.
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|cause| open(redb::Error::Io(cause)))?;
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
-            .create(&path)
+            .create_with_backend(FileBackend::new(file).map_err(|cause| open(cause.into()))?)
             .map_err(|cause| open(cause.into()))?;
         let mut kept = read_all(&database)?;
         for record in read_ephemeral(records_dir) {
@@ -162,7 +173,8 @@ impl Store {
     fn put_ephemeral(&self, id: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.ephemeral(id);
         let aside = self.records_dir.join(format!("{id}.new"));
-        std::fs::write(&aside, bytes)
+        crate::host::create_private_file(&aside)
+            .and_then(|mut file| io::Write::write_all(&mut file, bytes))
             .and_then(|()| std::fs::rename(&aside, &path))
             .map_err(|cause| StoreError::Ephemeral { path, cause })
     }
