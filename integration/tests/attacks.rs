@@ -250,6 +250,8 @@ fn exec_is_as_confined_as_run() {
             &["busybox:test", "sleep", "1000"],
         ]
         .concat());
+        let id = host.inspect("pair")["Id"].as_str().expect("an id").to_owned();
+        let keyrings = session_keyrings(&id);
         host.ok(&["exec", "--detach", "pair", "sleep", "2000"]);
         let first = host.pid("pair").as_raw();
         let added = wait::poll(std::time::Duration::from_secs(10), || {
@@ -259,8 +261,20 @@ fn exec_is_as_confined_as_run() {
         let (first_held, added_held) = (held(first), held(added));
         assert_eq!(first_held, added_held, "{flags:?}");
         assert!(first_held.contains("Seccomp:\t2"), "{flags:?}: {first_held}");
+        // Each has a session keyring of its own; without one the added process would hold the shim's. Another user's are not shown to root.
+        if flags.len() == 2 && flags[0] == "--policy" {
+            assert_eq!((keyrings, session_keyrings(&id)), (1, 2), "{flags:?}");
+        }
         host.ok(&["rm", "--force", "--time", "0", "pair"]);
     }
+}
+
+/// How many session keyrings of the container's name this process may see.
+fn session_keyrings(id: &str) -> usize {
+    let keys = std::fs::read_to_string("/proc/keys").expect("the kernel has keyrings");
+    keys.lines()
+        .filter(|line| line.contains(&format!("_ses.{id}")))
+        .count()
 }
 
 /// Another process in the container of `first`, found by its arguments.

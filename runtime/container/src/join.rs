@@ -37,8 +37,6 @@ pub struct ExecPlan<'a> {
     pub env: &'a [String],
     /// Absolute working directory.
     pub cwd: &'a str,
-    /// Makes a missing working directory.
-    pub make_cwd: bool,
     /// Where the process reads and writes.
     pub stdio: ExecStdio,
     /// How many descriptors from 3 on it keeps.

@@ -47,7 +47,6 @@ pub(super) fn exec(root: &Root, flags: &Exec) -> Result<u8, Failed> {
             .as_str()
             .filter(|cwd| !cwd.is_empty())
             .unwrap_or("/"),
-        make_cwd: false,
         stdio: if terminal {
             ExecStdio::Terminal { size }
         } else {

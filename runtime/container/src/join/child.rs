@@ -267,15 +267,8 @@ fn working_directory(plan: &ExecPlan<'_>) -> Result<(), Failure> {
             "the working directory is not absolute",
         ));
     }
-    let changed = match nix::unistd::chdir(cwd) {
-        Err(Errno::ENOENT) if plan.make_cwd => {
-            std::fs::create_dir_all(cwd).map_err(|error| runtime("make the working directory", &error))?;
-            nix::unistd::chdir(cwd)
-        }
-        answer => answer,
-    };
     // That the kernel then can name it below our root is verified once more with everything else (CVE-2024-21626).
-    changed.map_err(|errno| runtime("change to the working directory", &errno))
+    nix::unistd::chdir(cwd).map_err(|errno| runtime("change to the working directory", &errno))
 }
 
 fn launch(plan: &ExecPlan<'_>, command: &Command, status: &OwnedFd) -> Failure {

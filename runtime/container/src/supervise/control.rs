@@ -239,12 +239,15 @@ impl<'a> Control<'a> {
             args: &process.args,
             env: &process.env,
             cwd: &process.cwd,
-            make_cwd: false,
             stdio,
             preserve_fds: 0,
             oom_score_adj: Some(process.oom_score_adj),
             rlimits: &rlimits,
-            extras: Extras::default(),
+            // As the first process: the shim's own keyring is none of the app's business.
+            extras: Extras {
+                keyring: Some(format!("_ses.{}", self.plan.id)),
+                ..Extras::default()
+            },
         })
         .map_err(|error| Refusal {
             kind: error.kind(),
