@@ -152,10 +152,26 @@ pub struct LandlockRuleset {
     pub ports: Vec<PortRule>,
 }
 
+impl Confinement {
+    /// The same for one image: each path of a file rule becomes what `settle` makes of it, the path to which it leads by the image's own links.
+    /// Whoever enforces the rules follows no link any more: one that is found then is of the app's making.
+    ///
+    /// # Errors
+    /// The first that `settle` returns.
+    pub fn in_image<E>(mut self, mut settle: impl FnMut(&str) -> Result<String, E>) -> Result<Self, E> {
+        if let Landlock::Ruleset(ruleset) = &mut self.landlock {
+            for rule in &mut ruleset.paths {
+                rule.path = settle(&rule.path)?;
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// Grants rights beneath one path of the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathRule {
-    /// Absolute path inside the container.
+    /// Absolute path inside the container; no part of it may be a link when it is enforced.
     pub path: String,
     /// Granted rights for a directory; on a file those that fit a file are used.
     pub access: u64,

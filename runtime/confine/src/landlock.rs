@@ -1,9 +1,11 @@
 //! Landlock rules from data.
 //!
-//! Paths are opened here, inside the container: after the root was changed they name what the app will see. Every right is required:
+//! Paths are opened here, inside the container: after the root was changed they name what the app will see. No link is followed, because
+//! the app may have made it: the image's own were resolved when the container was created. Every right is required:
 //! what this kernel cannot enforce was cut out when the policy was compiled, with a loss on record, and is an error here.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use kakoi_policy::confinement::{Landlock, LandlockRuleset, PathRule, PortRule, ReceiptStep};
 use kakoi_sys::path::{PathFile, open_path_file};
@@ -50,6 +52,16 @@ pub enum LandlockError {
         #[source]
         source: CallError,
     },
+    /// A path leads over a link, which the app may have made since the container was created.
+    #[error(
+        "refused: a part of {path}, of the rule {rule}, is a symbolic link that was not in the image; name the folder it leads to in the policy, or remove the link"
+    )]
+    Link {
+        /// The path inside the container.
+        path: String,
+        /// The rule.
+        rule: String,
+    },
     /// A rule grants only rights that files do not have, and its path is a file.
     #[error("the rule {rule} grants nothing on {path}, which is a file")]
     NothingOnFile {
@@ -85,9 +97,10 @@ impl LandlockError {
     /// The policy rule behind the failure.
     pub(crate) fn rule(&self) -> Option<String> {
         match self {
-            Self::Path { rule, .. } | Self::NothingOnFile { rule, .. } | Self::Rule { rule, .. } => {
-                Some(rule.clone())
-            }
+            Self::Path { rule, .. }
+            | Self::Link { rule, .. }
+            | Self::NothingOnFile { rule, .. }
+            | Self::Rule { rule, .. } => Some(rule.clone()),
             Self::Abi { rule, .. } => rule.clone(),
             _ => None,
         }
@@ -150,7 +163,10 @@ fn summary(ruleset: &LandlockRuleset, skipped: &[&str]) -> String {
         text.push_str(&format!(", scopes {:#x}", ruleset.scoped));
     }
     if !skipped.is_empty() {
-        text.push_str(&format!("; missing and optional: {}", skipped.join(" ")));
+        text.push_str(&format!(
+            "; missing or links, and optional: {}",
+            skipped.join(" ")
+        ));
     }
     text
 }
@@ -216,19 +232,36 @@ fn scopes(bits: u64) -> Result<BitFlags<Scope>, LandlockError> {
     })
 }
 
-/// Opens a rule's path; `None` where it is missing and may be.
+/// Opens a rule's path; `None` where it is missing and may be. No link is followed: an app that writes to one of its folders could otherwise
+/// make it lead to what no rule grants, and have that granted by the next start or `exec`.
 fn open_rule(rule: &PathRule) -> Result<Option<PathFile>, LandlockError> {
-    match open_path_file(rule.path.as_ref()) {
+    match open_path_file(&own_process(&rule.path)) {
         Ok(file) => Ok(Some(file)),
         Err(CallError {
             errno: Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES,
             ..
         }) if rule.optional => Ok(None),
+        Err(CallError {
+            errno: Errno::ELOOP, ..
+        }) => Err(LandlockError::Link {
+            path: rule.path.clone(),
+            rule: rule.rule.clone(),
+        }),
         Err(source) => Err(LandlockError::Path {
             path: rule.path.clone(),
             rule: rule.rule.clone(),
             source,
         }),
+    }
+}
+
+/// `/proc/self` is a link that only the kernel makes; what it leads to is known without following it.
+fn own_process(path: &str) -> PathBuf {
+    match Path::new(path).strip_prefix("/proc/self") {
+        Ok(below) => Path::new("/proc")
+            .join(std::process::id().to_string())
+            .join(below),
+        Err(_) => PathBuf::from(path),
     }
 }
 

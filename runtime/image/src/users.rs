@@ -5,27 +5,16 @@
 //! root there: digits are always a number, even where an image names an account `1000`; numbers have no sign, no blanks and no leading
 //! zeros; a line of passwd whose ids are no numbers does not count instead of meaning 0; neither side of a colon may be empty.
 //!
-//! The files are untrusted, and with a container's writable layer on top they can change while they are read: every step of the path is
-//! taken through a descriptor with no link followed by the kernel; links are followed here, by their text, within the layers.
+//! The files are untrusted, and with a container's writable layer on top they can change while they are read: see `layered`.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use kakoi_sys::CallError;
-use kakoi_sys::path::{open_beneath, open_start};
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, readlinkat};
-use nix::sys::stat::{SFlag, fstat, fstatat};
+use crate::layered::open_file_in;
 
 /// Most bytes of passwd or group that are read: ten thousand accounts.
 pub const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
-/// Most links on the way to a file; the kernel's own number.
-const LINKS_MAX: u32 = 40;
 /// Most supplementary groups: NGROUPS_MAX is 65536, NFS and people stop at far fewer.
 const GROUPS_MAX: usize = 1024;
 /// Largest id: Docker's. The last of 32 bits means "unchanged" to the kernel.
@@ -260,7 +249,7 @@ fn read(layers: &[PathBuf], path: &Path) -> Result<Vec<u8>, UserError> {
         path: path.to_owned(),
         source,
     };
-    let Some(file) = open_layered(layers, path).map_err(failed)? else {
+    let Some(file) = open_file_in(layers, path).map_err(failed)? else {
         return Ok(Vec::new());
     };
     let mut bytes = Vec::new();
@@ -275,134 +264,9 @@ fn read(layers: &[PathBuf], path: &Path) -> Result<Vec<u8>, UserError> {
     Ok(bytes)
 }
 
-/// What a name is in a merged folder.
-enum Seen {
-    Nothing,
-    /// The folders that merge here, the topmost first.
-    Folder(Vec<OwnedFd>),
-    Link(Vec<u8>),
-    /// The folder that the file lies in.
-    File(OwnedFd),
-}
-
-/// Opens a regular file as overlayfs would show it, links followed within the root.
-fn open_layered(layers: &[PathBuf], path: &Path) -> io::Result<Option<File>> {
-    let roots = || {
-        let open = |layer: &PathBuf| open_start(layer).map_err(io_error);
-        layers.iter().map(open).collect::<io::Result<Vec<_>>>()
-    };
-    let mut pending: Vec<Vec<u8>> = path.iter().rev().map(|part| part.as_bytes().to_vec()).collect();
-    // The way so far without links, and the folders at each of its steps; ".." goes a step back.
-    let mut steps: Vec<Vec<OwnedFd>> = vec![roots()?];
-    let mut links = 0;
-    while let Some(part) = pending.pop() {
-        match part.as_slice() {
-            b"" | b"." => continue,
-            b".." => {
-                if steps.len() > 1 {
-                    steps.pop();
-                }
-                continue;
-            }
-            _ => {}
-        }
-        let here = steps.last().map_or(&[][..], Vec::as_slice);
-        match look(here, OsStr::from_bytes(&part))? {
-            Seen::Nothing => return Ok(None),
-            Seen::Folder(folders) => steps.push(folders),
-            Seen::Link(target) => {
-                links += 1;
-                if links > LINKS_MAX || pending.len() > LINKS_MAX as usize * 64 {
-                    return Err(Errno::ELOOP.into());
-                }
-                if target.first() == Some(&b'/') {
-                    steps.truncate(1);
-                }
-                pending.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
-            }
-            Seen::File(folder) => {
-                if pending.iter().any(|part| !matches!(part.as_slice(), b"" | b".")) {
-                    return Ok(None);
-                }
-                return open_file(&folder, OsStr::from_bytes(&part)).map(Some);
-            }
-        }
-    }
-    // The path ends at a folder.
-    Err(Errno::EISDIR.into())
-}
-
-/// Looks a name up in folders that merge.
-fn look(folders: &[OwnedFd], name: &OsStr) -> io::Result<Seen> {
-    let mut merged = Vec::new();
-    for folder in folders {
-        let found = match fstatat(Some(folder.as_raw_fd()), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) => found,
-            Err(Errno::ENOENT) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
-        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
-        if kind == SFlag::S_IFDIR {
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-            let below = open_beneath(folder.as_fd(), Path::new(name), flags, 0).map_err(io_error)?;
-            let opaque =
-                kakoi_sys::xattr::get(below.as_fd(), c"trusted.overlay.opaque", 8).map_err(io_error)?;
-            merged.push(below);
-            if opaque.as_deref() == Some(b"y") {
-                break;
-            }
-            continue;
-        }
-        // A whiteout hides what is below, and so does any other thing that is no folder.
-        if !merged.is_empty() || (kind == SFlag::S_IFCHR && found.st_rdev == 0) {
-            break;
-        }
-        if kind == SFlag::S_IFLNK {
-            let target = readlinkat(Some(folder.as_raw_fd()), name)?;
-            return Ok(Seen::Link(target.as_bytes().to_vec()));
-        }
-        return Ok(Seen::File(folder.try_clone()?));
-    }
-    Ok(if merged.is_empty() {
-        Seen::Nothing
-    } else {
-        Seen::Folder(merged)
-    })
-}
-
-/// Opens a regular file and nothing else: a pipe would hold us up, a device could do anything.
-fn open_file(folder: &OwnedFd, name: &OsStr) -> io::Result<File> {
-    // Looked at through a handle first, since opening some devices has effects.
-    let handle = open_beneath(
-        folder.as_fd(),
-        Path::new(name),
-        OFlag::O_PATH | OFlag::O_NOFOLLOW,
-        0,
-    )
-    .map_err(io_error)?;
-    let is_file = |fd: &OwnedFd| -> io::Result<bool> {
-        let kind = SFlag::from_bits_truncate(fstat(fd.as_raw_fd())?.st_mode & SFlag::S_IFMT.bits());
-        Ok(kind == SFlag::S_IFREG)
-    };
-    if !is_file(&handle)? {
-        return Err(Errno::EINVAL.into());
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = open_beneath(folder.as_fd(), Path::new(name), flags, 0).map_err(io_error)?;
-    // Whoever writes the layer may have put something else there in between.
-    if !is_file(&file)? {
-        return Err(Errno::EINVAL.into());
-    }
-    Ok(File::from(file))
-}
-
-fn io_error(error: CallError) -> io::Error {
-    error.errno.into()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -572,7 +436,7 @@ mod tests {
         assert_eq!(resolve_user(&layers, "app", &[]).expect("from above").uid, 77);
         fs::remove_file(top.join("etc/passwd")).expect("removed");
         let whiteout = |path: &Path| {
-            use nix::sys::stat::{Mode, mknod};
+            use nix::sys::stat::{Mode, SFlag, mknod};
             mknod(path, SFlag::S_IFCHR, Mode::empty(), 0).expect("whiteout");
         };
         whiteout(&top.join("etc/passwd"));

@@ -111,11 +111,19 @@ pub enum PathFile {
     Other(OwnedFd),
 }
 
-/// Opens a file as a place, close-on-exec, following links as a process of this root would.
+/// Opens a file by its absolute path as a place, close-on-exec, following no link: `ELOOP` where one is on the way.
 pub fn open_path_file(path: &Path) -> Result<PathFile> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).named("open")?;
-    let fd = checked_fd("open", libc::c_long::from(fd))?;
+    let root = open_start(Path::new("/"))?;
+    let fd = match path.strip_prefix("/") {
+        Ok(below) if below.as_os_str().is_empty() => root,
+        Ok(below) => open_beneath(root.as_fd(), below, OFlag::O_PATH, 0)?,
+        Err(_) => {
+            return Err(CallError {
+                call: "openat2",
+                errno: Errno::EINVAL,
+            });
+        }
+    };
     Ok(if is_folder(fd.as_fd())? {
         PathFile::Directory(fd)
     } else {

@@ -375,7 +375,7 @@ fn landlock_grants() {
         assert!(
             outcome
                 .receipt("landlock")
-                .contains("missing and optional: /no/such"),
+                .contains("missing or links, and optional: /no/such"),
             "{outcome:?}"
         );
     }

@@ -301,6 +301,7 @@ fn confine(
     )?;
     let confinement = shelf.decide(composed, &user.identity, &engine.facts)?;
     peers.check_user_namespaces(&confinement)?;
+    let confinement = in_image(confinement, image, asked)?;
     Ok((confinement, user, limits))
 }
 
@@ -317,6 +318,49 @@ fn settled_mounts(engine: &Engine, config: &ContainerConfig, host: &HostConfig) 
         settle_source(mount)?;
     }
     Ok(mounts)
+}
+
+/// Resolves the links of the image in the paths of file rules, once and for all: from now on the app may have its hands in the tree.
+fn in_image(confinement: Confinement, image: &Image, asked: &[Asked]) -> Answer<Confinement> {
+    /// What the runtime itself mounts: the image has no say below.
+    const MOUNTED: [&str; 3] = ["/proc", "/sys", "/dev"];
+    let of_policy = confinement
+        .filesystem
+        .mounts
+        .iter()
+        .map(|mount| mount.target.clone());
+    let targets: Vec<String> = asked
+        .iter()
+        .map(|mount| mount.target.clone())
+        .chain(of_policy)
+        .collect();
+    confinement.in_image(|text| {
+        let path = Path::new(text);
+        if MOUNTED.iter().any(|mounted| path.starts_with(mounted)) {
+            return Ok(text.to_owned());
+        }
+        // What the image has below a mount is hidden by it.
+        let shown = targets
+            .iter()
+            .filter(|target| path.starts_with(target))
+            .max_by_key(|target| target.len())
+            .map_or(path, Path::new);
+        let real = kakoi_image::real_path(&image.layers, shown)
+            .map_err(|cause| Refusal::bad(format!("the policy's path {text} in the image: {cause}")))
+            .map(|real| {
+                let below = path.strip_prefix(shown).into_iter().flatten();
+                below.fold(real, |real, part| real.join(part))
+            })?;
+        // A link upwards would make the rule on one folder a rule on many.
+        if real != path && path.starts_with(&real) {
+            return Ok(text.to_owned());
+        }
+        real.into_os_string().into_string().map_err(|_| {
+            Refusal::bad(format!(
+                "the policy's path {text} leads to a name in the image that is not UTF-8"
+            ))
+        })
+    })
 }
 
 /// Gives a bind its real path, so that no link leads around the owner's allow-list; what is missing of it is taken as it stands.
