@@ -30,6 +30,8 @@ pub struct Host {
     daemon: RefCell<Option<Child>>,
     /// Ids of containers that were seen, for the search after they are gone.
     seen: RefCell<BTreeSet<String>>,
+    /// Who was seen in their namespaces.
+    members: RefCell<BTreeSet<leaks::Member>>,
     /// Cleans up if this process does not come to it.
     _guard: Guard,
 }
@@ -81,6 +83,7 @@ impl Host {
             folder,
             daemon: RefCell::new(None),
             seen: RefCell::default(),
+            members: RefCell::default(),
         };
         host.start_daemon();
         host
@@ -284,6 +287,8 @@ impl Host {
 
     fn note_containers(&self) {
         self.seen.borrow_mut().extend(leaks::ids(self.folder.path()));
+        let seen = leaks::members(self.folder.path(), &self.seen.borrow());
+        self.members.borrow_mut().extend(seen);
     }
 
     /// Whatever is on the machine because of this host's containers; empty lists when nothing is.
@@ -302,9 +307,9 @@ impl Host {
                 .map(|path| format!("mount {path}")),
         );
         traces.extend(
-            leaks::network_namespaces(&ids)
+            leaks::holders(&self.members.borrow(), self.folder.path())
                 .iter()
-                .map(|name| format!("netns {name}")),
+                .map(|holder| format!("namespace: {holder}")),
         );
         let daemon = self.daemon.borrow().as_ref().map(|daemon| daemon.id() as i32);
         for process in leaks::processes(self.folder.path()) {

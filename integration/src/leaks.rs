@@ -31,9 +31,13 @@ fn numbered_processes() -> impl Iterator<Item = (i32, PathBuf)> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
-/// Processes that were started with the host's folder on their command line, or that live in a mount namespace of one of its containers.
+/// Processes that were started with the host's folder on their command line, or that see a file of the host's folder mounted: a container's
+/// first process has its `/etc/hosts` from there.
 pub fn processes(folder: &Path) -> Vec<Leftover> {
     let mark = folder.to_str().expect("a temporary folder's name is UTF-8");
+    // What is mounted is named from the root of its file system, which may lie between `/` and the folder.
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let name = format!("/{}/", name.expect("a temporary folder has a name"));
     let own = std::process::id() as i32;
     let mut found = Vec::new();
     for (pid, path) in numbered_processes().filter(|(pid, _)| *pid != own) {
@@ -42,10 +46,120 @@ pub fn processes(folder: &Path) -> Vec<Leftover> {
             continue;
         };
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        let root = fs::read_to_string(path.join("mountinfo")).unwrap_or_default();
-        let in_container = root.lines().next().is_some_and(|line| line.contains(mark));
-        if command.contains(mark) || in_container {
+        let in_container = || {
+            let table = fs::read_to_string(path.join("mountinfo")).unwrap_or_default();
+            // mount id, parent id, device, root (proc_pid_mountinfo(5)).
+            table
+                .lines()
+                .any(|line| line.split(' ').nth(3).is_some_and(|root| root.contains(&name)))
+        };
+        if command.contains(mark) || in_container() {
             found.push(Leftover { pid, command });
+        }
+    }
+    found
+}
+
+/// A namespace's kind and inode, as the kernel writes it: `net:[4026531833]`.
+pub type Namespace = String;
+
+/// A process in a namespace that a container of the host has. The kernel gives a namespace's number again as soon as it is free, to another
+/// test's container as like as not: only who was seen inside while the container lived can be left over in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    namespace: Namespace,
+    pid: i32,
+    /// In clock ticks since the boot, so that a number given again is nobody.
+    started: u64,
+}
+
+fn started(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // The name may contain anything; the twentieth field behind it is `starttime` (proc_pid_stat(5)).
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Everybody in the namespaces of the host's containers, except in those that the test itself is in.
+pub fn members(folder: &Path, ids: &BTreeSet<String>) -> BTreeSet<Member> {
+    let marked: BTreeSet<i32> = processes(folder).into_iter().map(|process| process.pid).collect();
+    let mut all = Vec::new();
+    let mut ours = BTreeSet::new();
+    for (pid, path) in numbered_processes() {
+        let namespaces = namespaces_at(&path);
+        let is_grouped = || {
+            let groups = fs::read_to_string(path.join("cgroup")).unwrap_or_default();
+            ids.iter().any(|id| groups.contains(id.as_str()))
+        };
+        if marked.contains(&pid) || is_grouped() {
+            ours.extend(namespaces.iter().cloned());
+        }
+        all.push((pid, path, namespaces));
+    }
+    let ours = &ours - &namespaces_at(Path::new("/proc/self"));
+    let mut found = BTreeSet::new();
+    for (pid, path, namespaces) in all {
+        let shared = namespaces.intersection(&ours).cloned();
+        if let Some(started) = started(&path) {
+            found.extend(shared.map(|namespace| Member {
+                namespace,
+                pid,
+                started,
+            }));
+        }
+    }
+    found
+}
+
+fn namespaces_at(process: &Path) -> BTreeSet<Namespace> {
+    let Ok(entries) = fs::read_dir(process.join("ns")) else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .map(|link| link.display().to_string())
+        .collect()
+}
+
+/// Who keeps a namespace alive: processes that were seen in it and still are, descriptors of the test's and of the host's own processes, and
+/// mounts in the test's own mount namespace.
+pub fn holders(seen: &BTreeSet<Member>, folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for Member {
+        namespace,
+        pid,
+        started: then,
+    } in seen
+    {
+        let path = PathBuf::from(format!("/proc/{pid}"));
+        if started(&path) == Some(*then) && namespaces_at(&path).contains(namespace) {
+            found.push(format!("process {pid} is in {namespace}"));
+        }
+    }
+    let namespaces: BTreeSet<&str> = seen.iter().map(|member| member.namespace.as_str()).collect();
+    let own = std::process::id() as i32;
+    for pid in processes(folder)
+        .into_iter()
+        .map(|process| process.pid)
+        .chain([own])
+    {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+        for link in descriptors
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+        {
+            if link.to_str().is_some_and(|link| namespaces.contains(link)) {
+                found.push(format!("process {pid} has {} open", link.display()));
+            }
+        }
+    }
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    for line in table.lines() {
+        let mut fields = line.split(' ').skip(3);
+        if let (Some(root), Some(point)) = (fields.next(), fields.next())
+            && namespaces.contains(root)
+        {
+            found.push(format!("{root} is mounted at {point}"));
         }
     }
     found
@@ -87,19 +201,6 @@ pub fn cgroups(ids: &BTreeSet<String>) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// Names under /run/netns that carry one of the ids.
-pub fn network_namespaces(ids: &BTreeSet<String>) -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/run/netns") else {
-        return Vec::new();
-    };
-    let names = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names
-        .filter(|name| ids.iter().any(|id| name.contains(id.as_str())))
-        .collect()
 }
 
 /// Common parents, in every hierarchy, that hold no container any more. One that is being made or removed is among them for a moment.

@@ -194,15 +194,20 @@ fn docker_default_refuses_what_docker_refuses() {
     }
 }
 
-/// The record is Docker's word where no engine is installed; where one is, it speaks for itself.
+/// The record is Docker's word, and Docker speaks for itself: `integration/provision test` installs its engine.
 #[test]
 fn the_record_of_docker_is_true() {
     needs_root!();
-    if !["dockerd", "containerd", "runc"]
-        .iter()
-        .all(|name| run(Command::new("which").arg(name), b"").code == 0)
-    {
-        println!("SKIP the_record_of_docker_is_true: no Docker engine is installed");
+    let missing = ["dockerd", "docker", "containerd", "runc"]
+        .into_iter()
+        .find(|name| run(Command::new("which").arg(name), b"").code != 0);
+    if let Some(name) = missing {
+        // Root without an engine: a machine that was not provisioned. With KAKOI_TEST_REQUIRE it must be.
+        assert!(
+            std::env::var_os("KAKOI_TEST_REQUIRE").is_none(),
+            "{name} is missing: run `integration/provision test`"
+        );
+        println!("SKIP the_record_of_docker_is_true: {name} is not installed");
         return;
     }
     let host = Host::empty();
@@ -224,11 +229,26 @@ fn the_record_of_docker_is_true() {
         ])
         .arg(host.path("docker"));
     let all = outcomes(&run(&mut command, b"").ok());
-    let recorded = docker_lets_through();
-    let fewer: BTreeSet<_> = recorded.difference(&effective(&all)).copied().collect();
+    let version = run(Command::new("dockerd").arg("--version"), b"").ok();
+    let (recorded, through) = (docker_lets_through(), effective(&all));
+    let mut fewer: BTreeSet<_> = recorded.difference(&through).copied().collect();
+    let mut more: BTreeSet<_> = through.difference(&recorded).copied().collect();
+    // The record is of 26.1. Debian 12's 20.10 opens ptrace alone, not yet its two neighbours, and still what was closed since.
+    if version.contains("version 20.") {
+        for name in ["process-vm-read", "process-vm-write"] {
+            assert!(fewer.remove(name), "{version} permits {name}");
+        }
+        for name in ["af-vsock", "io-uring"] {
+            assert!(more.remove(name), "{version} refuses {name}");
+        }
+    }
     assert!(
         fewer.is_empty(),
-        "recorded as let through, and refused by this Docker: {fewer:?}"
+        "recorded as let through, and refused by {version}: {fewer:?}"
+    );
+    assert!(
+        more.is_empty(),
+        "let through by {version}, and not recorded: {more:?}"
     );
 }
 
@@ -429,60 +449,74 @@ fn the_shim_cannot_be_overwritten() {
     );
 }
 
+/// CVE-2024-21626 as it was: a runtime that leaves a folder of the host open and changes into it behind the new root.
+fn outside_by_a_leaked_descriptor(host: &Host) -> String {
+    let rootfs = host.path("plain");
+    std::fs::create_dir(&rootfs).expect("making a folder");
+    let layer = host.file("plain.tar", image::busybox_layer(&binary("attacker")));
+    run(
+        Command::new("tar").arg("-C").arg(&rootfs).args(["-xf", &layer]),
+        b"",
+    )
+    .ok();
+    let script = "mount -t proc proc \"$1/proc\" && exec 7</ && \
+        exec unshare --root=\"$1\" --wd=/proc/self/fd/7 /attacker cwd-outside";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "bash", "-c", script, "bash"])
+        .arg(&rootfs);
+    run(&mut command, b"").ok()
+}
+
 /// CVE-2024-21626: a working directory by a leaked descriptor, from the flag, the image and exec.
 #[test]
 fn working_directories_stay_inside() {
     needs_root!();
     let host = Host::new();
+    let unconfined = outside_by_a_leaked_descriptor(&host);
+    assert!(unconfined.contains("cwd-outside effective"), "{unconfined}");
+    let attack = ["busybox:test", "/attacker", "cwd-outside"];
+    let policy = ["--policy", "docker-default"];
     host.ok(&[
         &FLAGS[..],
-        &[
-            "-d",
-            "--name",
-            "inside",
-            "--policy",
-            "docker-default",
-            "busybox:test",
-            "sleep",
-            "1000",
-        ],
+        &policy,
+        &["-d", "--name", "inside", "busybox:test", "sleep", "1000"],
     ]
     .concat());
     for descriptor in 3..=20 {
         let folder = format!("/proc/self/fd/{descriptor}");
-        for ran in [
-            host.kakoi(
-                &[
-                    &FLAGS[..],
-                    &[
-                        "--rm",
-                        "--policy",
-                        "docker-default",
-                        "--workdir",
-                        &folder,
-                        "busybox:test",
-                        "/attacker",
-                        "cwd-outside",
-                    ],
-                ]
-                .concat(),
-            ),
-            host.kakoi(&["exec", "--workdir", &folder, "inside", "/attacker", "cwd-outside"]),
-        ] {
-            assert!(
-                ran.code != 0 || ran.stdout.contains(" refused "),
-                "{folder}: {ran}"
-            );
+        let workdir = ["--workdir", &folder];
+        let first = host.kakoi(&[&FLAGS[..], &policy, &["--rm"], &workdir, &attack].concat());
+        let added = host.kakoi(&[&["exec"][..], &workdir, &["inside"], &attack[1..]].concat());
+        for ran in [first, added] {
+            stays_inside(&ran);
         }
     }
+    // The neighbour: a folder of the container's own.
+    let own = ["--workdir", "/var/empty"];
+    let ran = host.ok(&[&FLAGS[..], &policy, &["--rm"], &own, &attack].concat());
+    assert!(ran.contains("cwd-outside refused inside"), "{ran}");
     host.load_variant(
         "leaky:1",
         &json!({ "Cmd": ["/attacker", "cwd-outside"], "WorkingDir": "/proc/self/fd/7" }),
         Layer::new(),
     )
     .ok();
-    let ran = host.kakoi(&[&FLAGS[..], &["--rm", "--policy", "docker-default", "leaky:1"]].concat());
-    assert!(ran.code != 0 || ran.stdout.contains(" refused "), "{ran}");
+    stays_inside(&host.kakoi(&[&FLAGS[..], &policy, &["--rm", "leaky:1"]].concat()));
+}
+
+/// Either the start is refused because of its working directory, which is made (by a hook process) or changed into, or the app is inside.
+fn stays_inside(ran: &kakoi_integration::command::Ran) {
+    if ran.code == 0 {
+        assert!(ran.stdout.contains("cwd-outside refused inside"), "{ran}");
+    } else {
+        assert!(
+            ["change to the working directory", "failed to run hooks"]
+                .iter()
+                .any(|words| ran.stderr.contains(words)),
+            "{ran}"
+        );
+    }
 }
 
 /// Images whose own files are links to the host's: CVE-2026-41579 and its kin, CVE-2025-52565, CVE-2019-19921, CVE-2022-23648.
@@ -494,15 +528,16 @@ fn links_in_images_lead_nowhere() {
     std::fs::create_dir(&outside).expect("making a folder");
     let target = outside.to_str().expect("UTF-8");
     std::fs::write(outside.join("ptmx"), "untouched").expect("writing a file");
-    for name in [
-        "dev",
-        "proc",
-        "sys",
-        "dev/pts",
-        "dev/shm",
-        "etc/hosts",
-        "data",
-        "tmp",
+    // What the start says; nothing where a mount of the container's own covers the link, which is then never followed.
+    for (name, refusal) in [
+        ("dev", "/dev in the root file system is a symbolic link"),
+        ("proc", "/proc in the root file system is a symbolic link"),
+        ("sys", "/sys in the root file system is a symbolic link"),
+        ("dev/pts", ""),
+        ("dev/shm", ""),
+        ("etc/hosts", "failed to prepare rootfs"),
+        ("data", "failed to prepare rootfs"),
+        ("tmp", "failed to prepare rootfs"),
     ] {
         // The folder is in the image as well: only then do careless runtimes follow the link (SANDBOX-NOTES).
         let mut layer = Layer::new();
@@ -524,23 +559,21 @@ fn links_in_images_lead_nowhere() {
         let base = image::busybox_layer(&binary("attacker"));
         let config = json!({ "Cmd": ["true"], "Volumes": { "/data": {} } });
         let loaded = host.load(&image::archive("linked:1", &config, &[base, layer, linked]));
-        if loaded.code == 0 {
-            host.kakoi(
-                &[
-                    &FLAGS[..],
-                    &[
-                        "--rm",
-                        "--tty",
-                        "--policy",
-                        "docker-default",
-                        "--tmpfs",
-                        "/tmp",
-                        "linked:1",
-                        "true",
-                    ],
-                ]
-                .concat(),
-            );
+        // Every name loads: a link within an image is an image's right, and leads nowhere until a runtime follows it.
+        loaded.ok();
+        let flags = ["--rm", "--tty", "--policy", "docker-default", "--tmpfs", "/tmp"];
+        let ran = host.kakoi(
+            &[
+                &FLAGS[..],
+                &flags,
+                &["linked:1", "stat", "-c", "%F", "/dev/pts", "/dev/shm"],
+            ]
+            .concat(),
+        );
+        if refusal.is_empty() {
+            assert_eq!(ran.ok(), "directory\r\ndirectory", "/{name} -> {target}");
+        } else {
+            ran.fails(125, refusal);
         }
         let names: Vec<_> = std::fs::read_dir(&outside)
             .expect("reading a folder")
@@ -590,19 +623,21 @@ fn nothing_is_inherited() {
         "session-keyring",
     ]);
     let ran = run(&mut command, b"");
-    for name in ["inherited-fd", "inherited-groups", "inherited-env"] {
+    for name in [
+        "inherited-fd",
+        "inherited-groups",
+        "inherited-env",
+        "session-keyring",
+    ] {
         assert!(ran.stdout.contains(&format!("{name} refused")), "{ran}");
     }
     // Started on demand by the command above; the host looks after one daemon of its own making.
-    let on_demand = run(host.command().args(["system", "shutdown"]), b"");
-    if on_demand.code != 0 {
-        for process in kakoi_integration::leaks::processes(&host.path("")) {
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(process.pid),
-                nix::sys::signal::Signal::SIGTERM,
-            )
-            .expect("signalling our own daemon");
-        }
+    for process in kakoi_integration::leaks::processes(&host.path("")) {
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(process.pid),
+            nix::sys::signal::Signal::SIGTERM,
+        )
+        .expect("signalling our own daemon");
     }
     wait::until("the daemon on demand is gone", || {
         kakoi_integration::leaks::processes(&host.path("")).is_empty()

@@ -9,6 +9,10 @@ daemon=$!
 trap 'kill "$daemon"; wait "$daemon" || true; find /sys/fs/cgroup -depth -type d -name "docker-test-$$" -exec rmdir {} +' EXIT
 export DOCKER_HOST="unix://$folder/sock"
 # Its log says when it listens.
-timeout 30 tail -n +1 -f "$folder/log" --pid "$daemon" | grep -q -m1 "API listen on"
+# No pipe: the reader goes first, and its writer's end by SIGPIPE would be the script's.
+timeout 30 grep -q -m1 "API listen on" < <(exec tail -n +1 -f "$folder/log" --pid "$daemon") || {
+	cat "$folder/log" >&2
+	exit 1
+}
 docker import "$rootfs" attacked:1 >/dev/null
 docker run --rm --network none attacked:1 /attacker all

@@ -93,7 +93,7 @@ struct Source {
 }
 
 impl Source {
-    /// The lines that are shipped; everything from `#[cfg(test)]` on, and every file of a `tests/` folder, is test code.
+    /// The lines that are shipped; everything from the module under `#[cfg(test)]` on, and every file of a `tests/` folder, is test code.
     fn shipped(&self) -> impl Iterator<Item = (usize, &str)> {
         self.text.lines().enumerate().take(self.tests_from)
     }
@@ -131,18 +131,29 @@ fn tracked_files() -> Vec<String> {
     found
 }
 
+/// The line from which on a file is tests: a module of them, not a method or an import that only tests need.
+fn tests_from(text: &str) -> usize {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_module = |at: usize| {
+        let item = lines[at..].iter().find(|line| !line.starts_with("#["));
+        item.is_some_and(|line| {
+            line.trim_start_matches("pub")
+                .trim_start_matches("(crate)")
+                .trim_start()
+                .starts_with("mod ")
+        })
+    };
+    (0..lines.len())
+        .find(|at| lines[*at] == "#[cfg(test)]" && is_module(*at))
+        .unwrap_or(usize::MAX)
+}
+
 fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     for path in tracked_files().into_iter().filter(|path| path.ends_with(".rs")) {
         let text = std::fs::read_to_string(root().join(&path)).expect("a source file is UTF-8");
         let is_test_file = path.contains("/tests/") || path.ends_with("/tests.rs");
-        let tests_from = if is_test_file {
-            0
-        } else {
-            text.lines()
-                .position(|line| line.trim_start().starts_with("#[cfg(test)]"))
-                .unwrap_or(usize::MAX)
-        };
+        let tests_from = if is_test_file { 0 } else { tests_from(&text) };
         sources.push(Source {
             path,
             text,
@@ -562,4 +573,8 @@ fn scanning_finds_what_it_should() {
     assert_eq!(functions(&lines), [("long".to_owned(), 1, 5)]);
     assert_eq!(function_name("pub const fn x<T>() {"), Some("x"));
     assert_eq!(function_name("let fn_like = 1;"), None);
+    let method = "impl A {\n    #[cfg(test)]\n    fn only_here() {}\n}\n";
+    assert_eq!(tests_from(method), usize::MAX);
+    let module = format!("{method}#[cfg(test)]\n#[allow(unused)]\npub(crate) mod tests {{\n}}\n");
+    assert_eq!(tests_from(&module), 4);
 }
