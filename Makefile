@@ -7,8 +7,10 @@ DESTDIR ?=
 CARGO ?= cargo
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release
-BINDIR := $(DESTDIR)$(PREFIX)/bin
-MANDIR := $(DESTDIR)$(PREFIX)/share/man/man1
+# 1 installs the OpenRC script, 0 does not; without it, it is installed where /sbin/openrc-run is.
+OPENRC ?=
+PACKAGING := DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' UNITDIR='$(UNITDIR)' OPENRC='$(OPENRC)' \
+	runtime/daemon/packaging/install
 
 .PHONY: all demo test lint bench release install uninstall clean
 
@@ -23,6 +25,7 @@ demo:
 test:
 	integration/provision test
 	integration/test
+	integration/packaging
 
 lint:
 	$(CARGO) fmt --all --check
@@ -40,24 +43,13 @@ release:
 	integration/provision build
 	$(CARGO) build --release --locked --config 'target.$(TARGET).rustflags=$(SMALL)' -p kakoi -p kakoid -p kakoi-shim
 
+# Says at its end how others than root may use the daemon: by the group `kakoi`, which is as good as root within the owner's ceiling.
 install: release
-	install -d $(BINDIR) $(MANDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/kakoi/policies
-	install -m 0755 $(RELEASE)/kakoi $(RELEASE)/kakoid $(RELEASE)/kakoi-shim $(BINDIR)/
-	ln -sf kakoi-shim $(BINDIR)/kakoi-oci
-	sed 's|@BINDIR@|$(PREFIX)/bin|g' runtime/daemon/packaging/kakoid.service > $(DESTDIR)$(UNITDIR)/kakoid.service
-	$(RELEASE)/kakoi man $(MANDIR)
-	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
-		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	$(RELEASE)/kakoi completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/kakoi
-	$(RELEASE)/kakoi completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_kakoi
-	$(RELEASE)/kakoi completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/kakoi.fish
+	$(PACKAGING) $(RELEASE)
 
-# Leaves /etc/kakoi and /var/lib/kakoi: policies and containers are the owner's.
+# Removes exactly what was installed (PREFIX/share/kakoi/installed). Leaves /etc/kakoi and /var/lib/kakoi: policies and containers are the owner's.
 uninstall:
-	rm -f $(BINDIR)/kakoi $(BINDIR)/kakoid $(BINDIR)/kakoi-shim $(BINDIR)/kakoi-oci
-	rm -f $(DESTDIR)$(UNITDIR)/kakoid.service $(MANDIR)/kakoi.1 $(MANDIR)/kakoi-*.1
-	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/kakoi $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_kakoi \
-		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/kakoi.fish
+	$(PACKAGING) --remove
 
 clean:
 	$(CARGO) clean
