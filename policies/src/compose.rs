@@ -185,21 +185,39 @@ impl Walk<'_> {
                 Ok(found)
             }
             None => {
-                let near = crate::diagnostics::nearest(name, shipped::SHIPPED.iter().map(|p| p.name));
-                Err(refuse(
-                    format!("no policy is called `{name}`"),
-                    near.map(|near| format!("did you mean `{near}`?")),
-                    Some(format!(
-                        "shipped are {}; others are looked up in the policies folder",
-                        shipped::SHIPPED
-                            .iter()
-                            .map(|p| format!("`{}`", p.name))
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    )),
-                ))
+                Err(Diagnostics::new(vec![unknown(parent, &policy.text)]).expect("there is one diagnostic"))
             }
         }
+    }
+}
+
+/// Parents that nobody knows, of a text that may hold other errors: those hide none of these.
+pub fn unknown_parents(file: &str, text: &str, resolver: &dyn Resolver) -> Vec<Diagnostic> {
+    let parents = crate::decode::parents(file, text).into_iter();
+    parents
+        .filter(|parent| shipped::find(&parent.value).is_none() && resolver.resolve(&parent.value).is_none())
+        .map(|parent| unknown(&parent, text))
+        .collect()
+}
+
+fn unknown(parent: &Sited<String>, text: &str) -> Diagnostic {
+    let name = &parent.value;
+    let width = u32::try_from(name.chars().count()).unwrap_or(1);
+    let shipped = shipped::SHIPPED.iter().map(|profile| profile.name);
+    let near = crate::diagnostics::nearest(name, shipped.clone());
+    let known: Vec<String> = shipped.map(|name| format!("`{name}`")).collect();
+    Diagnostic {
+        label: near.map(|near| format!("did you mean `{near}`?")),
+        help: Some(format!(
+            "shipped are {}; others are looked up in the policies folder",
+            known.join(", ")
+        )),
+        ..at_origin(
+            &parent.origin,
+            text,
+            width,
+            format!("no policy is called `{name}`"),
+        )
     }
 }
 

@@ -112,6 +112,12 @@ impl Diagnostics {
         (!found.is_empty()).then_some(Self(found))
     }
 
+    /// These findings and more.
+    pub fn with(mut self, more: Vec<Diagnostic>) -> Self {
+        self.0.extend(more);
+        self
+    }
+
     /// The findings, in the order of the document.
     pub fn list(&self) -> &[Diagnostic] {
         &self.0

@@ -44,7 +44,7 @@ mod yaml;
 pub use capability::{Capability, CapabilityWord};
 pub use ceiling::{Bounded, Ceiling, Excess, OwnLimits, bound, bound_limits};
 pub use compile::{CompileError, compile};
-pub use compose::{Composed, Resolver, ShippedOnly, compose};
+pub use compose::{Composed, Resolver, ShippedOnly, compose, unknown_parents};
 pub use decode::parse;
 pub use diagnostics::{Diagnostic, Diagnostics, Origin, Severity};
 pub use explain::{Answer, Question, explain};

@@ -15,9 +15,12 @@ const POLICY_BYTES_MAX: u64 = 1 << 20;
 /// Why a policy cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// The file cannot be read.
+    /// The file that a flag names cannot be read.
     #[error("--policy")]
-    Read(#[source] ReadError),
+    Flag(#[source] ReadError),
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(ReadError),
     /// Neither a file nor a name.
     #[error("--policy {text:?} is neither a file nor the name of a policy")]
     Neither {
@@ -30,8 +33,13 @@ pub enum PolicyError {
 pub fn choose_policy(text: &str) -> Result<PolicyChoice, PolicyError> {
     if is_file_name(text) {
         return Ok(PolicyChoice {
-            name: stem(text),
-            source: Some(read_policy(text)?),
+            // The path as it was given stands in the messages; the policy is called by its last part.
+            name: if text == "-" {
+                "stdin".to_owned()
+            } else {
+                text.to_owned()
+            },
+            source: Some(read(text).map_err(PolicyError::Flag)?),
         });
     }
     if text.is_empty() {
@@ -47,20 +55,16 @@ pub fn choose_policy(text: &str) -> Result<PolicyChoice, PolicyError> {
 
 /// Reads a policy's file.
 pub fn read_policy(path: &str) -> Result<String, PolicyError> {
-    bounded::read_text(Path::new(path), POLICY_BYTES_MAX).map_err(PolicyError::Read)
+    read(path).map_err(PolicyError::Read)
+}
+
+fn read(path: &str) -> Result<String, ReadError> {
+    bounded::read_text(Path::new(path), POLICY_BYTES_MAX)
 }
 
 /// Whether a word means a file: it has a slash or a YAML file's ending, or is `-`.
 pub fn is_file_name(text: &str) -> bool {
     text.contains('/') || text.ends_with(".yaml") || text.ends_with(".yml") || text == "-"
-}
-
-fn stem(text: &str) -> String {
-    let name = Path::new(text)
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned());
-    name.filter(|name| name != "-")
-        .unwrap_or_else(|| "stdin".to_owned())
 }
 
 #[cfg(test)]
@@ -75,7 +79,7 @@ mod tests {
         let choice = choose_policy(&file.display().to_string()).expect("it is a file");
         assert_eq!(
             (choice.name.as_str(), choice.source.as_deref()),
-            ("app", Some("kakoi: 1\n"))
+            (file.display().to_string().as_str(), Some("kakoi: 1\n"))
         );
         assert_eq!(choose_policy("strict").expect("it is a name").source, None);
         assert!(choose_policy("missing.yaml").is_err());

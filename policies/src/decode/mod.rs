@@ -51,6 +51,13 @@ pub fn parse(name: &str, text: &str) -> Result<Policy, Diagnostics> {
     }
 }
 
+/// The parents that a text names, whatever else is wrong with it.
+pub(crate) fn parents(name: &str, text: &str) -> Vec<Sited<String>> {
+    let mut report = Report::new(name, text);
+    let policy = yaml::read(text, &mut report).and_then(|node| policy(name, text, node, &mut report));
+    policy.map(|policy| policy.extends).unwrap_or_default()
+}
+
 fn policy(name: &str, text: &str, node: Node, report: &mut Report<'_>) -> Option<Policy> {
     let mut fields = Fields::open(node, "a policy", &KEYS, report)?;
     version(&mut fields, "policy", report);

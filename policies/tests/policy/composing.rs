@@ -7,7 +7,7 @@ use kakoi_policy::kernel::{Arch, KernelFacts};
 use kakoi_policy::render::{canonical, summary};
 use kakoi_policy::{
     Amount, Capability, CapabilityWord, Ceiling, CompileError, DeviceRequest, HostNamespace, LimitRequests,
-    MountRequest, Requests, Resolver, SHIPPED, ShippedOnly, bound, compile, compose, parse,
+    MountRequest, Requests, Resolver, SHIPPED, ShippedOnly, bound, compile, compose, parse, unknown_parents,
 };
 
 use super::given::{ALLOW, EPERM, answer, compiled, composed, kernel, shipped, user, with_landlock};
@@ -648,4 +648,19 @@ fn a_stored_confinement_is_read_back_as_it_was() {
         assert_eq!(back, c);
         assert!(text.len() < 40_000, "{} takes {} bytes", profile.name, text.len());
     }
+}
+
+#[test]
+fn an_unknown_parent_is_found_beside_other_errors() {
+    let text = "kakoi: 1\nextends: [strikt, strict, own]\ncapabilites: []\n";
+    assert!(parse("app.yaml", text).is_err());
+    let folder = Folder(BTreeMap::from([("own", "kakoi: 1\n")]));
+    let found = unknown_parents("app.yaml", text, &folder);
+    let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 1, "{shown:?}");
+    assert!(
+        shown[0].contains("no policy is called `strikt`") && shown[0].contains("app.yaml:2:11"),
+        "{shown:?}"
+    );
+    assert!(unknown_parents("app.yaml", "kakoi: [", &folder).is_empty());
 }

@@ -18,11 +18,12 @@ use kakoi_policy::{
 };
 
 use crate::config::{ConfigError, Settings, read_owner_file};
-use crate::names;
 use crate::refusal::{Answer, Refusal, chain};
 
 /// The label that names a container's policy.
 pub const LABEL: &str = "io.kakoi.policy";
+/// Longest name of a policy that a request brings: a path of the client (PATH_MAX).
+const PATH_BYTES_MAX: usize = 4096;
 /// Policies that an owner may put on the shelf: each is read into memory.
 const LOCAL_MAX: usize = 256;
 
@@ -88,7 +89,7 @@ impl Shelf {
             } else {
                 choice.name
             };
-            if name.len() > names::NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            if name.len() > PATH_BYTES_MAX || name.chars().any(char::is_control) {
                 return Err(Refusal::bad(
                     "the policy's name is too long or holds control characters",
                 ));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kakoi_policy::{Ceiling, Composed, Diagnostic, Diagnostics, Excess, bound, lint, parse};
 use serde_json::{Value, json};
 
-use super::source::compose_with;
+use super::source::{compose_with, unknown_parents};
 use crate::client::Client;
 use crate::create::read_policy;
 use crate::failure::{Failure, describe};
@@ -75,7 +75,13 @@ pub async fn run(arguments: &Arguments, client: &Client) -> Result<u8, Failure> 
 
 async fn check(file: &str, ceiling: Option<&Ceiling>, client: &Client) -> Result<Right, Wrong> {
     let text = read_policy(file).map_err(|error| Wrong::Unreadable(describe(&error)))?;
-    let policy = parse(file, &text).map_err(Wrong::Findings)?;
+    let policy = match parse(file, &text) {
+        Ok(policy) => policy,
+        Err(found) => {
+            let unknown = unknown_parents(file, &text, client).await;
+            return Err(Wrong::Findings(found.with(unknown)));
+        }
+    };
     let composed = compose_with(&policy, client).await.map_err(Wrong::Findings)?;
     let warnings = lint(&policy, &composed);
     let composed = match ceiling {

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use kakoi_policy::{Composed, Diagnostics, Policy, Resolver, compose, parse, shipped};
+use kakoi_policy::{Composed, Diagnostic, Diagnostics, Policy, Resolver, compose, parse, shipped};
 
 use crate::client::{Client, ClientError, Target};
 use crate::create::{PolicyError, is_file_name, read_policy};
@@ -74,6 +74,22 @@ pub async fn compose_with(policy: &Policy, client: &Client) -> Result<Composed, 
             }
             (outcome, _) => return outcome,
         }
+    }
+}
+
+/// Parents that nobody knows, of a text with other errors.
+pub async fn unknown_parents(file: &str, text: &str, client: &Client) -> Vec<Diagnostic> {
+    let mut known = Known::default();
+    loop {
+        let unknown = kakoi_policy::unknown_parents(file, text, &known);
+        let wanted = known.missed.take();
+        match wanted {
+            Some(name) if known.texts.len() < PARENTS_MAX => match kept(&name, client).await {
+                Ok(Some(text)) => known.texts.insert(name, text),
+                Ok(None) | Err(_) => return unknown,
+            },
+            _ => return unknown,
+        };
     }
 }
 

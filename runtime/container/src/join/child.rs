@@ -268,7 +268,17 @@ fn working_directory(plan: &ExecPlan<'_>) -> Result<(), Failure> {
         ));
     }
     // That the kernel then can name it below our root is verified once more with everything else (CVE-2024-21626).
-    nix::unistd::chdir(cwd).map_err(|errno| runtime("change to the working directory", &errno))
+    nix::unistd::chdir(cwd).map_err(|errno| {
+        let kind = match errno {
+            Errno::ENOENT => FailureKind::CommandNotFound,
+            Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP | Errno::ENAMETOOLONG => {
+                FailureKind::CommandNotExecutable
+            }
+            _ => FailureKind::Runtime,
+        };
+        let message = format!("change to the working directory {:?}: {}", plan.cwd, errno.desc());
+        Failure::new(kind, "working directory", message)
+    })
 }
 
 fn launch(plan: &ExecPlan<'_>, command: &Command, status: &OwnedFd) -> Failure {

@@ -121,12 +121,37 @@ fn check(body: &CreateBody) -> Answer<()> {
         ("storage options", !host.storage_opt.is_empty()),
         ("a fixed hardware address", !body.config.mac_address.is_empty()),
         (
-            "per-device block I/O rates",
-            !host.blkio_device_read_bps.is_empty() || !host.blkio_device_write_bps.is_empty(),
+            "per-device block I/O rates and weights",
+            !host.blkio_device_read_bps.is_empty()
+                || !host.blkio_device_write_bps.is_empty()
+                || !host.blkio_device_read_iops.is_empty()
+                || !host.blkio_device_write_iops.is_empty()
+                || !host.blkio_weight_device.is_empty(),
+        ),
+        (
+            "real-time limits of processors",
+            host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0,
         ),
     ] {
         if is_asked {
             return Err(Refusal::unsupported(format!("{what} are not supported yet")));
+        }
+    }
+    check_words(host)
+}
+
+/// Words with one answer here, and the ways to write it.
+fn check_words(host: &HostConfig) -> Answer<()> {
+    for (what, asked, known) in [
+        ("OCI runtime", &host.runtime, &["", "kakoi"][..]),
+        ("isolation", &host.isolation, &["", "default"][..]),
+        ("volume driver", &host.volume_driver, &["", "local"][..]),
+    ] {
+        if !known.contains(&asked.as_str()) {
+            return Err(Refusal::bad(format!(
+                "unknown {what} {asked:?}: there is only {:?}",
+                known[1]
+            )));
         }
     }
     Ok(())

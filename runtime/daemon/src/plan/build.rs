@@ -98,7 +98,7 @@ pub fn build(decided: Decided<'_>) -> Answer<RunPlan> {
         hostname,
         domainname: (!config.domainname.is_empty()).then(|| config.domainname.clone()),
         mounts: decided.mounts,
-        id_mappings: id_mappings(&decided.confinement, decided.range_first),
+        id_mappings: id_mappings(&decided.confinement, decided.range_first)?,
         cgroup: cgroup(&host.cgroup_parent, decided.id)?,
         resources: limits::resources(host, &decided.confinement.limits)?,
         sysctls: sysctls(&host.sysctls, &namespaces)?,
@@ -264,34 +264,46 @@ fn annotations(asked: &BTreeMap<String, String>) -> Answer<BTreeMap<String, Stri
     }
 }
 
-fn id_mappings(confinement: &Confinement, range_first: Option<u32>) -> IdMappings {
+/// Root is never the host's: as a user it is refused under `keep-id`, and as a group, which a user without one of its own has, it is mapped
+/// into the range.
+fn id_mappings(confinement: &Confinement, range_first: Option<u32>) -> Answer<IdMappings> {
     let Some(first) = range_first else {
-        return IdMappings {
+        return Ok(IdMappings {
             uids: vec![],
             gids: vec![],
-        };
+        });
     };
-    match confinement.user_namespace {
+    let whole = || {
+        vec![IdMapping {
+            inside: 0,
+            outside: first,
+            count: RANGE_IDS,
+        }]
+    };
+    let identity = &confinement.identity;
+    Ok(match confinement.user_namespace {
         UserNamespace::Host => IdMappings {
             uids: vec![],
             gids: vec![],
         },
-        UserNamespace::Auto => {
-            let whole = vec![IdMapping {
-                inside: 0,
-                outside: first,
-                count: RANGE_IDS,
-            }];
-            IdMappings {
-                uids: whole.clone(),
-                gids: whole,
-            }
+        UserNamespace::Auto => IdMappings {
+            uids: whole(),
+            gids: whole(),
+        },
+        UserNamespace::KeepId if identity.uid == 0 => {
+            return Err(Refusal::forbidden(
+                "keep-id keeps the id of the container's user, which is root: it would be root of the host; use --userns auto, or another --user",
+            ));
         }
         UserNamespace::KeepId => IdMappings {
-            uids: keeping(confinement.identity.uid, first),
-            gids: keeping(confinement.identity.gid, first),
+            uids: keeping(identity.uid, first),
+            gids: if identity.gid == 0 {
+                whole()
+            } else {
+                keeping(identity.gid, first)
+            },
         },
-    }
+    })
 }
 
 /// A range in which one id is the same inside and outside.
@@ -406,6 +418,60 @@ mod tests {
                 assert!(pair[0].inside + pair[0].count <= pair[1].inside, "{mappings:?}");
             }
         }
+    }
+
+    #[test]
+    fn root_of_the_host_is_mapped_to_nobody() {
+        let of = |mode, uid, gid| {
+            let confinement = confined(mode, uid, gid);
+            id_mappings(&confinement, Some(0x2000_0000))
+        };
+        let refusal = of(UserNamespace::KeepId, 0, 0).expect_err("root of the host");
+        assert_eq!(refusal.status.as_u16(), 403);
+        for (mode, uid, gid) in [
+            (UserNamespace::Auto, 0, 0),
+            (UserNamespace::KeepId, 1000, 0),
+            (UserNamespace::KeepId, 1000, 1000),
+        ] {
+            let mappings = of(mode, uid, gid).expect("allowed");
+            for mapping in mappings.uids.iter().chain(&mappings.gids) {
+                assert_ne!(mapping.outside, 0, "{mode:?} {uid}:{gid}");
+            }
+        }
+    }
+
+    /// A confinement of a user.
+    fn confined(mode: UserNamespace, uid: u32, gid: u32) -> Confinement {
+        use kakoi_policy::kernel::{Arch, CgroupMode, KernelFacts};
+        use kakoi_policy::{Requests, ShippedOnly, compile, compose, parse};
+        let facts = KernelFacts {
+            release: "6.18.0".into(),
+            arch: Arch::X86_64,
+            landlock_abi: 7,
+            seccomp_filter: true,
+            seccomp_log: true,
+            cgroup_mode: CgroupMode::V2,
+            cgroup_controllers: Default::default(),
+            capability_last: 40,
+            capabilities_held: u64::MAX >> 23,
+            user_namespaces: true,
+            overlayfs: true,
+            security_modules: vec![],
+        };
+        let identity = kakoi_policy::confinement::Identity {
+            uid,
+            gid,
+            groups: vec![],
+            umask: 0o022,
+        };
+        let policy = parse("p.yaml", "kakoi: 1\nextends: [strict]\n").expect("a policy");
+        let composed = compose(&policy, &ShippedOnly)
+            .expect("composed")
+            .request(&Requests {
+                user_namespace: Some(mode),
+                ..Requests::none()
+            });
+        compile(&composed, &identity, &facts).expect("enforceable")
     }
 
     #[test]

@@ -6,6 +6,67 @@ use serde_json::{Value, json};
 
 use crate::given::{Daemon, needs_root};
 
+#[test]
+fn what_has_one_answer_here_is_not_taken_for_another() {
+    needs_root!();
+    let daemon = Daemon::start();
+    let iops = json!([{"Path": "/dev/vda", "Rate": 10}]);
+    for (status, host) in [
+        (400, json!({"Runtime": "evil"})),
+        (400, json!({"Isolation": "hyperv"})),
+        (400, json!({"VolumeDriver": "nfs"})),
+        (501, json!({"CpuRealtimeRuntime": 1000})),
+        (501, json!({"CpuRealtimePeriod": 1000})),
+        (
+            501,
+            json!({"BlkioWeightDevice": [{"Path": "/dev/vda", "Weight": 10}]}),
+        ),
+        (501, json!({"BlkioDeviceReadIOps": iops})),
+        (501, json!({"BlkioDeviceWriteIOps": iops})),
+        // Root of the container would be root of the host.
+        (403, json!({"UsernsMode": "keep-id"})),
+    ] {
+        let body = json!({"Image": "bb", "Cmd": ["true"], "HostConfig": host});
+        daemon.must(status, "POST", "/containers/create?name=x", Some(body));
+    }
+    daemon.create(
+        "x",
+        &["true"],
+        json!({"Runtime": "kakoi", "Isolation": "default", "VolumeDriver": "local"}),
+    );
+    daemon.is_clean();
+}
+
+#[test]
+fn a_request_that_cannot_be_is_no_failure_of_the_daemon() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.create("x", &["sleep", "1000"], json!({}));
+    daemon.must(204, "POST", "/containers/x/start", None);
+    let exec = |body: Value| daemon.must(201, "POST", "/containers/x/exec", Some(body))["Id"].clone();
+    let begin = |id: &Value| format!("/exec/{}/start", id.as_str().expect("an id"));
+    for (place, kind) in [
+        ("/nonesuch", "command_not_found"),
+        ("/bin/busybox", "command_not_executable"),
+    ] {
+        let id = exec(json!({"Cmd": ["true"], "WorkingDir": place}));
+        let answer = daemon.must(400, "POST", &begin(&id), Some(json!({"Detach": true})));
+        let text = answer["message"].as_str().expect("text");
+        assert!(text.contains(place), "{text}");
+        assert_eq!(answer["kind"], kind, "{answer}");
+    }
+    let id = exec(json!({"Cmd": ["true"], "WorkingDir": "/bin"}));
+    daemon.must(200, "POST", &begin(&id), Some(json!({"Detach": true})));
+    daemon.must(
+        403,
+        "POST",
+        "/containers/x/exec",
+        Some(json!({"Cmd": ["true"], "Privileged": true})),
+    );
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+    daemon.is_clean();
+}
+
 /// What a running container's control group holds, in version 1 or 2: the file's text in whichever place has it.
 fn held(daemon: &Daemon, name: &str, controller: &str, file: &str) -> String {
     let state = daemon.must(200, "GET", &format!("/containers/{name}/json"), None);
