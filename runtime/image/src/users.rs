@@ -267,6 +267,7 @@ fn read(layers: &[PathBuf], path: &Path) -> Result<Vec<u8>, UserError> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+    use std::os::fd::AsFd;
     use std::os::unix::fs::symlink;
 
     use super::*;
