@@ -9,7 +9,15 @@ type Row = (&'static [&'static str], i32, &'static str);
 
 const FLAGS: &[Row] = &[
     (
-        &["run", "--network", "none", "no-such:image", "true"],
+        &[
+            "run",
+            "--pull",
+            "never",
+            "--network",
+            "none",
+            "no-such:image",
+            "true",
+        ],
         125,
         "no-such",
     ),
