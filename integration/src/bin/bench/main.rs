@@ -302,6 +302,8 @@ fn leave_the_hosts_mounts() -> nix::Result<()> {
     let unified = Path::new("/sys/fs/cgroup/unified");
     if unified.exists() {
         nix::mount::umount2(unified, MntFlags::MNT_DETACH)?;
+        // What runtimes then leave there as plain folders goes with the namespace.
+        nix::mount::mount(Some("tmpfs"), unified, Some("tmpfs"), MsFlags::empty(), none)?;
     }
     Ok(())
 }

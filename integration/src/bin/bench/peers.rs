@@ -65,7 +65,8 @@ impl Drop for Engines {
                 eprintln!("dockerd did not stop when asked");
             }
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for hierarchy in hierarchies.filter(|hierarchy| hierarchy.file_name() != "unified") {
             for name in [CGROUP, "libpod_parent"] {
                 remove_group(&hierarchy.path().join(name));
             }
