@@ -245,15 +245,21 @@ pub fn sweep(folder: &Path, seen: &BTreeSet<String>) {
         tell(umount2(mount.as_str(), MntFlags::MNT_DETACH));
     }
     let emptied = wait::poll(Duration::from_secs(5), || {
-        for group in cgroups(&ids).iter().rev().chain(&empty_parents()) {
-            if let Err(error) = fs::remove_dir(group) {
-                eprintln!("removing {}: {error}", group.display());
-            }
-        }
+        remove_groups(cgroups(&ids).iter().rev());
+        // Only now: a parent is empty when its last child is gone.
+        remove_groups(empty_parents().iter());
         cgroups(&ids).is_empty().then_some(())
     });
     if emptied.is_none() {
         eprintln!("control groups stay: {:?}", cgroups(&ids));
+    }
+}
+
+fn remove_groups<'a>(groups: impl Iterator<Item = &'a PathBuf>) {
+    for group in groups {
+        if let Err(error) = fs::remove_dir(group) {
+            eprintln!("removing {}: {error}", group.display());
+        }
     }
 }
 
