@@ -312,12 +312,23 @@ impl Host {
                 .map(|holder| format!("namespace: {holder}")),
         );
         let daemon = self.daemon.borrow().as_ref().map(|daemon| daemon.id() as i32);
+        // While the daemon runs it may have a shim wait for the next container.
+        let spare = self.spare().filter(|_| daemon.is_some());
         for process in leaks::processes(self.folder.path()) {
-            if Some(process.pid) != daemon {
+            if Some(process.pid) != daemon && spare != Some(Pid::from_raw(process.pid)) {
                 traces.push(format!("process {} {}", process.pid, process.command));
             }
         }
         traces
+    }
+
+    /// The shim that waits for a container, if one does.
+    pub fn spare(&self) -> Option<Pid> {
+        let words = format!("kakoi-shim spare {}", self.path("run").display());
+        leaks::processes(self.folder.path())
+            .into_iter()
+            .find(|process| process.command.contains(&words))
+            .map(|process| Pid::from_raw(process.pid))
     }
 
     /// Expects that nothing is left of any container: no record, folder, mount, control group, process.

@@ -68,60 +68,18 @@ fn a_shim_that_hangs_is_given_up() {
     assert_eq!(host.stop_daemon(), 0);
     host.file("config/kakoid.yaml", "start_seconds_max: 2\n");
     host.start_daemon();
-    let daemon = host.daemon_pid();
-    let children = format!("/proc/{daemon}/task/{daemon}/children");
-    let plan = [
-        "run",
-        "-d",
-        "--rm",
-        "--network",
-        "none",
-        "--name",
-        "stuck",
-        "busybox:test",
-        "sleep",
-        "1000",
-    ];
-    let begun = |known: &str| {
-        let now = std::fs::read_to_string(&children).expect("the kernel tells children");
-        let fresh = now
-            .split_whitespace()
-            .find(|pid| !known.split_whitespace().any(|old| old == *pid));
-        fresh.map(|pid| Pid::from_raw(pid.parse().expect("children are numbers")))
-    };
-    // A shim that is too fast to be caught makes another round.
-    let given_up = (0..20).any(|_| {
-        let known = std::fs::read_to_string(&children).expect("the kernel tells children");
-        let mut client = host.spawn(&plan);
-        let limit = Instant::now() + Duration::from_secs(20);
-        let shim = loop {
-            if let Some(pid) = begun(&known) {
-                break pid;
-            }
-            assert!(Instant::now() < limit, "no shim is started");
-        };
-        kill(shim, Signal::SIGSTOP).expect("the shim is there until it is reaped");
-        match ended(&mut client, Duration::from_secs(20)).expect("the client is answered") {
-            0 => {
-                kill(shim, Signal::SIGCONT).expect("the shim runs");
-                host.ok(&["rm", "--force", "--time", "0", "stuck"]);
-                false
-            }
-            code => {
-                let mut said = String::new();
-                let mut stderr = client.stderr.take().expect("it was piped");
-                std::io::Read::read_to_string(&mut stderr, &mut said).expect("reading a pipe");
-                assert_eq!(code, 125, "{said}");
-                assert!(said.contains("did not answer within 2 s"), "{said}");
-                assert!(kill(shim, None).is_err(), "the shim is gone");
-                true
-            }
-        }
-    });
-    assert!(given_up, "no shim was caught before its app ran");
+    let plan = ["run", "--rm", "--network", "none", "busybox:test", "true"];
+    host.ok(&plan);
+    // The shim that waits for the next container is the one that can be caught.
+    let spare = wait::poll(Duration::from_secs(10), || host.spare()).expect("a shim waits after a start");
+    kill(spare, Signal::SIGSTOP).expect("it waits");
+    let ran = host.kakoi(&plan);
+    assert_eq!(ran.code, 125, "{ran}");
+    assert!(ran.stderr.contains("did not answer within 2 s"), "{ran}");
+    assert!(kill(spare, None).is_err(), "the shim is gone");
     host.is_clean();
     // The neighbour: one that does not hang is not given up.
-    host.ok(&["run", "--rm", "--network", "none", "busybox:test", "true"]);
+    host.ok(&plan);
 }
 
 /// A test that is killed leaves nothing either: its guard ends what it started.
@@ -137,6 +95,39 @@ fn a_killed_test_leaves_nothing() {
     host.kill_daemon();
     assert_eq!(host.traces(), Vec::<String>::new());
     assert!(!host.path("").exists());
+}
+
+/// A shim that waits is no container's: it goes with its daemon, however that goes, and one that dies is not missed.
+#[test]
+fn a_shim_that_waits_goes_with_its_daemon() {
+    needs_root!();
+    let host = Host::new();
+    let plan = ["run", "--rm", "--network", "none", "busybox:test", "true"];
+    let waiting = || {
+        host.ok(&plan);
+        wait::poll(Duration::from_secs(10), || host.spare()).expect("a shim waits after a start")
+    };
+    let gone = |spare: Pid| wait::until("the waiting shim is gone", || kill(spare, None).is_err());
+    let spare = waiting();
+    assert_eq!(host.stop_daemon(), 0);
+    gone(spare);
+    host.start_daemon();
+    let spare = waiting();
+    host.kill_daemon();
+    gone(spare);
+    host.start_daemon();
+    let spare = waiting();
+    kill(spare, Signal::SIGKILL).expect("it waits");
+    // A dead process that nobody has waited for shows no command line.
+    wait::until("it is dead", || host.spare() != Some(spare));
+    host.ok(&plan);
+    gone(spare);
+    // Handed a container, it shows which.
+    waiting();
+    let id = detached(&host, "shown", &["sleep", "1000"]);
+    shim_of(&host, &id);
+    host.ok(&["rm", "--force", "--time", "0", "shown"]);
+    host.is_clean();
 }
 
 /// Kills the daemon some hundred times while containers are made and removed. Whatever was answered for is there afterwards.

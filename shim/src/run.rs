@@ -2,17 +2,20 @@
 //!
 //! Owns their parsing, by hand: they come from the daemon only, and a start must not pay for a parser with help texts.
 
-use std::ffi::OsString;
-use std::os::fd::{AsFd as _, IntoRawFd as _};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use kakoi_container::frames::SPARE_BYTES_MAX;
 use kakoi_container::supervise;
 
 use crate::report;
 
-/// The number of standard output.
+const STDIN: i32 = 0;
 const STDOUT: i32 = 1;
+const STDERR: i32 = 2;
 
 /// `run --plan PLAN --ready-fd N`, where N is 1 or above the standard streams.
 pub(crate) fn run(args: &[OsString]) -> ExitCode {
@@ -27,12 +30,8 @@ pub(crate) fn run(args: &[OsString]) -> ExitCode {
     let Some(fd) = fd.filter(|_| plan_word == "--plan" && fd_word == "--ready-fd") else {
         return usage("run --plan PLAN --ready-fd N");
     };
-    if let Err(error) = kakoi_sys::sealed::ensure() {
-        return failed("seal the runtime", &error);
-    }
-    // Executed from a descriptor, it bears the descriptor's number.
-    if let Err(errno) = nix::sys::prctl::set_name(c"kakoi-shim") {
-        return failed("take a name", &errno);
+    if let Err(code) = begin() {
+        return code;
     }
     let fd = if fd == STDOUT {
         match leave_standard_output() {
@@ -43,6 +42,57 @@ pub(crate) fn run(args: &[OsString]) -> ExitCode {
         fd
     };
     match supervise::run(&PathBuf::from(plan), fd) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed("run", &error),
+    }
+}
+
+/// What comes first wherever a container follows.
+fn begin() -> Result<(), ExitCode> {
+    kakoi_sys::sealed::ensure().map_err(|error| failed("seal the runtime", &error))?;
+    // Executed from a descriptor, it bears the descriptor's number.
+    nix::sys::prctl::set_name(c"kakoi-shim").map_err(|errno| failed("take a name", &errno))
+}
+
+/// `spare RUN_DIR ROOM`: waits until the daemon hands over a container and then runs it, or until the stream ends and there is none.
+///
+/// RUN_DIR tells people whose it is; ROOM is blanks, over which the plan's path is written. The message is that path, with the descriptors
+/// that `run` inherits: the control socket, the one for the first answer, the one for complaints.
+pub(crate) fn spare(args: &[OsString]) -> ExitCode {
+    report::begin();
+    if args.len() != 2 {
+        return usage("spare RUN_DIR ROOM");
+    }
+    if let Err(code) = begin() {
+        return code;
+    }
+    let mut path = [0; SPARE_BYTES_MAX];
+    let (length, descriptors) =
+        match kakoi_sys::socket::receive_descriptors(std::io::stdin().as_fd(), &mut path) {
+            Ok((0, _)) => return ExitCode::SUCCESS,
+            Ok(received) => received,
+            Err(error) => return failed("wait for a container", &error),
+        };
+    let Ok([listener, ready, complaints]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+        return usage("spare RUN_DIR ROOM");
+    };
+    let placed = kakoi_sys::descriptors::place_at(complaints.as_fd(), STDERR)
+        .and_then(|()| kakoi_sys::descriptors::place_at(listener.as_fd(), STDIN));
+    if let Err(error) = placed {
+        return failed("take the descriptors", &error);
+    }
+    drop((listener, complaints));
+    let plan = PathBuf::from(OsStr::from_bytes(&path[..length]));
+    let words = [
+        "kakoi-shim".as_ref(),
+        "run".as_ref(),
+        "--plan".as_ref(),
+        plan.as_os_str(),
+    ];
+    if let Err(error) = kakoi_sys::process::set_command_line(&words) {
+        complain!("kakoi-shim: taking the container's command line, ignoring: {error}");
+    }
+    match supervise::run(&plan, ready.into_raw_fd()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed("run", &error),
     }

@@ -23,6 +23,10 @@ use crate::plan::{ProcessPlan, Resources, TerminalSize};
 /// The longest line either side accepts, in bytes: room for an environment at the kernel's limit.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 
+/// The most bytes of the path of a plan that is handed to a waiting shim: with a root folder of 256 bytes there is room to spare. A longer
+/// one is not handed over.
+pub const SPARE_BYTES_MAX: usize = 400;
+
 /// What a daemon asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -23,6 +23,7 @@ mod restart;
 mod serve;
 mod shim;
 mod signal;
+mod spare;
 mod state;
 mod volumes;
 
@@ -82,6 +83,12 @@ fn main() -> ExitCode {
         Command::Serve(paths, debug) => (paths, debug),
     };
     log(debug);
+    // As daemons do: no file system is kept busy by one. Every path was asked to be absolute; and a shim that is spawned without being told a
+    // folder is spawned without copying the daemon's page tables (posix_spawn(3)).
+    if let Err(cause) = std::env::set_current_dir("/") {
+        eprintln!("kakoid: changing to /: {cause}");
+        return ExitCode::FAILURE;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -151,7 +158,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         denials: denials::Denials::default(),
         shelf: RwLock::new(Arc::new(shelf)),
         image_turn: tokio::sync::RwLock::new(()),
-        shim: shim::Program::seal(&paths.shim),
+        shim: shim::Program::seal(&paths.shim, &paths.run),
         store,
         settings,
         paths,

@@ -5,11 +5,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kakoi_container::frames::{Event, Exit, FailureKind, LINE_BYTES_MAX, Ready, Reply, Request};
@@ -19,6 +20,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+use crate::spare::Spare;
 
 /// What a shim may write to its error file before it is of no use to anybody.
 const TROUBLE_BYTES_MAX: u64 = 4096;
@@ -84,11 +87,13 @@ pub enum ShimError {
 pub struct Program {
     path: PathBuf,
     sealed: Option<OwnedFd>,
+    spare: Arc<Spare>,
+    run_dir: PathBuf,
 }
 
 impl Program {
-    /// Takes the program at `path` as it is now; one that is replaced later is used by the next daemon.
-    pub fn seal(path: &Path) -> Self {
+    /// Takes the program at `path` as it is now; one that is replaced later is used by the next daemon. `run_dir` is the daemon's.
+    pub fn seal(path: &Path, run_dir: &Path) -> Self {
         let sealed = kakoi_sys::sealed::read_only_clone_of(path);
         if let Err(error) = &sealed {
             tracing::warn!(path = %path.display(), %error, "each shim seals itself, ignoring");
@@ -96,6 +101,8 @@ impl Program {
         Self {
             path: path.to_owned(),
             sealed: sealed.ok(),
+            spare: Arc::default(),
+            run_dir: run_dir.to_owned(),
         }
     }
 
@@ -158,29 +165,43 @@ pub async fn run(
     let events = watch(run_dir).await?;
     let (reader, writer) = io::pipe().map_err(spawn)?;
     let trouble = run_dir.join("shim.err");
-    let child = spawn_with(writer.into(), |fd| {
-        let stderr = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&trouble)?;
-        shim_command(program, state_dir, "run")
-            .arg("--ready-fd")
-            .arg(fd.to_string())
-            .stdin(OwnedFd::from(listener))
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-    })
-    .map_err(spawn)?;
+    let said = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&trouble)
+        .map_err(spawn)?;
+    let descriptors = [listener.as_fd(), writer.as_fd(), said.as_fd()];
+    let child = match program.spare.hand_over(&plan_path(state_dir), descriptors) {
+        Some(child) => {
+            // A listener of our own would keep connections open that nobody serves once the shim is gone.
+            drop(listener);
+            child
+        }
+        None => spawn_with(writer.as_fd(), |fd| {
+            shim_command(program, state_dir, "run")
+                .arg("--ready-fd")
+                .arg(fd.to_string())
+                .stdin(OwnedFd::from(listener))
+                .stdout(Stdio::null())
+                .stderr(said)
+                .spawn()
+        })
+        .map_err(spawn)?,
+    };
+    // Its end of the pipe has to be the only one, or its silence would not be heard.
+    drop(writer);
     let Ok(word) = timeout(limit, first_word(reader)).await else {
         kill(child).await;
         let seconds = limit.as_secs();
         return Err(ShimError::Slow { seconds });
     };
     match word? {
-        Some(Ready::Ready { pid }) => Ok(Running { pid, child, events }),
+        Some(Ready::Ready { pid }) => {
+            program.spare.prepare(program.command(), &program.run_dir);
+            Ok(Running { pid, child, events })
+        }
         Some(Ready::Failed { kind, message }) => {
             reap(child).await;
             Err(ShimError::Failed { kind, message })
@@ -194,9 +215,9 @@ pub async fn run(
 
 /// Spawns a process that inherits one descriptor. Every process is spawned by the one thread of the event loop, so no other one can inherit it
 /// in the moment in which it may be.
-fn spawn_with(fd: OwnedFd, spawn: impl FnOnce(i32) -> io::Result<Child>) -> io::Result<Child> {
+fn spawn_with(fd: BorrowedFd<'_>, spawn: impl FnOnce(i32) -> io::Result<Child>) -> io::Result<Child> {
     let inheritable = |on: bool| {
-        set_close_on_exec(fd.as_fd(), !on).map_err(|error| io::Error::from_raw_os_error(error.errno as i32))
+        set_close_on_exec(fd, !on).map_err(|error| io::Error::from_raw_os_error(error.errno as i32))
     };
     inheritable(true)?;
     let child = spawn(fd.as_raw_fd());
@@ -209,10 +230,13 @@ fn shim_command(program: &Program, state_dir: &Path, verb: &str) -> Command {
     command
         .arg(verb)
         .arg("--plan")
-        .arg(state_dir.join("plan.json"))
-        .env_clear()
-        .current_dir("/");
+        .arg(plan_path(state_dir))
+        .env_clear();
     command
+}
+
+fn plan_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("plan.json")
 }
 
 async fn reap(mut child: Child) {

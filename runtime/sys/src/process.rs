@@ -3,8 +3,10 @@
 //! Refuses to fork a process with more than one thread: the child of such a fork may hold locks that no one will release.
 
 use std::convert::Infallible;
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -261,6 +263,33 @@ fn parse_start_time(stat: &str) -> Option<u64> {
         .ok()
 }
 
+/// Changes the command line that this process shows to others (proc_pid_cmdline(5)): writes over the words that it was started with, which
+/// must be at least as long. The first word that no longer fits, and all after it, is an error and changes nothing.
+///
+/// What `std::env::args` gives afterwards is of no use.
+pub fn set_command_line(words: &[&OsStr]) -> std::io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (start, end) = argument_area(&stat).ok_or(std::io::ErrorKind::InvalidData)?;
+    let mut line = Vec::new();
+    for word in words {
+        line.extend_from_slice(word.as_bytes());
+        line.push(0);
+    }
+    let room = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
+    if line.len() > room {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    line.resize(room, 0);
+    let memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem")?;
+    memory.write_all_at(&line, start)
+}
+
+/// Fields 48 and 49 of proc_pid_stat(5): where the arguments begin and end.
+fn argument_area(stat: &str) -> Option<(u64, u64)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(45);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -275,6 +304,26 @@ mod tests {
         let stat = format!("7 (a) S 1 2 (b) {}", fields.join(" "));
         assert_eq!(parse_start_time(&stat), Some(22));
         assert_eq!(parse_start_time("7 (a"), None);
+        assert_eq!(argument_area(&stat), Some((48, 49)));
+        assert_eq!(argument_area("7 (a"), None);
+    }
+
+    #[test]
+    fn the_command_line_others_see_can_be_changed_within_its_length() {
+        let before = std::fs::read("/proc/self/cmdline").expect("/proc is mounted");
+        let long = "x".repeat(before.len());
+        let refused = set_command_line(&[OsStr::new("a"), OsStr::new(&long)]).expect_err("there is no room");
+        assert_eq!(refused.kind(), std::io::ErrorKind::FileTooLarge);
+        let line = || std::fs::read("/proc/self/cmdline").expect("/proc is mounted");
+        assert_eq!(line(), before);
+        set_command_line(&[OsStr::new("a"), OsStr::new("b")]).expect("there is room");
+        assert!(line().starts_with(b"a\0b\0\0"), "{:?}", line());
+        let words: Vec<&OsStr> = before[..before.len() - 1]
+            .split(|byte| *byte == 0)
+            .map(OsStr::from_bytes)
+            .collect();
+        set_command_line(&words).expect("it was there");
+        assert_eq!(line(), before);
     }
 
     #[test]
