@@ -10,7 +10,6 @@ use crate::compression::Decoder;
 use crate::config::{ConfigDocument, HistoryStep, RootFs};
 use crate::digest::Digest;
 use crate::guard::{Counted, Guarded};
-use crate::index::Stored;
 use crate::load::{Additions, LoadError, Loaded, Progress, now, write_member};
 use crate::reference::{Reference, ReferenceError};
 use crate::spool::{SpoolError, keep};
@@ -76,7 +75,7 @@ impl ImageStore {
             progress(Progress::Read { bytes: count.get() })
         })
         .map_err(LoadError::Spool)?;
-        if layer.stored != Stored::Zstd {
+        if !layer.is_packed {
             return Err(ImportError::NotTar);
         }
         document.rootfs.diff_ids = vec![layer.digest.clone()];

@@ -9,7 +9,7 @@
 //!   "images": {
 //!     "sha256:9f…": {
 //!       "manifest": "sha256:01…",
-//!       "layers": [ { "diff_id": "sha256:aa…", "blob": "sha256:bb…", "stored": "plain", "bytes": 10240 } ],
+//!       "layers": [ { "diff_id": "sha256:aa…", "blob": "sha256:bb…", "stored": "recipe", "bytes": 10240 } ],
 //!       "repo_digests": [],
 //!       "loaded": "2026-11-24T17:00:00Z",
 //!       "hidden": false
@@ -67,20 +67,22 @@ pub(crate) struct LayerRecord {
     pub(crate) diff_id: Digest,
     /// Digest of the blob as the manifest names it.
     pub(crate) blob: Digest,
-    /// How the blob's file holds it.
+    /// Where its tar comes from.
     pub(crate) stored: Stored,
     /// Bytes of files in the unpacked layer.
     pub(crate) bytes: u64,
 }
 
-/// How a blob's file holds its bytes.
+/// How the store holds bytes that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stored {
-    /// As they are.
+    /// A file has them as they are. Layers of images that an older version took in.
     Plain,
-    /// As a zstd frame that we made: an uncompressed layer takes a third of the flash so.
+    /// A file has them as a zstd frame of ours. In the staging folder, and bare layers that an older version took in.
     Zstd,
+    /// A layer's tar is made anew from its folder and its recipe; there is no blob.
+    Recipe,
 }
 
 /// Why a name or id does not lead to one image.
@@ -222,14 +224,18 @@ impl Index {
             .collect()
     }
 
-    /// Every blob that some image needs: configurations, manifests and layers.
+    /// Every blob that some image needs: configurations, manifests, and layers that an older version kept.
     pub(crate) fn blobs(&self) -> BTreeSet<Digest> {
         let mut blobs = BTreeSet::new();
         for (id, record) in &self.images {
             blobs.insert(id.clone());
             blobs.insert(record.manifest.clone());
             blobs.extend(record.documents.iter().cloned());
-            blobs.extend(record.layers.iter().map(|layer| layer.blob.clone()));
+            let kept = record
+                .layers
+                .iter()
+                .filter(|layer| layer.stored != Stored::Recipe);
+            blobs.extend(kept.map(|layer| layer.blob.clone()));
         }
         blobs
     }
@@ -280,7 +286,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Index>(&written).expect("json"), index);
         let image = index.find("busybox").expect("named");
         assert_eq!(image.id().to_string(), hex("9f"));
-        assert_eq!((index.blobs().len(), index.layers().len()), (3, 1));
+        assert_eq!((index.blobs().len(), index.layers().len()), (2, 1));
         assert!(serde_json::from_str::<Index>(&drawing.replace("hidden", "hiden")).is_err());
     }
 

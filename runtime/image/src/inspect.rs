@@ -66,7 +66,7 @@ pub struct HistoryEntry {
 pub struct DiskUsage {
     /// Bytes of files in unpacked layers, each counted once.
     pub layers_bytes: u64,
-    /// Bytes of blobs.
+    /// Bytes of blobs and recipes.
     pub blobs_bytes: u64,
     /// How many images there are.
     pub images: usize,
@@ -116,12 +116,13 @@ impl ImageStore {
             .flat_map(|r| &r.layers)
             .map(|layer| (&layer.diff_id, layer.bytes))
             .collect();
-        let folder = self.root.join("blobs/sha256");
         let mut blobs_bytes = 0;
-        for entry in std::fs::read_dir(&folder).at("list", &folder)? {
-            // A blob that goes away meanwhile takes nothing.
-            if let Ok(meta) = entry.at("list", &folder)?.metadata() {
-                blobs_bytes += meta.len();
+        for folder in ["blobs/sha256", "recipes"].map(|name| self.root.join(name)) {
+            for entry in std::fs::read_dir(&folder).at("list", &folder)? {
+                // One that goes away meanwhile takes nothing.
+                if let Ok(meta) = entry.at("list", &folder)?.metadata() {
+                    blobs_bytes += meta.len();
+                }
             }
         }
         Ok(DiskUsage {

@@ -24,7 +24,7 @@
 //! open them and name them as `/proc/self/fd/N`.
 //!
 //! Invariants: nothing is visible before it is whole, verified against its digests and synced; no archive writes outside the store; memory does
-//! not grow with the archive. See `store` for the disk, `unpack` for what becomes of a tar's entries, `limits` for the bounds.
+//! not grow with the archive. See `store` for the disk, `recipe` for what is kept of a layer's tar, `unpack` for what becomes of a tar's entries, `limits` for the bounds.
 #![forbid(unsafe_code)]
 
 mod archive;
@@ -40,6 +40,7 @@ mod inspect;
 mod layered;
 mod limits;
 mod load;
+mod recipe;
 mod reference;
 pub mod registry;
 mod remove;

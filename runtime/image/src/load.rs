@@ -18,12 +18,13 @@ use crate::digest::{Digest, Hashing};
 use crate::fault;
 use crate::guard::{Counted, Guarded};
 use crate::index::{LayerRecord, Record, Stored};
+use crate::recipe::{self, Taping};
 use crate::reference::Reference;
 use crate::spool::{Member, SpoolError, spool};
 use crate::store::{ImageStore, Staging, StoreError};
 use crate::tarball::{Reader, TarError};
-use crate::tree::{FileError, create_private, make_private_dir, sync_file_system};
-use crate::unpack::{UnpackError, Unpacked, unpack};
+use crate::tree::{At, FileError, create_private, make_private_dir, remove_tree, sync_file_system};
+use crate::unpack::{UnpackError, unpack};
 
 /// An image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,19 +126,28 @@ impl LoadError {
     }
 }
 
+/// A layer in the staging folder, verified.
+#[derive(Clone)]
+pub(crate) struct Made {
+    pub(crate) folder: PathBuf,
+    pub(crate) recipe: PathBuf,
+    /// Bytes of files.
+    pub(crate) bytes: u64,
+}
+
 /// What one image, or several, add to the store.
 #[derive(Default)]
 pub(crate) struct Additions {
-    pub(crate) blobs: HashMap<Digest, (PathBuf, Stored)>,
-    pub(crate) layers: HashMap<Digest, (PathBuf, u64)>,
+    pub(crate) blobs: HashMap<Digest, PathBuf>,
+    pub(crate) layers: HashMap<Digest, Made>,
     pub(crate) records: Vec<(Digest, Record, Vec<Reference>)>,
 }
 
 impl ImageStore {
     /// Loads an archive: docker-archive or OCI layout, plain, gzip or zstd. All its images appear, or none.
     ///
-    /// A name that another image has moves to the loaded one, as in Docker. Memory stays bounded; the disk holds the archive once
-    /// (uncompressed layers packed) and the unpacked layers.
+    /// A name that another image has moves to the loaded one, as in Docker. Memory stays bounded; while it lasts, the disk holds the archive
+    /// once (uncompressed layers packed) beside the unpacked layers.
     pub fn load(
         &self,
         reader: impl Read,
@@ -171,7 +181,7 @@ impl ImageStore {
         let mut descriptors = Vec::with_capacity(of);
         for (number, (diff_id, member)) in image.layers.iter().enumerate() {
             let known = self.known_layer(staging, diff_id);
-            let staged = additions.layers.get(diff_id).map(|(_, bytes)| *bytes);
+            let staged = additions.layers.get(diff_id).map(|made| made.bytes);
             progress(Progress::Layer {
                 diff_id: diff_id.clone(),
                 number: number + 1,
@@ -186,18 +196,18 @@ impl ImageStore {
                 }
                 None => {
                     let folder = staging.path.join(format!("layer-{}", diff_id.hex()));
-                    let unpacked = self.unpack_layer(staging, diff_id, member, &folder)?;
-                    additions.layers.insert(diff_id.clone(), (folder, unpacked.bytes));
-                    unpacked.bytes
+                    let made = self.unpack_layer(staging, diff_id, member, &folder)?;
+                    let bytes = made.bytes;
+                    additions.layers.insert(diff_id.clone(), made);
+                    bytes
                 }
             };
             fault::point("layer-unpacked");
-            additions.take_blob(member);
             descriptors.push((layer_media_type(member.compression), member));
             layers.push(LayerRecord {
                 diff_id: diff_id.clone(),
                 blob: member.digest.clone(),
-                stored: member.stored,
+                stored: Stored::Recipe,
                 bytes,
             });
         }
@@ -228,24 +238,10 @@ impl ImageStore {
         sync_file_system(&staging.path)?;
         fault::point("staging-synced");
         let mut state = self.state();
-        let blobs: Vec<_> = additions
-            .blobs
-            .into_iter()
-            .map(|(digest, (path, stored))| (path, digest, stored))
-            .collect();
-        let layers: Vec<_> = additions
-            .layers
-            .into_iter()
-            .map(|(diff_id, (path, _))| (path, diff_id))
-            .collect();
-        for digest in blobs
-            .iter()
-            .map(|(_, digest, _)| digest)
-            .chain(layers.iter().map(|(_, diff_id)| diff_id))
-        {
+        for digest in additions.blobs.keys().chain(additions.layers.keys()) {
             staging.pin(&mut state, digest);
         }
-        staging.publish(&blobs, &layers)?;
+        staging.publish(&additions.blobs, &additions.layers)?;
         let mut index = state.index.clone();
         let mut loaded: Vec<Loaded> = Vec::new();
         for (id, record, tags) in additions.records {
@@ -280,7 +276,7 @@ impl ImageStore {
         Ok(loaded)
     }
 
-    /// Bytes of a layer that some image of the store has; it then stays until this work is over.
+    /// Bytes of a layer that some image of the store has with its recipe; it then stays until this work is over.
     pub(crate) fn known_layer(&self, staging: &mut Staging<'_>, diff_id: &Digest) -> Option<u64> {
         let mut state = self.state();
         let layers = state.index.images.values().flat_map(|record| &record.layers);
@@ -288,7 +284,7 @@ impl ImageStore {
             .filter(|layer| layer.diff_id == *diff_id)
             .map(|layer| layer.bytes)
             .next()?;
-        if !self.layer_path(diff_id).is_dir() {
+        if !self.layer_path(diff_id).is_dir() || !self.recipe_path(diff_id).is_file() {
             return None;
         }
         staging.pin(&mut state, diff_id);
@@ -321,27 +317,30 @@ impl ImageStore {
         diff_id: &Digest,
         member: &Member,
         folder: &std::path::Path,
-    ) -> Result<Unpacked, LoadError> {
+    ) -> Result<Made, LoadError> {
         let content = self.layer_content(staging, diff_id, member)?;
-        let (unpacked, found) = self.unpack_content(content, diff_id, folder, &staging.path)?;
+        let (made, found) = self.unpack_content(content, diff_id, folder)?;
         check_diff_id(diff_id, &member.digest, found)?;
-        Ok(unpacked)
+        Ok(made)
     }
 
-    /// Unpacks a layer's uncompressed bytes into a new folder; the digest is over all of them, what follows the tar's end included.
+    /// Unpacks a layer's uncompressed bytes into a new folder, and writes its recipe beside it; the digest is over all bytes, what follows the
+    /// tar's end included.
     pub(crate) fn unpack_content(
         &self,
         content: impl Read,
         diff_id: &Digest,
         folder: &std::path::Path,
-        scratch: &std::path::Path,
-    ) -> Result<(Unpacked, Digest), LoadError> {
+    ) -> Result<(Made, Digest), LoadError> {
         make_private_dir(folder)?;
         // The folder is the container's `/`; that nobody on the host gets here is up to the folders above.
         make_root_mode(folder)?;
-        let mut tar = Reader::new(Hashing::new(content));
-        let unpacked =
-            unpack(&mut tar, folder, scratch, &self.limits).map_err(|source| LoadError::Unpack {
+        let (scratch, recipe) = (folder.with_extension("scratch"), folder.with_extension("recipe"));
+        make_private_dir(&scratch)?;
+        let writer = recipe::Writer::new(create_private(&recipe)?).at("write", &recipe)?;
+        let mut tar = Reader::new(Taping::new(Hashing::new(content), writer));
+        let (unpacked, orphans) =
+            unpack(&mut tar, folder, &scratch, &self.limits).map_err(|source| LoadError::Unpack {
                 diff_id: diff_id.clone(),
                 source,
             })?;
@@ -350,6 +349,17 @@ impl ImageStore {
             diff_id: diff_id.clone(),
             source,
         })?;
+        let (content, writer) = rest.into_parts();
+        writer.finish().at("write", &recipe)?;
+        let recipe = match orphans.is_empty() {
+            true => recipe,
+            false => {
+                let whole = folder.with_extension("settled");
+                recipe::settle(&recipe, &orphans, create_private(&whole)?).at("write", &whole)?;
+                whole
+            }
+        };
+        remove_tree(&scratch)?;
         if unpacked.devices_left_out + unpacked.xattrs_left_out > 0 {
             tracing::info!(
                 layer = %diff_id,
@@ -358,7 +368,12 @@ impl ImageStore {
                 "left out of a layer"
             );
         }
-        Ok((unpacked, rest.finish().0))
+        let made = Made {
+            folder: folder.to_owned(),
+            recipe,
+            bytes: unpacked.bytes,
+        };
+        Ok((made, content.finish().0))
     }
 
     /// A layer's uncompressed bytes, watched.
@@ -388,8 +403,7 @@ type LayerContent = Guarded<Decoder<BufReader<Counted<Box<dyn io::BufRead>>>>>;
 
 impl Additions {
     pub(crate) fn take_blob(&mut self, member: &Member) {
-        self.blobs
-            .insert(member.digest.clone(), (member.path.clone(), member.stored));
+        self.blobs.insert(member.digest.clone(), member.path.clone());
     }
 }
 
@@ -450,14 +464,13 @@ pub(crate) fn write_member(
 ) -> Result<Member, FileError> {
     use std::io::Write;
 
-    use crate::tree::At;
     let path = staging.path.join(name);
     create_private(&path)?.write_all(bytes).at("write", &path)?;
     Ok(Member {
         digest,
         size: bytes.len() as u64,
         compression: Compression::None,
-        stored: Stored::Plain,
+        is_packed: false,
         path,
     })
 }
@@ -473,7 +486,6 @@ fn layer_media_type(compression: Compression) -> MediaType {
 fn make_root_mode(folder: &std::path::Path) -> Result<(), FileError> {
     use std::os::unix::fs::PermissionsExt;
 
-    use crate::tree::At;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).at("set mode of", folder)
 }
 

@@ -1,22 +1,26 @@
 //! Giving images out: an archive that Docker, containerd, podman and skopeo read, and that loads here with the same ids and digests.
 //!
 //! Owns the archive's layout: an OCI layout, and beside it, for the docker format, `manifest.json` over the same blobs, as `docker save` makes
-//! it since 25. Blobs are given out as they came, each checked against its digest on the way. Equal images make equal archives: names in
-//! order, times zero.
+//! it since 25. Layers go out as bare tars, made anew and checked against their diff ids on the way; where they came packed, the manifest names
+//! the tars instead, and so has another digest. Equal images make equal archives: names in order, times zero.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 
-use oci_spec::image::{Descriptor, ImageManifest};
+use oci_spec::image::ImageManifest;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
 use crate::digest::{Digest, Hashing};
-use crate::index::{Found, Index, Record, Stored};
+use crate::index::{Found, Index, LayerRecord, Record};
 use crate::reference::Reference;
+use crate::registry::{BlobDescriptor, media_type_of, relayered};
 use crate::store::{ImageStore, StoreError};
 use crate::tree::FileError;
+
+const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// What an archive is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +40,14 @@ pub enum SaveError {
     /// The receiving end.
     #[error("cannot write the archive")]
     Write(#[source] io::Error),
-    /// A blob of the store that is not what it was.
-    #[error("blob {digest} is damaged: load the image again")]
+    /// A blob or layer of the store that is not what it was.
+    #[error("blob {digest} is damaged: load or pull the image again")]
     Damaged {
         /// The blob.
         digest: Digest,
     },
     /// A manifest of the store that does not read as one.
-    #[error("manifest {digest} is damaged: load the image again")]
+    #[error("manifest {digest} is damaged: load or pull the image again")]
     Manifest {
         /// The manifest.
         digest: Digest,
@@ -72,6 +76,13 @@ struct Outgoing {
     names: BTreeSet<Reference>,
 }
 
+/// What goes into an archive under its digest.
+enum Content {
+    /// A configuration or manifest.
+    Bytes(Vec<u8>),
+    Layer(LayerRecord, u64),
+}
+
 /// One element of `manifest.json`.
 #[derive(Serialize)]
 struct DockerImage {
@@ -95,18 +106,11 @@ impl ImageStore {
         let mut state = self.state();
         let images = choose(&state.index, names)?;
         // A removal while the archive is written must not take blobs away under it.
-        for digest in images
-            .iter()
-            .flat_map(|image| image.record.layers.iter().map(|layer| &layer.blob))
-        {
-            staging.pin(&mut state, digest);
-        }
         for image in &images {
-            staging.pin(&mut state, &image.id);
-            staging.pin(&mut state, &image.record.manifest);
+            staging.pin_image(&mut state, &image.id, &image.record);
         }
         drop(state);
-        let mut blobs: BTreeMap<Digest, (u64, Stored)> = BTreeMap::new();
+        let mut blobs: BTreeMap<Digest, Content> = BTreeMap::new();
         let mut descriptors = Vec::new();
         let mut docker = Vec::new();
         for image in &images {
@@ -119,16 +123,21 @@ impl ImageStore {
                     .record
                     .layers
                     .iter()
-                    .map(|layer| blob_name(&layer.blob))
+                    .map(|layer| blob_name(&layer.diff_id))
                     .collect(),
             });
         }
         let mut tar = Tar { out: writer };
         tar.folder("blobs/")?;
         tar.folder("blobs/sha256/")?;
-        for (digest, (size, stored)) in &blobs {
-            let blob = self.open_blob(digest, *stored)?;
-            tar.blob(digest, *size, blob)?;
+        for (digest, content) in &blobs {
+            match content {
+                Content::Bytes(bytes) => tar.blob(digest, bytes.len() as u64, &bytes[..])?,
+                Content::Layer(layer, bytes) => {
+                    let (layer, _) = self.open_tar(layer).map_err(|_| damaged(digest))?;
+                    tar.blob(digest, *bytes, layer)?;
+                }
+            }
         }
         let index = json!({
             "schemaVersion": 2,
@@ -148,30 +157,33 @@ impl ImageStore {
         &self,
         image: &Outgoing,
         format: ArchiveFormat,
-        blobs: &mut BTreeMap<Digest, (u64, Stored)>,
+        blobs: &mut BTreeMap<Digest, Content>,
         descriptors: &mut Vec<Value>,
     ) -> Result<(), SaveError> {
         let digest = &image.record.manifest;
         let bytes = self.read_blob(digest, self.limits.manifest_bytes_max)?;
-        let damaged = || SaveError::Damaged {
-            digest: digest.clone(),
-        };
         if Digest::of(&bytes) != *digest {
-            return Err(damaged());
+            return Err(damaged(digest));
         }
         let manifest = ImageManifest::from_reader(&bytes[..]).map_err(|source| SaveError::Manifest {
             digest: digest.clone(),
             source,
         })?;
-        let size_of = |descriptor: &Descriptor| descriptor.size();
-        blobs.insert(digest.clone(), (bytes.len() as u64, Stored::Plain));
-        blobs.insert(image.id.clone(), (size_of(manifest.config()), Stored::Plain));
-        if manifest.layers().len() != image.record.layers.len() {
-            return Err(damaged());
+        let is_docker = media_type_of(&bytes).starts_with("application/vnd.docker.");
+        let mut tars = HashMap::new();
+        for layer in &image.record.layers {
+            let size = self.tar_bytes(layer).map_err(|_| damaged(&layer.diff_id))?;
+            let media_type = if is_docker { DOCKER_TAR } else { OCI_TAR };
+            let tar = BlobDescriptor::new(media_type, layer.diff_id.clone(), size);
+            tars.insert(layer.diff_id.clone(), tar);
+            blobs.insert(layer.diff_id.clone(), Content::Layer(layer.clone(), size));
         }
-        for (layer, descriptor) in image.record.layers.iter().zip(manifest.layers()) {
-            blobs.insert(layer.blob.clone(), (size_of(descriptor), layer.stored));
-        }
+        let bytes = relayered(&bytes, &image.record.layers, &tars).ok_or_else(|| damaged(digest))?;
+        let digest = Digest::of(&bytes);
+        let manifest_bytes = bytes.len();
+        blobs.insert(digest.clone(), Content::Bytes(bytes));
+        let config = self.read_blob(&image.id, self.limits.config_bytes_max)?;
+        blobs.insert(image.id.clone(), Content::Bytes(config));
         let document = self.document(&image.id)?;
         let mut platform = json!({"architecture": document.architecture, "os": document.os});
         if !document.variant.is_empty() {
@@ -181,7 +193,7 @@ impl ImageStore {
         let descriptor = json!({
             "mediaType": media_type.unwrap_or_else(|| String::from("application/vnd.oci.image.manifest.v1+json")),
             "digest": digest,
-            "size": bytes.len(),
+            "size": manifest_bytes,
             "platform": platform,
         });
         if image.names.is_empty() {
@@ -202,6 +214,23 @@ impl ImageStore {
             descriptors.push(named);
         }
         Ok(())
+    }
+}
+
+impl ImageStore {
+    /// Bytes of a layer's tar; one that an older version kept packed is read to tell.
+    fn tar_bytes(&self, layer: &LayerRecord) -> io::Result<u64> {
+        let (mut tar, bytes) = self.open_tar(layer).map_err(|error| error.source)?;
+        match bytes {
+            Some(bytes) => Ok(bytes),
+            None => io::copy(&mut tar, &mut io::sink()),
+        }
+    }
+}
+
+fn damaged(digest: &Digest) -> SaveError {
+    SaveError::Damaged {
+        digest: digest.clone(),
     }
 }
 
@@ -258,9 +287,7 @@ impl Tar<'_> {
     /// Writes a blob and checks it on the way; the archive is then cut off, so no reader takes a damaged one for whole.
     fn blob(&mut self, digest: &Digest, size: u64, mut blob: impl Read) -> Result<(), SaveError> {
         self.header(&blob_name(digest), EntryType::Regular, size)?;
-        let damaged = || SaveError::Damaged {
-            digest: digest.clone(),
-        };
+        let damaged = || self::damaged(digest);
         let mut hashing = Hashing::new(&mut *self.out);
         let mut buffer = vec![0u8; 64 * 1024];
         let mut left = size;
@@ -268,7 +295,7 @@ impl Tar<'_> {
             let count = match blob.read(&mut buffer) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A zstd frame of ours that does not unpack is damage, whatever the decoder calls it.
+                // A recipe that does not fit its folder is damage, whatever failed.
                 Err(_) => return Err(damaged()),
             };
             if count == 0 {

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use crate::compression::{Compression, Decoder};
 use crate::digest::{Digest, Hashing};
 use crate::guard::{Counted, Guarded};
-use crate::index::Stored;
 use crate::limits::Limits;
 use crate::tarball::{Kind, Reader, TarError};
 use crate::tree::{At, FileError, create_private};
@@ -33,7 +32,8 @@ pub(crate) struct Member {
     /// Bytes as the archive has them.
     pub(crate) size: u64,
     pub(crate) compression: Compression,
-    pub(crate) stored: Stored,
+    /// Whether the file is a zstd frame of ours.
+    pub(crate) is_packed: bool,
     pub(crate) path: PathBuf,
 }
 
@@ -152,9 +152,9 @@ impl Member {
     /// Opens the bytes as the archive has them; a layer's own compression stays.
     pub(crate) fn open(&self) -> Result<Box<dyn BufRead>, FileError> {
         let file = BufReader::with_capacity(64 * 1024, File::open(&self.path).at("open", &self.path)?);
-        Ok(match self.stored {
-            Stored::Plain => Box::new(file),
-            Stored::Zstd => Box::new(BufReader::with_capacity(
+        Ok(match self.is_packed {
+            false => Box::new(file),
+            true => Box::new(BufReader::with_capacity(
                 64 * 1024,
                 Decoder::new(file).at("read", &self.path)?,
             )),
@@ -185,14 +185,11 @@ pub(crate) fn keep(
     let filled = read_full(body, &mut head).map_err(SpoolError::Read)?;
     let head = &head[..filled];
     let compression = Compression::detect(head);
-    let stored = match compression {
-        Compression::None if is_tar(head) => Stored::Zstd,
-        _ => Stored::Plain,
-    };
+    let is_packed = compression == Compression::None && is_tar(head);
     let file = create_private(&path)?;
-    let (digest, size) = match stored {
-        Stored::Plain => copy(head, body, file, &path, tick).map(|(digest, size, _)| (digest, size))?,
-        Stored::Zstd => {
+    let (digest, size) = match is_packed {
+        false => copy(head, body, file, &path, tick).map(|(digest, size, _)| (digest, size))?,
+        true => {
             let mut encoder = zstd::stream::write::Encoder::new(file, ZSTD_LEVEL).at("write", &path)?;
             encoder.include_checksum(true).at("write", &path)?;
             let (digest, size, encoder) = copy(head, body, encoder, &path, tick)?;
@@ -204,7 +201,7 @@ pub(crate) fn keep(
         digest,
         size,
         compression,
-        stored,
+        is_packed,
         path,
     })
 }

@@ -7,16 +7,17 @@
 //! <root>/images/              0700, as everything below
 //!     lock                    locked (flock) for as long as the store is open
 //!     index.json              images and tags; replaced as a whole
-//!     blobs/sha256/<hex>      configurations, manifests and compressed layers, byte for byte as they came
-//!     blobs/sha256/<hex>.zst  a layer that came uncompressed, in a zstd frame of ours; <hex> is the digest of what is inside
+//!     blobs/sha256/<hex>      configurations and manifests, byte for byte as they came
 //!     layers/<hex>/           an unpacked layer by its diff id, ready as an overlayfs lowerdir
+//!     recipes/<hex>           what its folder does not hold of its tar (see `recipe`)
 //!     staging/                work in progress; emptied at open
 //! ```
 //!
-//! A layer is kept twice, packed and unpacked, so that `save` and `push` give back the very bytes: that costs about a third of the unpacked
-//! size. Making the tar anew from the folder would save it, and would change digests.
+//! A layer is kept once, unpacked: folder and recipe give back the very tar for `save` and `push`, and the diff id tells whether they do. The
+//! compressed blob is not kept: that would be half as much again of flash, worn for what most devices never do. Versions before kept it
+//! (`blobs/sha256/<hex>`, or `<hex>.zst` where it came bare), and such layers are still read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,8 +30,10 @@ use crate::compression::Decoder;
 use crate::config::{ConfigDocument, ConfigError};
 use crate::digest::Digest;
 use crate::fault;
-use crate::index::{INDEX_FORMAT, Index, ResolveError, Stored};
+use crate::index::{INDEX_FORMAT, Index, LayerRecord, Record, ResolveError, Stored};
 use crate::limits::Limits;
+use crate::load::Made;
+use crate::recipe::Rebuilt;
 use crate::tree::{At, FileError, make_private_dir, remove_tree, rename, replace_file, sync_dir};
 
 /// Largest index read: some ten thousand images, far beyond any device, and a bound for a damaged file.
@@ -136,7 +139,7 @@ impl ImageStore {
     /// The same with other limits.
     pub fn open_limited(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         let root = root.join("images");
-        for folder in ["blobs/sha256", "layers", "staging"] {
+        for folder in ["blobs/sha256", "layers", "recipes", "staging"] {
             make_private_dir(&root.join(folder))?;
         }
         let lock = lock(&root)?;
@@ -209,9 +212,13 @@ impl ImageStore {
         self.root.join("layers").join(diff_id.hex())
     }
 
+    pub(crate) fn recipe_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("recipes").join(diff_id.hex())
+    }
+
     pub(crate) fn blob_path(&self, blob: &Digest, stored: Stored) -> PathBuf {
         let name = match stored {
-            Stored::Plain => blob.hex().to_owned(),
+            Stored::Plain | Stored::Recipe => blob.hex().to_owned(),
             Stored::Zstd => format!("{}.zst", blob.hex()),
         };
         self.root.join("blobs/sha256").join(name)
@@ -226,14 +233,17 @@ impl ImageStore {
         Ok(bytes)
     }
 
-    /// Opens a blob as the bytes that its digest is of.
-    pub(crate) fn open_blob(&self, blob: &Digest, stored: Stored) -> Result<Box<dyn Read>, FileError> {
-        let path = self.blob_path(blob, stored);
+    /// Opens a layer's tar, and tells its size where that is known. Whoever reads it checks that it has the diff id.
+    pub(crate) fn open_tar(&self, layer: &LayerRecord) -> Result<(Box<dyn Read>, Option<u64>), FileError> {
+        if layer.stored == Stored::Recipe {
+            let recipe = self.recipe_path(&layer.diff_id);
+            let tar = Rebuilt::open(&recipe, &self.layer_path(&layer.diff_id)).at("read", &recipe)?;
+            let bytes = tar.tar_bytes();
+            return Ok((Box::new(tar), Some(bytes)));
+        }
+        let path = self.blob_path(&layer.blob, layer.stored);
         let file = BufReader::with_capacity(64 * 1024, File::open(&path).at("open", &path)?);
-        Ok(match stored {
-            Stored::Plain => Box::new(file),
-            Stored::Zstd => Box::new(Decoder::new(file).at("read", &path)?),
-        })
+        Ok((Box::new(Decoder::new(file).at("read", &path)?), None))
     }
 
     pub(crate) fn document(&self, id: &Digest) -> Result<ConfigDocument, StoreError> {
@@ -267,6 +277,14 @@ impl ImageStore {
             if !needed(state, &blobs, &entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path()).at("remove", &entry.path())?;
                 fault::point("blob-removed");
+            }
+        }
+        let folder = self.root.join("recipes");
+        for entry in fs::read_dir(&folder).at("list", &folder)? {
+            let entry = entry.at("list", &folder)?;
+            if !needed(state, &layers, &entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path()).at("remove", &entry.path())?;
+                fault::point("recipe-removed");
             }
         }
         let folder = self.root.join("layers");
@@ -316,26 +334,40 @@ impl Staging<'_> {
         self.pins.push(digest.clone());
     }
 
+    /// The same for all that an image consists of.
+    pub(crate) fn pin_image(&mut self, state: &mut State, id: &Digest, record: &Record) {
+        for digest in [id, &record.manifest] {
+            self.pin(state, digest);
+        }
+        for layer in &record.layers {
+            self.pin(state, &layer.diff_id);
+            self.pin(state, &layer.blob);
+        }
+    }
+
     /// Moves finished blobs and layers to their places and syncs the folders. Everything in the staging folder was synced before.
     pub(crate) fn publish(
         &self,
-        blobs: &[(PathBuf, Digest, Stored)],
-        layers: &[(PathBuf, Digest)],
+        blobs: &HashMap<Digest, PathBuf>,
+        layers: &HashMap<Digest, Made>,
     ) -> Result<(), FileError> {
-        for (from, digest, stored) in blobs {
-            rename(from, &self.store.blob_path(digest, *stored))?;
+        for (digest, from) in blobs {
+            rename(from, &self.store.blob_path(digest, Stored::Plain))?;
             fault::point("blob-published");
         }
-        for (from, diff_id) in layers {
+        for (diff_id, made) in layers {
+            // Two loads can have unpacked the same layer; both were verified against its diff id, so either recipe fits either folder.
+            rename(&made.recipe, &self.store.recipe_path(diff_id))?;
+            fault::point("recipe-published");
             let to = self.store.layer_path(diff_id);
-            // Two loads can have unpacked the same layer; both were verified against its diff id, the first one stays.
             if !to.exists() {
-                rename(from, &to)?;
+                rename(&made.folder, &to)?;
             }
             fault::point("layer-published");
         }
-        sync_dir(&self.store.root.join("blobs/sha256"))?;
-        sync_dir(&self.store.root.join("layers"))?;
+        for folder in ["blobs/sha256", "recipes", "layers"] {
+            sync_dir(&self.store.root.join(folder))?;
+        }
         fault::point("folders-synced");
         Ok(())
     }

@@ -118,6 +118,11 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// The stream below.
+    pub(crate) fn inner(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
     /// Goes to the next entry, passing over what is left of the current one.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();

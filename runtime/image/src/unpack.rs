@@ -24,7 +24,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -39,8 +39,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::limits::Limits;
+use crate::recipe::{Orphan, Taping};
 use crate::tarball::{Entry, Kind, PATH_BYTES_MAX, Reader, TarError};
-use crate::tree::{FileError, remove_tree};
 
 /// What overlayfs reads on a folder that hides everything below it.
 const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
@@ -48,6 +48,8 @@ const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
 const WHITEOUT: &[u8] = b".wh.";
 /// Longest file name.
 const NAME_BYTES_MAX: usize = 255;
+/// Most entries that replace a file or folder of the same layer: engines make none, `tar --append` a few.
+const ORPHANS_MAX: u64 = 1 << 16;
 /// Most links followed when a parent is looked up; the kernel's own number.
 const LINKS_MAX: u32 = 40;
 
@@ -97,9 +99,6 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
-    /// A folder that was to be replaced.
-    #[error("cannot clear a layer's folder")]
-    Clear(#[source] FileError),
 }
 
 impl UnpackError {
@@ -108,7 +107,6 @@ impl UnpackError {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             Self::Entry { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
-            Self::Clear(error) => error.is_disk_full(),
             // The watch over the stream reports a full disk as a read that fails.
             Self::Tar(TarError::Read(source)) => source.kind() == StorageFull,
             _ => false,
@@ -116,21 +114,25 @@ impl UnpackError {
     }
 }
 
-/// Unpacks a layer into the empty folder `target`. `scratch` is a folder beside it, used to remove what a later entry replaces.
+/// Unpacks a layer into the empty folder `target`. `scratch` is a folder beside it, which holds what a later entry replaces: the caller removes
+/// both. Tells too what was replaced, for the layer's recipe.
 ///
-/// Needs root (owners, devices, `trusted.*`). What was done before an error stays in `target`: the caller removes it.
-pub(crate) fn unpack(
-    layer: &mut Reader<impl Read>,
+/// Needs root (owners, devices, `trusted.*`). What was done before an error stays in `target`.
+pub(crate) fn unpack<R: Read>(
+    layer: &mut Reader<Taping<R>>,
     target: &Path,
     scratch: &Path,
     limits: &Limits,
-) -> Result<Unpacked, UnpackError> {
-    let root = File::open(target).map_err(|source| UnpackError::Entry {
+) -> Result<(Unpacked, Vec<Orphan>), UnpackError> {
+    let root_failed = |source| UnpackError::Entry {
         action: "open the folder for",
         path: String::from("/"),
         source,
-    })?;
+    };
+    let root = File::open(target).map_err(root_failed)?;
     let mut unpacker = Unpacker {
+        real_root: real_path(root.as_fd()).map_err(|errno| root_failed(errno.into()))?,
+        orphans: Vec::new(),
         root,
         scratch,
         limits,
@@ -147,25 +149,49 @@ pub(crate) fn unpack(
 
 struct Unpacker<'a> {
     root: File,
+    /// Where it lies on the host.
+    real_root: Vec<u8>,
+    /// What entries replaced that came with bytes.
+    orphans: Vec<Orphan>,
     scratch: &'a Path,
     limits: &'a Limits,
     /// The folder of the last entry: most entries share it with the one before. Forgotten whenever something is removed.
-    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    parent: Option<(Vec<u8>, Rc<Parent>)>,
     /// Folders get their times at the end, since every new name in them changes the time.
     folder_times: HashMap<Vec<u8>, (i64, u32)>,
     folder_names_bytes: u64,
     report: Unpacked,
 }
 
+/// A folder of entries.
+struct Parent {
+    folder: OwnedFd,
+    /// Its path from the layer's root with no link in it; `None` where that is longer than the kernel tells.
+    path: Option<Vec<u8>>,
+}
+
 /// A place for an entry: its folder, and its name in there.
 struct Place<'a> {
     folder: BorrowedFd<'a>,
+    folder_path: Option<&'a [u8]>,
     name: &'a OsStr,
     entry: &'a Entry,
 }
 
+impl Place<'_> {
+    /// Its path from the layer's root with no link in it, where a recipe can name it.
+    fn path(&self) -> Option<Vec<u8>> {
+        let mut path = self.folder_path?.to_vec();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(self.name.as_bytes());
+        (path.len() <= PATH_BYTES_MAX).then_some(path)
+    }
+}
+
 impl Unpacker<'_> {
-    fn entry(&mut self, entry: &Entry, body: &mut impl Read) -> Result<(), UnpackError> {
+    fn entry<R: Read>(&mut self, entry: &Entry, layer: &mut Reader<Taping<R>>) -> Result<(), UnpackError> {
         self.report.entries += 1;
         within(self.report.entries, self.limits.layer_entries_max, "entries")?;
         let parts = clean(&entry.path).ok_or_else(|| refused(entry, "it leads out of the root"))?;
@@ -180,7 +206,8 @@ impl Unpacker<'_> {
         }
         let parent = self.parent(folder, entry)?;
         let place = Place {
-            folder: parent.as_fd(),
+            folder: parent.folder.as_fd(),
+            folder_path: parent.path.as_deref(),
             name: OsStr::from_bytes(name),
             entry,
         };
@@ -192,7 +219,7 @@ impl Unpacker<'_> {
                 name: OsStr::from_bytes(hidden),
                 ..place
             }),
-            None => self.put(&place, &parts, body),
+            None => self.put(&place, &parts, layer),
         }
     }
 
@@ -210,15 +237,21 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn put(&mut self, place: &Place<'_>, parts: &[&[u8]], body: &mut impl Read) -> Result<(), UnpackError> {
+    fn put<R: Read>(
+        &mut self,
+        place: &Place<'_>,
+        parts: &[&[u8]],
+        layer: &mut Reader<Taping<R>>,
+    ) -> Result<(), UnpackError> {
         let entry = place.entry;
+        let bodies = layer.inner().bodies();
         match entry.kind {
-            Kind::Directory => self.directory(place, parts),
-            Kind::File => self.file(place, body),
-            Kind::Symlink => self.symlink(place),
-            Kind::HardLink => self.hard_link(place),
+            Kind::Directory => self.directory(place, parts, bodies),
+            Kind::File => self.file(place, layer),
+            Kind::Symlink => self.symlink(place, bodies),
+            Kind::HardLink => self.hard_link(place, bodies),
             Kind::Fifo => {
-                self.make_way(place)?;
+                self.make_way(place, bodies)?;
                 mknodat(
                     Some(place.folder.as_raw_fd()),
                     place.name,
@@ -241,14 +274,14 @@ impl Unpacker<'_> {
         }
     }
 
-    fn directory(&mut self, place: &Place<'_>, parts: &[&[u8]]) -> Result<(), UnpackError> {
+    fn directory(&mut self, place: &Place<'_>, parts: &[&[u8]], bodies: u64) -> Result<(), UnpackError> {
         let entry = place.entry;
         let mut hides = false;
         match self.existing(place)? {
             Some(SFlag::S_IFDIR) => {}
             found => {
                 hides = found.is_some() && self.is_whiteout(place);
-                self.make_way(place)?;
+                self.make_way(place, bodies)?;
                 mkdirat(Some(place.folder.as_raw_fd()), place.name, Mode::S_IRWXU)
                     .map_err(|errno| failed(entry, "make folder for", errno))?;
             }
@@ -272,28 +305,28 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn file(&mut self, place: &Place<'_>, body: &mut impl Read) -> Result<(), UnpackError> {
+    fn file<R: Read>(&mut self, place: &Place<'_>, layer: &mut Reader<Taping<R>>) -> Result<(), UnpackError> {
         let entry = place.entry;
         // A hole takes no disk, but a copy of the file would: the whole size counts.
         self.report.bytes = self.report.bytes.saturating_add(entry.size);
         within(self.report.bytes, self.limits.layer_bytes_max, "bytes")?;
-        self.make_way(place)?;
+        self.make_way(place, layer.inner().bodies())?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         let file = open_beneath(place.folder, Path::new(place.name), flags, 0o600)
             .map_err(|error| failed(entry, "create", error.errno))?;
         let mut file = File::from(file);
-        copy_body(entry, body, &mut file)?;
+        copy_body(entry, place.path().as_deref(), layer, &mut file)?;
         self.set_metadata(file.as_fd(), entry)?;
         let time = time_spec(entry.mtime);
         futimens(file.as_raw_fd(), &time, &time).map_err(|errno| failed(entry, "set time of", errno))
     }
 
-    fn symlink(&mut self, place: &Place<'_>) -> Result<(), UnpackError> {
+    fn symlink(&mut self, place: &Place<'_>, bodies: u64) -> Result<(), UnpackError> {
         let entry = place.entry;
         if entry.link.is_empty() {
             return Err(refused(entry, "it is a link to nothing"));
         }
-        self.make_way(place)?;
+        self.make_way(place, bodies)?;
         symlinkat(
             OsStr::from_bytes(&entry.link),
             Some(place.folder.as_raw_fd()),
@@ -303,7 +336,7 @@ impl Unpacker<'_> {
         self.set_metadata_by_name(place)
     }
 
-    fn hard_link(&mut self, place: &Place<'_>) -> Result<(), UnpackError> {
+    fn hard_link(&mut self, place: &Place<'_>, bodies: u64) -> Result<(), UnpackError> {
         let entry = place.entry;
         let parts = clean(&entry.link).ok_or_else(|| refused(entry, "its target leads out of the root"))?;
         let Some((name, folder)) = parts.split_last() else {
@@ -332,7 +365,7 @@ impl Unpacker<'_> {
         ) {
             // Linked to itself: removing it first would lose it.
             Ok(there) if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino) => return Ok(()),
-            Ok(_) => self.make_way(place)?,
+            Ok(_) => self.make_way(place, bodies)?,
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(failed(entry, "look at", errno)),
         }
@@ -373,17 +406,26 @@ impl Unpacker<'_> {
         xattr::set(folder, OPAQUE, b"y").map_err(|error| failed(entry, "hide what lies below", error.errno))
     }
 
-    /// Removes what stands in an entry's place.
-    fn make_way(&mut self, place: &Place<'_>) -> Result<(), UnpackError> {
+    /// Removes what stands in an entry's place. Files, and folders with what is in them, are put aside: the recipe needs the bytes that came.
+    fn make_way(&mut self, place: &Place<'_>, bodies: u64) -> Result<(), UnpackError> {
         let entry = place.entry;
         match self.existing(place)? {
             None => return Ok(()),
-            Some(SFlag::S_IFDIR) => {
-                // The folder leaves the tree first: removing it by a path within would follow whatever the path leads through.
-                let aside = self.scratch.join(format!("replaced-{}", self.report.entries));
+            // A folder leaves the tree whole: removing it by a path within would follow whatever the path leads through.
+            Some(SFlag::S_IFDIR | SFlag::S_IFREG) => {
+                let number = self.orphans.len();
+                within(
+                    number as u64 + 1,
+                    ORPHANS_MAX,
+                    "entries that replace others of the same layer",
+                )?;
+                let path = place
+                    .path()
+                    .ok_or_else(|| refused(entry, "it replaces another whose path is too long"))?;
+                let aside = self.scratch.join(format!("replaced-{number}"));
                 nix::fcntl::renameat(Some(place.folder.as_raw_fd()), place.name, None, &aside)
                     .map_err(|errno| failed(entry, "replace", errno))?;
-                remove_tree(&aside).map_err(UnpackError::Clear)?;
+                self.orphans.push(Orphan { path, bodies, aside });
             }
             Some(_) => unlinkat(
                 Some(place.folder.as_raw_fd()),
@@ -419,12 +461,12 @@ impl Unpacker<'_> {
     }
 
     /// Opens the folder an entry lies in, as a process inside would find it, and makes what is missing of it.
-    fn parent(&mut self, folder: &[&[u8]], entry: &Entry) -> Result<Rc<OwnedFd>, UnpackError> {
+    fn parent(&mut self, folder: &[&[u8]], entry: &Entry) -> Result<Rc<Parent>, UnpackError> {
         let key = folder.join(&b'/');
-        if let Some((path, fd)) = &self.parent
+        if let Some((path, parent)) = &self.parent
             && *path == key
         {
-            return Ok(Rc::clone(fd));
+            return Ok(Rc::clone(parent));
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let fd = match open_in_root(self.root.as_fd(), &joined(folder), flags, 0) {
@@ -432,9 +474,22 @@ impl Unpacker<'_> {
             Err(error) if error.errno == Errno::ENOENT => self.make_parents(folder, entry)?,
             Err(error) => return Err(failed(entry, "open the folder of", error.errno)),
         };
-        let fd = Rc::new(fd);
-        self.parent = Some((key, Rc::clone(&fd)));
-        Ok(fd)
+        let path = match real_path(fd.as_fd()) {
+            Ok(path) => self.below_root(path),
+            Err(Errno::ENAMETOOLONG) => None,
+            Err(errno) => return Err(failed(entry, "find the folder of", errno)),
+        };
+        let parent = Rc::new(Parent { folder: fd, path });
+        self.parent = Some((key, Rc::clone(&parent)));
+        Ok(parent)
+    }
+
+    fn below_root(&self, path: Vec<u8>) -> Option<Vec<u8>> {
+        match path.strip_prefix(self.real_root.as_slice())? {
+            [] => Some(Vec::new()),
+            [b'/', rest @ ..] => Some(rest.to_vec()),
+            _ => None,
+        }
     }
 
     /// Walks to a folder part by part, following links by their text, and makes each part that is missing.
@@ -543,7 +598,7 @@ impl Unpacker<'_> {
     }
 
     /// Sets the times of folders. One that was replaced since is passed over.
-    fn finish(self) -> Result<Unpacked, UnpackError> {
+    fn finish(self) -> Result<(Unpacked, Vec<Orphan>), UnpackError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
         for (path, mtime) in &self.folder_times {
             let part: &[u8] = if path.is_empty() { b"." } else { path };
@@ -558,39 +613,71 @@ impl Unpacker<'_> {
                 source: errno.into(),
             })?;
         }
-        Ok(self.report)
+        Ok((self.report, self.orphans))
     }
 }
 
-/// Copies an entry's data into its new file. Reading and writing fail with errors of their own.
-fn copy_body(entry: &Entry, body: &mut impl Read, file: &mut File) -> Result<(), UnpackError> {
-    let mut buffer = [0u8; 32 * 1024];
-    let mut copy = |mut left: u64, file: &mut File| {
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            match body.read(&mut buffer[..want]) {
-                Ok(0) => return Err(UnpackError::Tar(TarError::Truncated)),
-                Ok(count) => {
-                    file.write_all(&buffer[..count])
-                        .map_err(|source| failed(entry, "write", source))?;
-                    left -= count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(UnpackError::Tar(TarError::Read(error))),
-            }
+/// Where an open folder lies.
+fn real_path(folder: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    nix::fcntl::readlink(link.as_str()).map(|path| path.into_vec())
+}
+
+/// Copies an entry's data into its new file; the recipe names it by `path`, or takes the data in where there is none. Reading and writing fail
+/// with errors of their own.
+fn copy_body<R: Read>(
+    entry: &Entry,
+    path: Option<&[u8]>,
+    layer: &mut Reader<Taping<R>>,
+    file: &mut File,
+) -> Result<(), UnpackError> {
+    let whole = [(0, entry.size)];
+    let fragments = match &entry.sparse {
+        Some(map) => map.fragments(),
+        None => &whole,
+    };
+    let writing = |source| failed(entry, "write", source);
+    for (offset, length) in fragments.iter().filter(|(_, length)| *length > 0) {
+        if *offset > 0 {
+            file.seek(SeekFrom::Start(*offset)).map_err(writing)?;
         }
-        Ok(())
-    };
-    let Some(map) = &entry.sparse else {
-        return copy(entry.size, file);
-    };
-    for (offset, length) in map.fragments() {
-        file.seek(SeekFrom::Start(*offset))
-            .map_err(|source| failed(entry, "write", source))?;
-        copy(*length, file)?;
+        if let Some(path) = path {
+            layer
+                .inner()
+                .begin_body(path, *offset, *length)
+                .map_err(writing)?;
+        }
+        let copied = copy_part(entry, *length, layer, file);
+        layer.inner().end_body();
+        copied?;
     }
-    file.set_len(map.size())
-        .map_err(|source| failed(entry, "write", source))
+    match &entry.sparse {
+        Some(map) => file.set_len(map.size()).map_err(writing),
+        None => Ok(()),
+    }
+}
+
+fn copy_part(
+    entry: &Entry,
+    mut left: u64,
+    layer: &mut impl Read,
+    file: &mut File,
+) -> Result<(), UnpackError> {
+    let mut buffer = [0u8; 32 * 1024];
+    while left > 0 {
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        match layer.read(&mut buffer[..want]) {
+            Ok(0) => return Err(UnpackError::Tar(TarError::Truncated)),
+            Ok(count) => {
+                file.write_all(&buffer[..count])
+                    .map_err(|source| failed(entry, "write", source))?;
+                left -= count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(UnpackError::Tar(TarError::Read(error))),
+        }
+    }
+    Ok(())
 }
 
 /// Attributes that mean in a container what they meant where the layer was made, and nothing to overlayfs.

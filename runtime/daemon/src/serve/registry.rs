@@ -294,14 +294,23 @@ pub async fn push(asked: Asked, name: &str) -> Answer<Reply> {
         let tag = reference.tag().unwrap_or_default();
         let name = reference.familiar();
         tell(engine, "push", &name, &name);
+        let formerly = pushed.formerly.map(|was| {
+            let said =
+                "The registry had not all layers as they came, so they were packed anew: the digest was";
+            line(
+                &format!("{said} {was}, signatures are of that one"),
+                String::new(),
+            )
+        });
         let status = format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size);
-        Ok(vec![
-            line(&status, String::new()),
-            Line {
-                aux: Some(serde_json::json!({"Tag": tag, "Digest": pushed.digest, "Size": pushed.size})),
-                ..Line::default()
-            },
-        ])
+        let aux = Line {
+            aux: Some(serde_json::json!({"Tag": tag, "Digest": pushed.digest, "Size": pushed.size})),
+            ..Line::default()
+        };
+        Ok(formerly
+            .into_iter()
+            .chain([line(&status, String::new()), aux])
+            .collect())
     })
     .await
 }

@@ -85,6 +85,20 @@ struct Wire {
     layers: Option<Vec<BlobDescriptor>>,
 }
 
+impl BlobDescriptor {
+    /// A blob of our own making.
+    pub(crate) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            platform: None,
+            annotations: Default::default(),
+            artifact_type: Default::default(),
+        }
+    }
+}
+
 impl Platform {
     /// This machine.
     pub fn own() -> Self {

@@ -33,5 +33,6 @@ pub use document::{BlobDescriptor, Platform};
 pub use error::RegistryError;
 pub use pull::{Admit, LayerStep, Listener, PullError, PullEvent, PullOptions, Pulled, Resolved};
 pub use push::{PushError, PushEvent, PushStep, Pushed};
+pub(crate) use push::{media_type_of, relayered};
 pub use repository::{Access, Repository, Served, check_login, fallback_tag, platforms};
 pub use settings::{Proxies, Registries, Registry, SettingsError, Transport};

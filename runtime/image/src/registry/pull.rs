@@ -6,9 +6,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufReader, Read};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,10 +25,10 @@ use crate::digest::{Digest, Hashing};
 use crate::fault;
 use crate::guard::{Counted, Guarded, free_bytes};
 use crate::index::{LayerRecord, Record, Stored};
-use crate::load::{Additions, LoadError, check_diff_id, now, write_member};
+use crate::load::{Additions, LoadError, Made, check_diff_id, now, write_member};
 use crate::reference::Reference;
 use crate::store::{ImageStore, Staging, StoreError};
-use crate::tree::{At, FileError, create_private, make_private_dir};
+use crate::tree::{At, FileError};
 
 /// Layers fetched at a time: two cores are busy with two, the third fills the waits for the network. More would only take memory: a zstd
 /// window each.
@@ -136,7 +135,7 @@ pub enum PullError {
     /// Not enough room.
     #[error("the image needs at least {needed} bytes and {free} are free, of which {reserve} are kept")]
     Space {
-        /// Its layers, as they come and unpacked.
+        /// Its layers.
         needed: u64,
         /// What is free.
         free: u64,
@@ -189,8 +188,9 @@ struct Job<'a> {
 
 /// What became of a job.
 struct Fetched {
-    blob: PathBuf,
-    folder: Option<PathBuf>,
+    /// Where it was unpacked.
+    made: Option<Made>,
+    /// Bytes of its files.
     bytes: u64,
 }
 
@@ -232,7 +232,7 @@ impl ImageStore {
             listener,
         )?;
         fault::point("layers-pulled");
-        let is_up_to_date = additions.blobs.is_empty() && self.is_named(reference, &plan, &id);
+        let is_up_to_date = additions.layers.is_empty() && self.is_named(reference, &plan, &id);
         self.keep_documents(&staging, &plan, &config, &mut additions)?;
         let record = Record {
             manifest: plan.manifest.digest.clone(),
@@ -368,18 +368,15 @@ impl ImageStore {
         self.check_space(&jobs)?;
         let fetched = self.work(repository, staging, &jobs, listener)?;
         for (job, done) in jobs.iter().zip(fetched) {
-            additions
-                .blobs
-                .insert(job.blob.digest.clone(), (done.blob, Stored::Plain));
-            if let Some(folder) = done.folder {
-                additions.layers.insert(job.diff_id.clone(), (folder, done.bytes));
+            if let Some(made) = done.made {
+                additions.layers.insert(job.diff_id.clone(), made);
             }
             for (record, (blob, diff_id)) in records.iter_mut().zip(plan.layers.iter().zip(diff_ids)) {
                 if record.is_none() && blob.digest == job.blob.digest {
                     *record = Some(LayerRecord {
                         diff_id: diff_id.clone(),
                         blob: blob.digest.clone(),
-                        stored: Stored::Plain,
+                        stored: Stored::Recipe,
                         bytes: done.bytes,
                     });
                 }
@@ -395,8 +392,11 @@ impl ImageStore {
         let mut layers = state.index.images.values().flat_map(|record| &record.layers);
         let known = layers.find(|layer| layer.blob == *blob && layer.diff_id == *diff_id)?;
         let known = known.clone();
-        let is_there = self.layer_path(diff_id).is_dir() && self.blob_path(blob, known.stored).is_file();
-        if !is_there {
+        let source = match known.stored {
+            Stored::Recipe => self.recipe_path(diff_id),
+            stored => self.blob_path(blob, stored),
+        };
+        if !self.layer_path(diff_id).is_dir() || !source.is_file() {
             return None;
         }
         staging.pin(&mut state, blob);
@@ -404,11 +404,10 @@ impl ImageStore {
         Some(known)
     }
 
-    /// A layer unpacks to no less than it has packed, and both are kept: less room than that is too little for certain.
+    /// A layer unpacks to no less than it has packed: less room than that is too little for certain.
     fn check_space(&self, jobs: &[Job<'_>]) -> Result<(), PullError> {
-        let packed: u64 = jobs.iter().map(|job| job.blob.size).fold(0, u64::saturating_add);
         let unpacked = jobs.iter().filter(|job| job.unpacks).map(|job| job.blob.size);
-        let needed = unpacked.fold(packed, u64::saturating_add);
+        let needed = unpacked.fold(0, u64::saturating_add);
         let free = free_bytes(&self.root).at("look at the room for", &self.root)?;
         let reserve = self.limits.reserve_bytes;
         if needed > free.saturating_sub(reserve) {
@@ -468,7 +467,7 @@ impl ImageStore {
         Ok(complete.expect("without a failure every job was done"))
     }
 
-    /// Fetches one blob: kept as it comes, hashed, decompressed, hashed again and unpacked, in one pass.
+    /// Fetches one blob: hashed, decompressed, hashed again and unpacked, in one pass.
     fn fetch(
         &self,
         repository: &Repository<'_>,
@@ -480,7 +479,6 @@ impl ImageStore {
         let blob = &job.blob.digest;
         let url = repository.path(&format!("blobs/{blob}"));
         let (stream, failure) = BlobStream::new(&repository.sessions, &url, blob, job.blob.size);
-        let path = staging.join(format!("blob-{number}"));
         let cancel = &repository.own().client.cancel;
         let total = job.blob.size;
         let tell = |bytes| {
@@ -494,18 +492,13 @@ impl ImageStore {
             goes_on
         };
         let intake = Rc::new(RefCell::new(Intake {
-            file: create_private(&path)?,
-            path: &path,
             stream: Hashing::new(stream),
-            file_failure: None,
             told: 0,
             bytes: 0,
             tell: &tell,
         }));
         let folder = staging.join(format!("layer-{number}"));
-        let scratch = staging.join(format!("scratch-{number}"));
-        make_private_dir(&scratch)?;
-        let unpacked = self.take_in(Handle(Rc::clone(&intake)), job, &folder, &scratch);
+        let unpacked = self.take_in(Handle(Rc::clone(&intake)), job, &folder);
         let drain = if unpacked.is_ok() {
             u64::MAX
         } else {
@@ -517,44 +510,40 @@ impl ImageStore {
             .into_inner();
         let failure = failure.borrow_mut().take();
         intake.settle(failure, repository.own(), job.blob)?;
-        let bytes = unpacked?;
+        let fetched = unpacked?;
         rest.map_err(|source| LoadError::Layer {
             diff_id: job.diff_id.clone(),
             source,
         })?;
         listener(PullEvent::Layer(blob.clone(), LayerStep::Done));
         fault::point("layer-unpacked");
-        Ok(Fetched {
-            blob: path,
-            folder: job.unpacks.then_some(folder),
-            bytes,
-        })
+        Ok(fetched)
     }
 
-    /// Unpacks, or only verifies, what a blob holds; tells the bytes of its files.
-    fn take_in(
-        &self,
-        intake: impl Read,
-        job: &Job<'_>,
-        folder: &Path,
-        scratch: &Path,
-    ) -> Result<u64, LoadError> {
+    /// Unpacks, or only verifies, what a blob holds.
+    fn take_in(&self, intake: impl Read, job: &Job<'_>, folder: &Path) -> Result<Fetched, LoadError> {
         let layer = |source| LoadError::Layer {
             diff_id: job.diff_id.clone(),
             source,
         };
         let (counted, compressed) = Counted::new(intake);
         let decoder = Decoder::new(BufReader::with_capacity(64 << 10, counted)).map_err(layer)?;
-        let content = Guarded::new(decoder, compressed, scratch, &self.limits);
+        let content = Guarded::new(decoder, compressed, &self.root, &self.limits);
         if job.unpacks {
-            let (unpacked, found) = self.unpack_content(content, job.diff_id, folder, scratch)?;
+            let (made, found) = self.unpack_content(content, job.diff_id, folder)?;
             check_diff_id(job.diff_id, &job.blob.digest, found)?;
-            return Ok(unpacked.bytes);
+            return Ok(Fetched {
+                bytes: made.bytes,
+                made: Some(made),
+            });
         }
         let mut content = Hashing::new(content);
         io::copy(&mut content, &mut io::sink()).map_err(layer)?;
         check_diff_id(job.diff_id, &job.blob.digest, content.finish().0)?;
-        Ok(self.layer_bytes(job.diff_id))
+        Ok(Fetched {
+            made: None,
+            bytes: self.layer_bytes(job.diff_id),
+        })
     }
 
     fn layer_bytes(&self, diff_id: &Digest) -> u64 {
@@ -596,12 +585,9 @@ fn diff_ids(
     Ok(diff_ids)
 }
 
-/// A blob on its way in: hashed, and kept as it comes.
+/// A blob on its way in, hashed.
 struct Intake<'a, 's, 'c> {
     stream: Hashing<BlobStream<'s, 'c>>,
-    file: File,
-    path: &'a Path,
-    file_failure: Option<FileError>,
     bytes: u64,
     told: u64,
     /// Whoever listens answers whether to go on.
@@ -616,9 +602,6 @@ impl Intake<'_, '_, '_> {
         session: &Session<'_>,
         blob: &BlobDescriptor,
     ) -> Result<(), PullError> {
-        if let Some(error) = self.file_failure {
-            return Err(error.into());
-        }
         if let Some(error) = failure {
             return Err(error.into());
         }
@@ -640,11 +623,6 @@ impl Read for Handle<'_, '_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut intake = self.0.borrow_mut();
         let count = intake.stream.read(buffer)?;
-        if let Err(error) = intake.file.write_all(&buffer[..count]) {
-            let kind = error.kind();
-            intake.file_failure = Err::<(), _>(error).at("write", intake.path).err();
-            return Err(kind.into());
-        }
         intake.bytes += count as u64;
         if intake.bytes >= intake.told + TELL_EVERY_BYTES || count == 0 && intake.told < intake.bytes {
             intake.told = intake.bytes;

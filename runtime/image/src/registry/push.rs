@@ -1,29 +1,30 @@
 //! Pushing: an image of the store goes to a registry.
 //!
-//! Owns the order: blobs before the configuration, the manifest last, so that a registry never names what it has not. A blob that the registry
-//! has is not sent, one that it has in another repository is mounted, a large one goes in pieces so that a break costs one piece. Layers that
-//! came compressed go byte for byte as they came, and digests survive; those that came bare are packed with gzip, as Docker does, since every
-//! engine reads that.
+//! Owns the order: blobs before the configuration, the manifest last, so that a registry never names what it has not. A layer that the registry
+//! has, here or in another repository, by the digest it came with, is not sent. The others are made anew from what is unpacked and packed with
+//! gzip, as Docker does: they hold the same bytes and have another digest, and so does the manifest; [`Pushed::formerly`] says so. What is large
+//! goes in pieces, so that a break costs one piece.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode, header};
 
 use super::auth::{Credentials, encode};
 use super::client::{Client, locked};
-use super::document::{Document, OCI_MANIFEST};
+use super::document::{BlobDescriptor, Document, OCI_MANIFEST};
 use super::error::RegistryError;
 use super::repository::{Access, Repository};
 use super::session::{Ask, Payload, Session, location};
 use crate::digest::{Digest, Hashing};
-use crate::index::{LayerRecord, Stored};
+use crate::index::{LayerRecord, Record, Stored};
 use crate::reference::Reference;
-use crate::store::{ImageStore, Staging, StoreError};
+use crate::store::{ImageStore, StoreError};
 use crate::tree::{At, FileError, create_private};
 
 /// Blobs sent at a time: the link is what is waited for, two keep it busy.
@@ -34,6 +35,8 @@ const PIECE_BYTES: u64 = 16 << 20;
 const TELL_EVERY_BYTES: u64 = 512 << 10;
 /// gzip's own default: what engines pull for years is worth the time once.
 const GZIP_LEVEL: u32 = 6;
+const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const DOING: &str = "sending a layer";
 
 /// What a caller is told; it answers whether to go on.
@@ -72,6 +75,9 @@ pub struct Pushed {
     pub digest: Digest,
     /// Bytes of the manifest.
     pub size: u64,
+    /// The digest under which a registry served the image before, where this is another: the registry had not all layers as they came, so they
+    /// were packed anew.
+    pub formerly: Option<Digest>,
 }
 
 /// Why nothing was pushed.
@@ -112,8 +118,17 @@ struct Outgoing {
     digest: Digest,
     size: u64,
     path: PathBuf,
-    /// Descriptor's media type.
-    media_type: String,
+}
+
+/// One push, for its workers.
+struct Push<'a> {
+    store: &'a ImageStore,
+    repository: &'a Repository<'a>,
+    staging: &'a Path,
+    siblings: &'a [String],
+    /// Media type of layers that were packed anew.
+    packed_type: &'static str,
+    listener: &'a (dyn Fn(PushEvent) -> bool + Sync),
 }
 
 impl ImageStore {
@@ -138,14 +153,7 @@ impl ImageStore {
                 .id()
                 .clone();
             let record = state.index.images[&id].clone();
-            for digest in record
-                .layers
-                .iter()
-                .map(|layer| &layer.blob)
-                .chain([&id, &record.manifest])
-            {
-                staging.pin(&mut state, digest);
-            }
+            staging.pin_image(&mut state, &id, &record);
             let names = state.index.names_of(&id);
             (id, record, siblings(reference, &names))
         };
@@ -155,76 +163,145 @@ impl ImageStore {
         let damaged = || PushError::Manifest {
             digest: record.manifest.clone(),
         };
-        let manifest = self.read_blob(&record.manifest, self.limits.manifest_bytes_max)?;
-        if Digest::of(&manifest) != record.manifest {
-            return Err(damaged());
-        }
-        let parsed = Document::parse(&manifest, "", &self.limits).map_err(|_| damaged())?;
-        let Document::Manifest { config, layers } = parsed else {
-            return Err(damaged());
-        };
-        let mut outgoing = Vec::new();
-        for (layer, descriptor) in record.layers.iter().zip(&layers) {
-            if !outgoing
-                .iter()
-                .any(|known: &Outgoing| known.diff_id.as_ref() == Some(&layer.diff_id))
-            {
-                let media_type = descriptor.media_type.clone();
-                outgoing.push(self.prepare(&staging, layer, descriptor.size, media_type, listener)?);
-            }
-        }
+        let (manifest, config, layers) = self.manifest_of(&record)?;
         let mut repository = Repository::new(client, reference, credentials, Access::Push);
         repository.also_from(&siblings);
-        self.send_all(&repository, &outgoing, &siblings, listener)?;
+        let is_docker = media_type_of(&manifest).starts_with("application/vnd.docker.");
+        let push = Push {
+            store: self,
+            repository: &repository,
+            staging: &staging.path,
+            siblings: &siblings,
+            packed_type: if is_docker { DOCKER_LAYER } else { OCI_LAYER },
+            listener,
+        };
+        let mut wanted: Vec<(&LayerRecord, &BlobDescriptor)> = record.layers.iter().zip(&layers).collect();
+        wanted.sort_by_key(|(layer, _)| &layer.diff_id);
+        wanted.dedup_by_key(|(layer, _)| &layer.diff_id);
+        let sent = push.layers(&wanted)?;
         let config = Outgoing {
             diff_id: None,
             digest: id.clone(),
             size: config.size,
             path: self.blob_path(&id, Stored::Plain),
-            media_type: config.media_type,
         };
-        send(&repository, &config, &[], listener)?;
-        let manifest = rewritten(&manifest, &record.layers, &outgoing).ok_or_else(damaged)?;
-        put_manifest(&repository, tag, &manifest)
+        if !push.has(&config.digest, None)? {
+            push.send(&config)?;
+        }
+        let manifest = relayered(&manifest, &record.layers, &sent).ok_or_else(damaged)?;
+        let formerly = (record.manifest != Digest::of(&manifest) && !record.repo_digests.is_empty())
+            .then_some(record.manifest);
+        Ok(Pushed {
+            formerly,
+            ..put_manifest(&repository, tag, &manifest)?
+        })
+    }
+}
+
+impl ImageStore {
+    /// An image's manifest, with its configuration and layers.
+    fn manifest_of(
+        &self,
+        record: &Record,
+    ) -> Result<(Vec<u8>, BlobDescriptor, Vec<BlobDescriptor>), PushError> {
+        let bytes = self.read_blob(&record.manifest, self.limits.manifest_bytes_max)?;
+        let parsed = Document::parse(&bytes, "", &self.limits);
+        match parsed {
+            Ok(Document::Manifest { config, layers })
+                if Digest::of(&bytes) == record.manifest && layers.len() == record.layers.len() =>
+            {
+                Ok((bytes, config, layers))
+            }
+            _ => Err(PushError::Manifest {
+                digest: record.manifest.clone(),
+            }),
+        }
+    }
+}
+
+impl Push<'_> {
+    /// Brings the layers, a few at a time; tells what each is in the registry, by its diff id. The first failure ends the others.
+    fn layers(
+        &self,
+        wanted: &[(&LayerRecord, &BlobDescriptor)],
+    ) -> Result<HashMap<Digest, BlobDescriptor>, PushError> {
+        let next = AtomicUsize::new(0);
+        let sent = Mutex::new(HashMap::new());
+        let failure: Mutex<Option<PushError>> = Mutex::new(None);
+        let worker = || {
+            while let Some((layer, descriptor)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match self.layer(layer, descriptor) {
+                    Ok(descriptor) => {
+                        locked(&sent).insert(layer.diff_id.clone(), descriptor);
+                    }
+                    Err(error) => {
+                        locked(&failure).get_or_insert(error);
+                        self.repository.own().client.cancel.set();
+                        return;
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..wanted.len().min(PARALLEL_BLOBS) {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(sent.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
     }
 
-    /// Finds a layer's file, or packs it.
-    fn prepare(
-        &self,
-        staging: &Staging<'_>,
-        layer: &LayerRecord,
-        size: u64,
-        media_type: String,
-        listener: &(dyn Fn(PushEvent) -> bool + Sync),
-    ) -> Result<Outgoing, PushError> {
-        if layer.stored == Stored::Plain {
-            return Ok(Outgoing {
-                diff_id: Some(layer.diff_id.clone()),
-                digest: layer.blob.clone(),
-                size,
-                path: self.blob_path(&layer.blob, Stored::Plain),
-                media_type,
-            });
+    /// Brings one layer: as it came where the registry has that, else packed anew.
+    fn layer(&self, layer: &LayerRecord, descriptor: &BlobDescriptor) -> Result<BlobDescriptor, PushError> {
+        if self.has(&descriptor.digest, Some(&layer.diff_id))? {
+            return Ok(descriptor.clone());
         }
-        listener(PushEvent::Layer(layer.diff_id.clone(), PushStep::Packing));
+        let packed = self.pack(layer)?;
+        if !self.has(&packed.digest, packed.diff_id.as_ref())? {
+            self.send(&packed)?;
+        }
+        // What was packed is not needed again, and the next layer wants the room.
+        std::fs::remove_file(&packed.path).at("remove", &packed.path)?;
+        Ok(BlobDescriptor::new(self.packed_type, packed.digest, packed.size))
+    }
+
+    fn tell(&self, diff_id: Option<&Digest>, step: PushStep) {
+        if let Some(diff_id) = diff_id
+            && !(self.listener)(PushEvent::Layer(diff_id.clone(), step))
+        {
+            self.repository.own().client.cancel.set();
+        }
+    }
+
+    /// Makes a layer's tar anew and packs it; what is not what it was when it came in is refused.
+    fn pack(&self, layer: &LayerRecord) -> Result<Outgoing, PushError> {
+        self.tell(Some(&layer.diff_id), PushStep::Packing);
         let damaged = || PushError::Damaged {
-            digest: layer.blob.clone(),
+            digest: layer.diff_id.clone(),
         };
-        let path = staging.path.join(format!("packed-{}", layer.diff_id.hex()));
-        let mut content = Hashing::new(self.open_blob(&layer.blob, layer.stored)?);
+        let path = self.staging.join(format!("packed-{}", layer.diff_id.hex()));
+        let (tar, _) = self.store.open_tar(layer).map_err(|_| damaged())?;
+        let mut content = Hashing::new(tar);
         let out = Hashing::new(create_private(&path)?);
         let mut packer = flate2::write::GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
-        // The frame has a checksum of its own, so what fails is damage or a full disk; a full disk shows when the file is finished.
-        io::copy(&mut content, &mut packer).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => PushError::from(FileError {
-                action: "write",
-                path: path.clone(),
-                source: error,
-            }),
-            _ => damaged(),
-        })?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            self.repository.own().client.cancel.check()?;
+            let count = match content.read(&mut buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Err(damaged()),
+            };
+            if count == 0 {
+                break;
+            }
+            packer.write_all(&buffer[..count]).at("write", &path)?;
+        }
         let (digest, size, _) = packer.finish().at("write", &path)?.finish();
-        if content.finish().0 != layer.blob {
+        if content.finish().0 != layer.diff_id {
             return Err(damaged());
         }
         Ok(Outgoing {
@@ -232,42 +309,53 @@ impl ImageStore {
             digest,
             size,
             path,
-            media_type: String::from("application/vnd.oci.image.layer.v1.tar+gzip"),
         })
     }
 
-    /// Sends the layers, a few at a time. The first failure ends the others.
-    fn send_all(
-        &self,
-        repository: &Repository<'_>,
-        outgoing: &[Outgoing],
-        siblings: &[String],
-        listener: &(dyn Fn(PushEvent) -> bool + Sync),
-    ) -> Result<(), PushError> {
-        let next = AtomicUsize::new(0);
-        let failure: Mutex<Option<PushError>> = Mutex::new(None);
-        let worker = || {
-            while let Some(blob) = outgoing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = send(repository, blob, siblings, listener) {
-                    locked(&failure).get_or_insert(error);
-                    repository.own().client.cancel.set();
-                    return;
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..outgoing.len().min(PARALLEL_BLOBS) {
-                scope.spawn(worker);
-            }
-            worker();
-        });
-        match failure
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-        {
-            Some(error) => Err(error),
-            None => Ok(()),
+    /// Whether the registry has a blob, or takes it from another of its repositories.
+    fn has(&self, digest: &Digest, diff_id: Option<&Digest>) -> Result<bool, PushError> {
+        if has(self.repository, digest)? {
+            self.tell(diff_id, PushStep::Present);
+            return Ok(true);
         }
+        // The configuration is small: asking costs as much as sending.
+        for sibling in self.siblings.iter().filter(|_| diff_id.is_some()) {
+            let query = format!("?mount={}&from={}", encode(&digest.to_string()), encode(sibling));
+            match begin(self.repository, &query) {
+                Ok(None) => {
+                    self.tell(diff_id, PushStep::Mounted(sibling.clone()));
+                    return Ok(true);
+                }
+                // It began an upload instead: that one is left to expire.
+                Ok(Some(_)) | Err(RegistryError::Denied { .. } | RegistryError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends a blob that the registry has not.
+    fn send(&self, blob: &Outgoing) -> Result<(), PushError> {
+        let session = self.repository.own();
+        let patience = session.client.patience;
+        let tell = |step: PushStep| self.tell(blob.diff_id.as_ref(), step);
+        let mut pause = patience.pause;
+        for attempt in 1.. {
+            let error = match upload(self.repository, blob, &tell) {
+                Ok(()) => {
+                    tell(PushStep::Done);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if !error.is_passing() || attempt >= patience.attempts {
+                return Err(error.into());
+            }
+            tracing::debug!(%error, attempt, "sending a blob anew");
+            session.client.cancel.pause(pause)?;
+            pause = (pause * 2).min(patience.pause_max);
+        }
+        unreachable!("the loop ends by returning")
     }
 }
 
@@ -285,27 +373,40 @@ fn siblings(reference: &Reference, names: &[Reference]) -> Vec<String> {
     found
 }
 
-/// The manifest as it is, or with the layers that were packed; `None` where it is no JSON object of the expected shape.
-fn rewritten(manifest: &[u8], layers: &[LayerRecord], outgoing: &[Outgoing]) -> Option<Vec<u8>> {
-    if layers.iter().all(|layer| layer.stored == Stored::Plain) {
-        return Some(manifest.to_vec());
-    }
+/// The manifest as it is where its layers are as they came, else with other descriptors for them; `None` where it is no JSON object of the
+/// expected shape.
+pub(crate) fn relayered(
+    manifest: &[u8],
+    layers: &[LayerRecord],
+    now: &HashMap<Digest, BlobDescriptor>,
+) -> Option<Vec<u8>> {
     let mut document: Value = serde_json::from_slice(manifest).ok()?;
     let descriptors = document.get_mut("layers")?.as_array_mut()?;
+    let mut is_same = descriptors.len() == layers.len();
     for (descriptor, layer) in descriptors.iter_mut().zip(layers) {
-        let sent = outgoing
-            .iter()
-            .find(|sent| sent.diff_id.as_ref() == Some(&layer.diff_id))?;
-        *descriptor = json!({"mediaType": sent.media_type, "digest": sent.digest, "size": sent.size});
+        let now = now.get(&layer.diff_id)?;
+        // Two packings of one layer in one image are rare, and then one will do.
+        if descriptor["digest"] != json!(now.digest) {
+            is_same = false;
+            *descriptor = json!({"mediaType": now.media_type, "digest": now.digest, "size": now.size});
+        }
     }
-    serde_json::to_vec(&document).ok()
+    match is_same {
+        true => Some(manifest.to_vec()),
+        false => serde_json::to_vec(&document).ok(),
+    }
+}
+
+/// A manifest's own media type; OCI's may be silent about it.
+pub(crate) fn media_type_of(manifest: &[u8]) -> String {
+    let document = serde_json::from_slice::<Value>(manifest).ok();
+    let kind = document.and_then(|document| Some(document.get("mediaType")?.as_str()?.to_owned()));
+    kind.unwrap_or_else(|| OCI_MANIFEST.to_owned())
 }
 
 fn put_manifest(repository: &Repository<'_>, tag: &str, manifest: &[u8]) -> Result<Pushed, PushError> {
     let session = repository.own();
-    let kind = serde_json::from_slice::<Value>(manifest).ok();
-    let kind = kind.and_then(|document| Some(document.get("mediaType")?.as_str()?.to_owned()));
-    let kind = kind.unwrap_or_else(|| OCI_MANIFEST.to_owned());
+    let kind = media_type_of(manifest);
     let path = repository.path(&format!("manifests/{tag}"));
     let what = format!("manifest {}:{tag}", repository.reference.familiar_repository());
     session.send(&Ask {
@@ -316,62 +417,8 @@ fn put_manifest(repository: &Repository<'_>, tag: &str, manifest: &[u8]) -> Resu
     Ok(Pushed {
         digest: Digest::of(manifest),
         size: manifest.len() as u64,
+        formerly: None,
     })
-}
-
-/// Brings one blob to the registry, by whichever way is shortest.
-fn send(
-    repository: &Repository<'_>,
-    blob: &Outgoing,
-    siblings: &[String],
-    listener: &(dyn Fn(PushEvent) -> bool + Sync),
-) -> Result<(), PushError> {
-    let session = repository.own();
-    let tell = |step: PushStep| {
-        if let Some(diff_id) = &blob.diff_id
-            && !listener(PushEvent::Layer(diff_id.clone(), step))
-        {
-            session.client.cancel.set();
-        }
-    };
-    if has(repository, &blob.digest)? {
-        tell(PushStep::Present);
-        return Ok(());
-    }
-    for sibling in siblings {
-        let query = format!(
-            "?mount={}&from={}",
-            encode(&blob.digest.to_string()),
-            encode(sibling)
-        );
-        match begin(repository, &query) {
-            Ok(None) => {
-                tell(PushStep::Mounted(sibling.clone()));
-                return Ok(());
-            }
-            // It began an upload instead: that one is left to expire.
-            Ok(Some(_)) | Err(RegistryError::Denied { .. } | RegistryError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let patience = session.client.patience;
-    let mut pause = patience.pause;
-    for attempt in 1.. {
-        let error = match upload(repository, blob, &tell) {
-            Ok(()) => {
-                tell(PushStep::Done);
-                return Ok(());
-            }
-            Err(error) => error,
-        };
-        if !error.is_passing() || attempt >= patience.attempts {
-            return Err(error.into());
-        }
-        tracing::debug!(%error, attempt, "sending a blob anew");
-        session.client.cancel.pause(pause)?;
-        pause = (pause * 2).min(patience.pause_max);
-    }
-    unreachable!("the loop ends by returning")
 }
 
 fn has(repository: &Repository<'_>, digest: &Digest) -> Result<bool, RegistryError> {

@@ -1,6 +1,7 @@
 //! Layers that mean harm. Each is unpacked into a folder beside a witness that must not change.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,9 @@ use std::path::{Path, PathBuf};
 use super::build::{TarBuilder, header};
 use super::root;
 use crate::limits::Limits;
+use crate::recipe::{self, Rebuilt, Taping};
 use crate::tarball::Reader;
+use crate::tree::create_private;
 use crate::unpack::{UnpackError, Unpacked, unpack};
 
 /// A root under construction, and what lies around it.
@@ -19,7 +22,7 @@ struct Ground {
 impl Ground {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("folder");
-        for folder in ["root", "scratch", "outside"] {
+        for folder in ["root", "outside"] {
             fs::create_dir(dir.path().join(folder)).expect("folder");
         }
         fs::write(dir.path().join("outside/witness"), b"untouched").expect("file");
@@ -34,21 +37,30 @@ impl Ground {
         self.dir.path().join("outside").to_string_lossy().into_owned()
     }
 
+    /// Unpacks, looks that nothing happened elsewhere, and that the tar can be made anew.
     fn unpack(&self, tar: &[u8], limits: &Limits) -> Result<Unpacked, UnpackError> {
-        let result = unpack(
-            &mut Reader::new(tar),
-            &self.root(),
-            &self.dir.path().join("scratch"),
-            limits,
-        );
+        let work = tempfile::tempdir_in(self.dir.path().parent().expect("a folder above")).expect("folder");
+        let scratch = work.path().join("scratch");
+        fs::create_dir(&scratch).expect("folder");
+        let recipe = create_private(&work.path().join("draft")).expect("file");
+        let mut reader = Reader::new(Taping::new(tar, recipe::Writer::new(recipe).expect("recipe")));
+        let result = unpack(&mut reader, &self.root(), &scratch, limits);
+        let result = result.map(|(unpacked, orphans)| {
+            let mut rest = reader.into_inner();
+            std::io::copy(&mut rest, &mut std::io::sink()).expect("the rest");
+            rest.into_parts().1.finish().expect("recipe");
+            let settled = work.path().join("settled");
+            let file = create_private(&settled).expect("file");
+            recipe::settle(&work.path().join("draft"), &orphans, file).expect("settled");
+            let mut rebuilt = Vec::new();
+            let mut tar_anew = Rebuilt::open(&settled, &self.root()).expect("recipe");
+            tar_anew.read_to_end(&mut rebuilt).expect("made anew");
+            assert!(rebuilt == tar, "the tar made anew differs");
+            unpacked
+        });
         let around: Vec<String> = names(self.dir.path());
-        assert_eq!(
-            around,
-            ["outside", "root", "scratch"],
-            "something appeared beside the root"
-        );
+        assert_eq!(around, ["outside", "root"], "something appeared beside the root");
         assert_eq!(names(&self.dir.path().join("outside")), ["witness"]);
-        assert_eq!(names(&self.dir.path().join("scratch")), [""; 0]);
         let witness = self.dir.path().join("outside/witness");
         assert_eq!(fs::read(&witness).expect("witness"), b"untouched");
         let meta = fs::metadata(&witness).expect("witness");

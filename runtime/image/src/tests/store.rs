@@ -24,7 +24,7 @@ pub(crate) fn load(store: &ImageStore, archive: &[u8]) -> Result<Vec<Loaded>, Lo
 /// What lies in the store's folders, for "nothing was left behind".
 pub(crate) fn inventory(root: &Path) -> Vec<String> {
     let mut names = Vec::new();
-    for folder in ["blobs/sha256", "layers", "staging"] {
+    for folder in ["blobs/sha256", "layers", "recipes", "staging"] {
         for entry in fs::read_dir(root.join("images").join(folder)).expect("list") {
             names.push(format!(
                 "{folder}/{}",
@@ -425,11 +425,9 @@ fn what_is_saved_loads_as_the_same() {
                 store.inspect(name).expect("here"),
                 other.inspect(name).expect("there"),
             );
-            assert_eq!(
-                (&here.summary.id, &here.manifest),
-                (&there.summary.id, &there.manifest),
-                "{name}"
-            );
+            assert_eq!(here.summary.id, there.summary.id, "{name}");
+            // A layer that came packed goes out as its tar.
+            assert_eq!(here.manifest == there.manifest, name != "packed:1", "{name}");
             assert_eq!(here.summary.size, there.summary.size);
         }
         let mut again = Vec::new();
@@ -450,18 +448,39 @@ fn what_is_saved_loads_as_the_same() {
         store.save(&[], ArchiveFormat::Oci, &mut Vec::new()),
         Err(SaveError::Nothing)
     ));
-    // Damage is noticed on the way out.
-    for blob in fs::read_dir(dir.path().join("images/blobs/sha256")).expect("list") {
-        let path = blob.expect("blob").path();
-        if path.extension().is_some() {
-            let bytes = fs::read(&path).expect("blob");
-            fs::write(&path, &bytes[..bytes.len() - 5]).expect("cut");
-        }
+    // Damage is noticed on the way out: a file of a layer that is not what it was, and a recipe.
+    let is_damaged = || {
+        let saved = store.save(&names, ArchiveFormat::Oci, &mut Vec::new());
+        assert!(matches!(saved, Err(SaveError::Damaged { .. })), "{saved:?}");
+    };
+    let file = store.resolve("packed:1").expect("found").layers[0].join("etc/passwd");
+    let good = fs::read(&file).expect("file");
+    for bad in [
+        &b"root::0:0::/:/bin/sh\nx\n"[..],
+        &good[1..],
+        &[&good[..], b"more"].concat()[1..],
+    ] {
+        fs::write(&file, bad).expect("written");
+        is_damaged();
     }
-    assert!(matches!(
-        store.save(&names, ArchiveFormat::Oci, &mut Vec::new()),
-        Err(SaveError::Damaged { .. })
-    ));
+    fs::write(&file, good).expect("written");
+    store
+        .save(&names, ArchiveFormat::Oci, &mut Vec::new())
+        .expect("whole");
+    for recipe in fs::read_dir(dir.path().join("images/recipes")).expect("list") {
+        let path = recipe.expect("recipe").path();
+        let bytes = fs::read(&path).expect("recipe");
+        let mut flipped = bytes.clone();
+        let middle = bytes.len() / 2;
+        flipped[middle] ^= 1;
+        let mut short = bytes.clone();
+        short[8] ^= 1;
+        for bad in [&bytes[..bytes.len() - 5], b"", &flipped, &short] {
+            fs::write(&path, bad).expect("written");
+            is_damaged();
+        }
+        fs::write(&path, bytes).expect("written");
+    }
 }
 
 /// Loads and removals of images that share a layer, at once: what is there at the end is whole, and nothing else is there.

@@ -372,7 +372,20 @@ fn an_image_is_pushed_and_comes_back_the_same() {
     let served = shelf.clone();
     let server = Server::start(move |request, wire| served.answer(request, wire));
     pull(&store, &client(&[&server]), &reference(&server, "a:1")).expect("pulled");
-    // To another registry: byte for byte.
+    // Where its layers are they are not sent, and it keeps its digest.
+    let second = reference(&server, "c:1");
+    store
+        .tag(&reference(&server, "a:1").to_string(), &second.to_string())
+        .expect("tagged");
+    let pushed = store
+        .push(&client(&[&server]), &second, None, &|_| true)
+        .expect("pushed");
+    assert_eq!(
+        (pushed.digest.to_string().into(), pushed.formerly),
+        (original["digest"].clone(), None)
+    );
+    assert_eq!(server.count("/blobs/uploads/"), 0);
+    // To another registry: made anew, and said so.
     let empty = Shelf::default();
     let (served, left) = (empty.clone(), Mutex::new(0));
     let other = Server::start(move |request, wire| guarded(&served, &left, request, wire));
@@ -388,8 +401,21 @@ fn an_image_is_pushed_and_comes_back_the_same() {
     let pushed = store
         .push(&client(&[&other]), &target, secret(), &|_| true)
         .expect("pushed");
-    assert_eq!(pushed.digest.to_string(), original["digest"]);
-    assert!(empty.manifest_of("2").is_some());
+    assert_eq!(
+        pushed.formerly.map(|digest| digest.to_string().into()),
+        Some(original["digest"].clone())
+    );
+    let document = empty.manifest_of("2").expect("there");
+    assert_eq!(Digest::of(&document), pushed.digest);
+    let id = store.resolve(&target.to_string()).expect("named").id;
+    let elsewhere = tempfile::tempdir().expect("folder");
+    let elsewhere = ImageStore::open(elsewhere.path()).expect("open");
+    let options = PullOptions {
+        credentials: secret(),
+        ..PullOptions::default()
+    };
+    let back = elsewhere.pull(&client(&[&other]), &target, &options, &|_| true);
+    assert_eq!(back.expect("pulled back").id, id);
     // Again: everything is there.
     let puts = other
         .requests()
