@@ -53,6 +53,9 @@ pub(crate) struct Record {
     /// Indexes and manifests that registries served for it: what signatures are of, kept to be checked again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) documents: BTreeSet<Digest>,
+    /// By repository, what whoever admitted it under that name wrote down: a blob, read again at each start.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) evidence: BTreeMap<String, Digest>,
     /// RFC 3339.
     pub(crate) loaded: String,
     /// Removed by force while a stopped container uses it: kept for that container, not shown.
@@ -231,6 +234,7 @@ impl Index {
             blobs.insert(id.clone());
             blobs.insert(record.manifest.clone());
             blobs.extend(record.documents.iter().cloned());
+            blobs.extend(record.evidence.values().cloned());
             let kept = record
                 .layers
                 .iter()
@@ -303,6 +307,7 @@ mod tests {
                 layers: Vec::new(),
                 repo_digests: Vec::new(),
                 documents: BTreeSet::new(),
+                evidence: BTreeMap::new(),
                 loaded: String::new(),
                 hidden: false,
             };

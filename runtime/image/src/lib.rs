@@ -10,6 +10,7 @@
 //! | `load` an archive from any reader | [`ImageStore::load`] → `Vec<`[`Loaded`]`>` |
 //! | make a container | [`ImageStore::resolve`] → [`Image`]`{id, document.config, layers}`, **topmost layer first** |
 //! | `pull` from a registry | [`ImageStore::pull`] with a [`registry::Client`] |
+//! | tell why it was let in | [`ImageStore::evidence`] → [`Origin`] |
 //! | `import` a root file system | [`ImageStore::import`] with [`ImportOptions`] |
 //! | `save` | [`ImageStore::save`] into any writer |
 //! | turn `USER` or `--user` into numbers | [`resolve_user`] over [`Image::layers`], for `exec` with the writable layer before them |
@@ -32,6 +33,7 @@ mod changes;
 mod compression;
 mod config;
 mod digest;
+mod evidence;
 mod fault;
 mod guard;
 mod import;
@@ -60,6 +62,7 @@ pub use archive::{ArchiveError, architecture};
 pub use changes::{ChangeError, apply_change};
 pub use config::{ConfigDocument, ConfigError, Empty, Healthcheck, HistoryStep, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError};
+pub use evidence::Origin;
 pub use guard::StreamRefusal;
 pub use import::{ImportError, ImportOptions};
 pub use index::ResolveError;

@@ -5,7 +5,7 @@
 //! step leaves the images there were, and what was staged is gone at the latest when the store is next opened.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -222,6 +222,7 @@ impl ImageStore {
             layers,
             repo_digests: Vec::new(),
             documents: BTreeSet::new(),
+            evidence: BTreeMap::new(),
             loaded: now(),
             hidden: false,
         };
@@ -254,6 +255,7 @@ impl ImageStore {
                         (known.manifest, known.layers) = (record.manifest, record.layers);
                     }
                     known.documents.extend(record.documents);
+                    known.evidence.extend(record.evidence);
                     for served in record.repo_digests {
                         if !known.repo_digests.contains(&served) {
                             known.repo_digests.push(served);

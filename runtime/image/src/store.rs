@@ -81,6 +81,14 @@ pub enum StoreError {
         #[source]
         source: ConfigError,
     },
+    /// A manifest, an index or evidence of an image that is not what it was.
+    #[error("document {digest} of image {id} is damaged: pull or load the image again")]
+    DocumentDamaged {
+        /// The image.
+        id: Digest,
+        /// The document.
+        digest: Digest,
+    },
     /// A layer that the index names is not there.
     #[error("layer {diff_id} of image {id} is missing: load the image again")]
     LayerMissing {

@@ -35,6 +35,7 @@ use crate::diagnostics::{Diagnostics, Report, Span, is_unprintable};
 use crate::digest::Digest;
 use crate::name::{Repository, Scope};
 use crate::public::{Padding, PublicKey};
+use crate::revocation::{KeyFault, Revocations, standing};
 use crate::yaml::{self, Key, Kind, Node};
 
 /// The most keys of one scope, each of which is tried on each signature.
@@ -86,6 +87,16 @@ pub struct NamedKey {
     pub not_after: Option<Timestamp>,
     /// Why the owner no longer takes it.
     pub revoked: Option<String>,
+}
+
+impl NamedKey {
+    /// Whether it counts at a time.
+    ///
+    /// # Errors
+    /// It is revoked, or outside its validity.
+    pub fn standing(&self, revocations: Option<&Revocations>, at: Timestamp) -> Result<(), KeyFault> {
+        standing(self, revocations, at)
+    }
 }
 
 /// What one scope demands.

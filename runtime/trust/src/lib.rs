@@ -1,4 +1,4 @@
-//! Who may sign what: images and releases today, policies and orders by the same means.
+//! Who may sign what: images, releases and policies today, orders by the same means.
 //!
 //! Pure: bytes in, verdict out. No network, no disk, no clock; the time is an argument. (Making a signature draws random numbers.) So all of it
 //! can be fuzzed on a laptop, and the parsers of what strangers sign stand in one place, small enough to be read.
@@ -9,6 +9,7 @@
 //! | ask whether signatures need to be looked for at all | [`Trust::mode`] |
 //! | decide about an image with the signatures that were found | [`decide`] → [`Verdict`], whose [`Evidence`] is stored beside the image |
 //! | decide again at each start, offline | [`recheck`] of the stored [`Evidence`] |
+//! | find the policy that an image brings | [`brought_policy`] of its [`Evidence`] |
 //! | take a revocation list | [`Revocations::verify`] |
 //! | remember a version that proved itself | [`Floors::commit`] |
 //! | change trust.yaml as its owner would | [`edit`] |
@@ -27,6 +28,7 @@ pub mod edit;
 mod json;
 mod name;
 mod pem;
+mod policy;
 mod private;
 mod public;
 mod release;
@@ -48,6 +50,7 @@ pub use dsse::EnvelopeError;
 pub use json::JsonError;
 pub use name::{NameError, Repository, Scope};
 pub use pem::{PEM_CHARS_MAX, PemError};
+pub use policy::{BroughtPolicy, POLICY_BYTES_MAX, POLICY_PREDICATE, brought_policy, sign_policy};
 pub use private::{PrivateKey, PrivateKeyError, SignError};
 pub use public::{Algorithm, Padding, PublicKey, PublicKeyError, RSA_BITS_MAX, RSA_BITS_MIN};
 pub use release::{

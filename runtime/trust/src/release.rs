@@ -165,6 +165,11 @@ impl Floors {
         self.0.get(name)
     }
 
+    /// All floors, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Floor)> {
+        self.0.iter().map(|(name, floor)| (name.as_str(), floor))
+    }
+
     /// Whether a release is at or above its floor.
     pub fn check(&self, release: &Release) -> Result<(), FloorError> {
         let Some(floor) = self.0.get(&release.name) else {

@@ -120,6 +120,20 @@ impl Revocations {
         }
     }
 
+    /// Reads a list that was verified when it was taken, and kept where root alone writes. Who signed it is not asked again: a key that signed
+    /// it may have expired since, and a clock that starts in 1970 must not bring revoked keys back to life.
+    ///
+    /// # Errors
+    /// It is not the document that was kept.
+    pub fn restore(document: &[u8]) -> Result<Self, RevocationError> {
+        let value = json::read(document, REVOCATION_BYTES_MAX).map_err(RevocationError::Json)?;
+        let envelope = Envelope::read(&value).map_err(RevocationError::Envelope)?;
+        if envelope.payload_type != REVOCATION_TYPE {
+            return Err(RevocationError::Type);
+        }
+        Self::read(&envelope.payload)
+    }
+
     fn read(payload: &[u8]) -> Result<Self, RevocationError> {
         let malformed = |field| RevocationError::Malformed { field };
         let value = json::read(payload, REVOCATION_BYTES_MAX).map_err(RevocationError::Json)?;

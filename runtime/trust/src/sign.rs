@@ -165,7 +165,7 @@ pub fn sign_release(key: &PrivateKey, release: &Release) -> Result<Layer, SignEr
     seal_statement(key, &subject, RELEASE_PREDICATE, &predicate)
 }
 
-fn seal_statement(
+pub(crate) fn seal_statement(
     key: &PrivateKey,
     subject: &Value,
     predicate_type: &str,

@@ -19,6 +19,7 @@ use crate::digest::Digest;
 use crate::dsse::{self, Envelope, EnvelopeError};
 use crate::json::{self, JsonError};
 use crate::name::{NameError, Repository};
+use crate::policy::{BroughtPolicy, POLICY_BYTES_MAX, POLICY_PREDICATE};
 use crate::release::{RELEASE_NAME_BYTES_MAX, RELEASE_PREDICATE, Version, VersionError};
 
 /// The media type of a payload in the classic form.
@@ -107,6 +108,9 @@ pub enum FormatError {
     /// A release without a proper version.
     #[error("the release document's version")]
     Version(#[source] VersionError),
+    /// A policy without a proper time or name, or too long.
+    #[error("a policy with a malformed time or name, or of more than {POLICY_BYTES_MAX} bytes")]
+    Policy,
     /// Unreasonably many subjects.
     #[error("a statement about {count} images")]
     Subjects {
@@ -131,6 +135,8 @@ pub(crate) struct Claim {
     pub(crate) predicate: Option<String>,
     /// A release document's name and version.
     pub(crate) release: Option<(String, Version)>,
+    /// A policy for the images.
+    pub(crate) policy: Option<BroughtPolicy>,
 }
 
 /// One image of a claim.
@@ -226,6 +232,7 @@ fn read_simple_signing(payload: &Value) -> Result<Claim, FormatError> {
         images: vec![image],
         predicate: None,
         release: None,
+        policy: None,
     })
 }
 
@@ -268,11 +275,27 @@ fn read_statement(statement: &Value) -> Result<Claim, FormatError> {
     } else {
         None
     };
+    let policy = (predicate == POLICY_PREDICATE).then(|| read_policy(statement));
     Ok(Claim {
         images,
         predicate: Some(predicate.to_owned()),
         release,
+        policy: policy.transpose()?,
     })
+}
+
+fn read_policy(statement: &Value) -> Result<BroughtPolicy, FormatError> {
+    let text = |field| json::text(statement, field).map_err(FormatError::Json);
+    let policy = BroughtPolicy {
+        issued: text("predicate.issued")?
+            .parse()
+            .map_err(|_| FormatError::Policy)?,
+        name: text("predicate.name")?.to_owned(),
+        text: text("predicate.policy")?.to_owned(),
+    };
+    Some(policy)
+        .filter(BroughtPolicy::is_proper)
+        .ok_or(FormatError::Policy)
 }
 
 fn texts(object: Option<&serde_json::Map<String, Value>>) -> BTreeMap<String, String> {

@@ -14,8 +14,11 @@
 //! | `repository` | what is small: manifests, configurations, tags, referrers |
 //! | `blob` | what is large: streams that survive broken connections |
 //! | `pull` | into the store |
+//! | `signatures` | what is attached to a digest: signatures, policies |
+//! | `attach` | adding to that |
 //! | `push` | out of the store |
 
+mod attach;
 mod auth;
 mod blob;
 mod client;
@@ -26,7 +29,9 @@ mod push;
 mod repository;
 mod session;
 mod settings;
+mod signatures;
 
+pub use attach::{ATTACHMENT_BYTES_MAX, Attachment};
 pub use auth::Credentials;
 pub use client::{Cancel, Client, Patience};
 pub use document::{BlobDescriptor, Platform};
@@ -36,3 +41,5 @@ pub use push::{PushError, PushEvent, PushStep, Pushed};
 pub(crate) use push::{media_type_of, relayered};
 pub use repository::{Access, Repository, Served, check_login, fallback_tag, platforms};
 pub use settings::{Proxies, Registries, Registry, SettingsError, Transport};
+pub(crate) use signatures::is_manifest_of;
+pub use signatures::{ATTACHED_MAX, Attached};

@@ -79,8 +79,10 @@ pub struct Resolved<'a, 'c> {
     pub repository: &'a Repository<'c>,
 }
 
-/// Decides whether an image may come in; the error is what the caller is told.
-pub type Admit<'a> = &'a dyn Fn(&Resolved<'_, '_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// Decides whether an image may come in; the error is what the caller is told. What it answers is kept beside the image, as its evidence under
+/// this repository ([`ImageStore::evidence`]).
+pub type Admit<'a> =
+    &'a dyn Fn(&Resolved<'_, '_>) -> Result<Option<Vec<u8>>, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What to pull, besides the name.
 #[derive(Default)]
@@ -206,15 +208,14 @@ impl ImageStore {
         let repository = Repository::new(client, reference, options.credentials.clone(), Access::Pull);
         let wanted = options.platform.clone().unwrap_or_else(Platform::own);
         let plan = self.plan_pull(&repository, &wanted)?;
-        if let Some(admit) = options.admit {
-            let resolved = Resolved {
-                reference,
-                top: &plan.top,
-                manifest: &plan.manifest,
-                repository: &repository,
-            };
-            admit(&resolved).map_err(PullError::Refused)?;
-        }
+        let resolved = Resolved {
+            reference,
+            top: &plan.top,
+            manifest: &plan.manifest,
+            repository: &repository,
+        };
+        let admitted = options.admit.map(|admit| admit(&resolved)).transpose();
+        let evidence = admitted.map_err(PullError::Refused)?.flatten();
         let id = plan.config.digest.clone();
         let mut staging = self.stage()?;
         let config = repository.blob(&id, plan.config.size, self.limits.config_bytes_max)?;
@@ -234,11 +235,14 @@ impl ImageStore {
         fault::point("layers-pulled");
         let is_up_to_date = additions.layers.is_empty() && self.is_named(reference, &plan, &id);
         self.keep_documents(&staging, &plan, &config, &mut additions)?;
+        let evidence = evidence.map(|bytes| keep_evidence(&staging, &bytes, &mut additions));
+        let evidence = evidence.transpose()?.map(|digest| (repository.name(), digest));
         let record = Record {
             manifest: plan.manifest.digest.clone(),
             layers,
             repo_digests: vec![reference.at_digest(plan.top.digest.clone())],
             documents: BTreeSet::from([plan.top.digest.clone(), plan.manifest.digest.clone()]),
+            evidence: evidence.into_iter().collect(),
             loaded: now(),
             hidden: false,
         };
@@ -552,6 +556,16 @@ impl ImageStore {
         let known = layers.find(|layer| layer.diff_id == *diff_id);
         known.map_or(0, |layer| layer.bytes)
     }
+}
+
+fn keep_evidence(
+    staging: &Staging<'_>,
+    bytes: &[u8],
+    additions: &mut Additions,
+) -> Result<Digest, PullError> {
+    let digest = Digest::of(bytes);
+    additions.take_blob(&write_member(staging, "evidence", digest.clone(), bytes)?);
+    Ok(digest)
 }
 
 /// The diff ids of an image's configuration, which must be for the platform and fit the manifest.

@@ -421,7 +421,7 @@ fn put_manifest(repository: &Repository<'_>, tag: &str, manifest: &[u8]) -> Resu
     })
 }
 
-fn has(repository: &Repository<'_>, digest: &Digest) -> Result<bool, RegistryError> {
+pub(super) fn has(repository: &Repository<'_>, digest: &Digest) -> Result<bool, RegistryError> {
     let path = repository.path(&format!("blobs/{digest}"));
     let what = format!("blob {digest}");
     let ask = Ask {
@@ -436,7 +436,7 @@ fn has(repository: &Repository<'_>, digest: &Digest) -> Result<bool, RegistryErr
 }
 
 /// Begins an upload; tells where it goes on, or `None` where the blob was mounted.
-fn begin(repository: &Repository<'_>, query: &str) -> Result<Option<String>, RegistryError> {
+pub(super) fn begin(repository: &Repository<'_>, query: &str) -> Result<Option<String>, RegistryError> {
     let session = repository.own();
     let path = repository.path(&format!("blobs/uploads/{query}"));
     let what = format!("repository {}", repository.reference.familiar_repository());
@@ -450,7 +450,7 @@ fn begin(repository: &Repository<'_>, query: &str) -> Result<Option<String>, Reg
     }
 }
 
-fn place(session: &Session<'_>, headers: &ureq::http::HeaderMap) -> Result<String, RegistryError> {
+pub(super) fn place(session: &Session<'_>, headers: &ureq::http::HeaderMap) -> Result<String, RegistryError> {
     let found = location(headers).map(str::to_owned);
     found.ok_or_else(|| session.protocol("it does not say where an upload goes on"))
 }

@@ -1,0 +1,151 @@
+//! What is attached to an image in its registry: signatures under the tag `sha256-<hex>.sig`, and whatever refers to a digest.
+//!
+//! Owns finding and fetching it, within bounds. Refuses to judge it: nothing that comes out of here is verified, except that each payload has
+//! the digest by which its manifest names it. What it is is told by the media type of a layer: tools write what they like into `artifactType`.
+
+use std::collections::BTreeMap;
+
+use super::document::{BlobDescriptor, Document, is_index};
+use super::error::RegistryError;
+use super::repository::{Repository, Served, fallback_tag};
+use crate::digest::Digest;
+use crate::limits::Limits;
+
+/// The most payloads of one image that are fetched. A judge that looks at fewer hears of the rest.
+pub const ATTACHED_MAX: usize = 65;
+/// The most documents that refer to one digest and are opened to see what they are.
+const REFERRERS_MAX: usize = 64;
+/// The most bytes of one payload: bills of materials are larger, and nobody asks for them here.
+const PAYLOAD_BYTES_MAX: u64 = 256 << 10;
+/// The most bytes of all payloads of one image, so that memory does not grow with what strangers attached.
+const PAYLOADS_BYTES_MAX: u64 = 4 << 20;
+/// The most bytes of a document that refers: some hundred signatures with their annotations.
+const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
+/// The most bytes of one payload's annotations. An RSA signature of 8192 bits is 1.4 KB; certificates that ride along are larger.
+const ANNOTATIONS_BYTES_MAX: usize = 16 << 10;
+
+/// Something small that is attached to an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The layer's media type.
+    pub media_type: String,
+    /// The layer's bytes.
+    pub payload: Vec<u8>,
+    /// The layer's annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What was taken so far.
+struct Basket<'w> {
+    media_types: &'w [&'w str],
+    found: Vec<Attached>,
+    bytes: u64,
+}
+
+impl Basket<'_> {
+    fn is_full(&self) -> bool {
+        self.found.len() >= ATTACHED_MAX || self.bytes >= PAYLOADS_BYTES_MAX
+    }
+}
+
+impl Repository<'_> {
+    /// Fetches what is attached to any of some digests, of the media types asked for: from the tags of classic signatures first, then from
+    /// what refers to them. Empty where there is nothing.
+    ///
+    /// # Errors
+    /// The registry cannot be asked. What cannot be read of what strangers attached is passed over.
+    pub fn attached(
+        &self,
+        digests: &[Digest],
+        media_types: &[&str],
+        limits: &Limits,
+    ) -> Result<Vec<Attached>, RegistryError> {
+        let limits = Limits {
+            manifest_bytes_max: DOCUMENT_BYTES_MAX,
+            ..limits.clone()
+        };
+        let mut basket = Basket {
+            media_types,
+            found: Vec::new(),
+            bytes: 0,
+        };
+        for digest in digests {
+            match self.manifest(&format!("{}.sig", fallback_tag(digest)), &limits) {
+                Ok(served) => self.take(&served, &mut basket, &limits)?,
+                Err(error) => passed_over(error)?,
+            }
+            for referrer in self.referrers(digest, &limits)?.iter().take(REFERRERS_MAX) {
+                if basket.is_full() {
+                    break;
+                }
+                if is_index(&referrer.media_type) {
+                    continue;
+                }
+                match self.manifest(&referrer.digest.to_string(), &limits) {
+                    Ok(served) => self.take(&served, &mut basket, &limits)?,
+                    Err(error) => passed_over(error)?,
+                }
+            }
+        }
+        Ok(basket.found)
+    }
+
+    /// Takes the layers of a manifest that are asked for.
+    fn take(&self, served: &Served, basket: &mut Basket<'_>, limits: &Limits) -> Result<(), RegistryError> {
+        let layers = match Document::parse(&served.bytes, &served.media_type, limits) {
+            Ok(Document::Manifest { layers, .. }) => layers,
+            Ok(Document::Index(_)) => return Ok(()),
+            Err(reason) => {
+                tracing::info!(digest = %served.digest, reason, "ignoring what refers to an image");
+                return Ok(());
+            }
+        };
+        for layer in layers {
+            if basket.is_full() {
+                break;
+            }
+            if !basket.media_types.contains(&layer.media_type.as_str()) || is_too_wordy(&layer) {
+                continue;
+            }
+            match self.blob(&layer.digest, layer.size, PAYLOAD_BYTES_MAX) {
+                Ok(payload) => {
+                    basket.bytes += payload.len() as u64;
+                    basket.found.push(Attached {
+                        media_type: layer.media_type,
+                        payload,
+                        annotations: layer.annotations.unwrap_or_default(),
+                    });
+                }
+                Err(error) => passed_over(error)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is missing or malformed belongs to whoever attached it, and must not keep others' signatures from being seen; a registry that cannot be
+/// asked is another matter.
+fn passed_over(error: RegistryError) -> Result<(), RegistryError> {
+    match error {
+        RegistryError::NotFound { .. } => Ok(()),
+        RegistryError::TooLarge { .. }
+        | RegistryError::DigestMismatch { .. }
+        | RegistryError::Size { .. }
+        | RegistryError::Document { .. } => {
+            tracing::info!(%error, "ignoring what is attached to an image");
+            Ok(())
+        }
+        other => Err(other),
+    }
+}
+
+fn is_too_wordy(layer: &BlobDescriptor) -> bool {
+    let notes = layer.annotations.iter().flatten();
+    let bytes: usize = notes.map(|(key, value)| key.len() + value.len()).sum();
+    bytes > ANNOTATIONS_BYTES_MAX
+}
+
+/// Whether a document is a manifest whose configuration is the image's.
+pub(crate) fn is_manifest_of(bytes: &[u8], image: &Digest, limits: &Limits) -> bool {
+    matches!(Document::parse(bytes, "", limits), Ok(Document::Manifest { config, .. }) if config.digest == *image)
+}
