@@ -24,6 +24,9 @@ use crate::{image, leaks, wait};
 /// A daemon that does not answer after this long will not.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// The trust.yaml of hosts that are not about trust: everything runs. The tests of trust write their own.
+pub const TRUST: &str = "version: 1\ndefault: audit\n";
+
 /// A private gateway.
 pub struct Host {
     folder: TempDir,
@@ -71,12 +74,20 @@ impl Default for Host {
 impl Host {
     /// Starts a daemon on new folders, without an image.
     pub fn empty() -> Self {
+        Self::trusting(Some(TRUST))
+    }
+
+    /// Starts a daemon on new folders with this trust.yaml, or with none.
+    pub fn trusting(trust: Option<&str>) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("kakoi-")
             .tempdir()
             .expect("making a temporary folder");
         for name in ["root", "run", "config", "config/policies"] {
             fs::create_dir(folder.path().join(name)).expect("making a folder");
+        }
+        if let Some(trust) = trust {
+            fs::write(folder.path().join("config/trust.yaml"), trust).expect("writing trust.yaml");
         }
         let host = Self {
             _guard: Guard::over(folder.path()),

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod host;
 pub mod image;
 pub mod leaks;
+pub mod registry;
 pub mod wait;
 
 /// Tells whether the test must be left out because it lacks root; prints why. With `KAKOI_TEST_REQUIRE=root` leaving out is a failure.

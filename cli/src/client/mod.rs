@@ -9,7 +9,7 @@ mod stream;
 
 use std::cell::RefCell;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
@@ -158,6 +158,11 @@ impl Client {
             launch,
             idle: RefCell::new(None),
         }
+    }
+
+    /// The folder of the owner's files; none where the daemon was named by its socket.
+    pub fn config(&self) -> Option<&Path> {
+        self.launch.as_ref().map(|launch| launch.config.as_path())
     }
 
     /// Asks for a JSON document.

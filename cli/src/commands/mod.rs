@@ -39,6 +39,7 @@ pub mod stats;
 pub mod stop;
 pub mod tag;
 pub mod top;
+pub mod trust;
 pub mod update;
 pub mod version;
 pub mod volume;
@@ -154,6 +155,9 @@ pub enum Command {
     /// Check, show and explain policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Decide whose images run on this device
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
 
     // The engine.
     /// Show what happens, as it happens
@@ -313,6 +317,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Volume(command) => volume::run(command, client).await,
         Command::System(command) => run_system(command, client).await,
         Command::Policy(command) => policy::run(command, client).await,
+        Command::Trust(command) => trust::run(command, client).await,
         Command::Events(arguments) => events::run(arguments, client).await,
         Command::Info(arguments) => info::run(arguments, client).await,
         Command::Version(arguments) => version::run(arguments, client).await,

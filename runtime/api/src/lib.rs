@@ -19,6 +19,7 @@ pub mod registry;
 pub mod stats;
 pub mod stream;
 pub mod system;
+pub mod trust;
 pub mod volume;
 
 pub use decode::{DecodeError, decode};

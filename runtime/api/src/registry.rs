@@ -141,6 +141,18 @@ wire! { "PascalCase";
         pub descriptor: Descriptor,
         /// The document, byte for byte.
         pub document: String,
+        /// Registry and repository, complete, where a short name led.
+        pub repository: String,
+    }
+
+    /// The body of `POST /kakoi/v1/registry/attach`: something small that is attached to an image, all of it text.
+    pub struct Attach {
+        /// The tag of its manifest; none where it refers to the image.
+        pub tag: String,
+        /// The payloads that the manifest names.
+        pub blobs: Vec<String>,
+        /// The manifest.
+        pub manifest: String,
     }
 }
 

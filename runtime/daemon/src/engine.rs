@@ -14,6 +14,7 @@ use crate::life::Table;
 use crate::policy::Shelf;
 use crate::shim::Program;
 use crate::state::Store;
+use crate::trust::Gate;
 use crate::volumes::Volumes;
 
 /// The daemon's state.
@@ -30,6 +31,8 @@ pub struct Engine {
     pub store: Store,
     /// Images.
     pub images: Arc<ImageStore>,
+    /// What the owner trusts.
+    pub trust: Gate,
     /// Containers.
     pub containers: Table,
     /// Volumes.

@@ -25,6 +25,7 @@ mod shim;
 mod signal;
 mod spare;
 mod state;
+mod trust;
 mod volumes;
 
 use std::io::{self, Write};
@@ -151,6 +152,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         facts: kakoi_confine::probe()?,
         id: names::new_id().map_err(Failure::Id)?,
         ids: ids::IdPool::new(&settings),
+        trust: trust::Gate::open(&paths.config, &paths.root),
         volumes: volumes::Volumes::new(kept.volumes),
         containers: life::Table::default(),
         execs: exec::Execs::default(),
@@ -163,6 +165,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         settings,
         paths,
     });
+    engine.trust.look();
     life::boot::take_over(&engine, kept.containers).await;
     denials::begin(&engine);
     serve::images::release(&engine).await;

@@ -72,11 +72,6 @@ impl Shelf {
 
     /// Which policy a request names or brings.
     fn choose(&self, body: &CreateBody) -> Answer<Chosen> {
-        let option = body
-            .host_config
-            .security_opt
-            .iter()
-            .find_map(|option| option.strip_prefix("kakoi="));
         let choice = body.policy.clone().unwrap_or_default();
         if let Some(source) = choice.source {
             if source.len() > DOCUMENT_BYTES_MAX {
@@ -96,17 +91,29 @@ impl Shelf {
             }
             return Ok(Chosen::Brought(name, source));
         }
+        let name = Self::name_of(body).unwrap_or(&self.default);
+        Ok(Chosen::Named(name.to_owned()))
+    }
+
+    /// The name that a request gives: in Kakoi's own field, as an option or as a label.
+    fn name_of(body: &CreateBody) -> Option<&str> {
+        let option = body
+            .host_config
+            .security_opt
+            .iter()
+            .find_map(|option| option.strip_prefix("kakoi="));
         let named = [
-            Some(choice.name.as_str()),
+            body.policy.as_ref().map(|choice| choice.name.as_str()),
             option,
             body.config.labels.get(LABEL).map(String::as_str),
         ];
-        let name = named
-            .into_iter()
-            .flatten()
-            .find(|name| !name.is_empty())
-            .unwrap_or(&self.default);
-        Ok(Chosen::Named(name.to_owned()))
+        named.into_iter().flatten().find(|name| !name.is_empty())
+    }
+
+    /// Whether a request says which policy it wants.
+    pub fn is_named(&self, body: &CreateBody) -> bool {
+        let brings = body.policy.as_ref().is_some_and(|choice| choice.source.is_some());
+        brings || Self::name_of(body).is_some()
     }
 
     /// Shipped ones come first, so that no file can take the place of one.

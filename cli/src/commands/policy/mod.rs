@@ -3,6 +3,7 @@
 //! Owns finding a policy by name or file, and the parents it names. The language itself is `kakoi-policy`'s, which needs no daemon: only policies
 //! that a daemon keeps, and what its kernel can, are asked of one.
 
+mod attach;
 mod check;
 mod explain;
 mod list;
@@ -18,6 +19,8 @@ use crate::failure::Failure;
 /// Commands about policies.
 #[derive(Subcommand, Debug)]
 pub enum PolicyCommand {
+    /// Attach a policy to an image in its registry, signed: who runs the image without another gets it
+    Attach(attach::Arguments),
     /// Check policy files, and say where and how they are wrong
     Check(check::Arguments),
     /// Tell whether a policy allows something, by which rule, and what would allow it
@@ -34,6 +37,7 @@ pub enum PolicyCommand {
 /// Runs a command about policies.
 pub async fn run(command: PolicyCommand, client: &Client) -> Result<u8, Failure> {
     match command {
+        PolicyCommand::Attach(arguments) => attach::run(&arguments, client).await,
         PolicyCommand::Check(arguments) => check::run(&arguments, client).await,
         PolicyCommand::Explain(arguments) => explain::run(&arguments, client).await,
         PolicyCommand::Ls(arguments) => list::run(&arguments, client).await,

@@ -52,6 +52,7 @@ impl Bench {
         for name in ["root", "run", "config"] {
             fs::create_dir(folder.path().join(name)).expect("making a folder");
         }
+        fs::write(folder.path().join("config/trust.yaml"), host::TRUST).expect("writing trust.yaml");
         // As /run is everywhere; seen by this process and what it starts alone.
         let none = None::<&str>;
         nix::mount::mount(

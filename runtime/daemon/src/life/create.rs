@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, HostConfig, MountPoint};
+use kakoi_api::kakoi::PolicyChoice;
+
 use kakoi_container::discard::remove_tree;
 use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
 use kakoi_policy::confinement::{Confinement, MountSource, UserNamespace};
 use kakoi_policy::{Composed, OwnLimits};
+use kakoi_trust::{BroughtPolicy, Repository};
 
 use super::container::{Container, Phase};
 use super::{health, remove};
@@ -30,14 +33,17 @@ use crate::serve::denials::KEPT;
 use crate::signal;
 use crate::state::record::RECORD_FORMAT;
 use crate::state::{Life, Record};
+use crate::trust;
 
 /// Makes a container.
-pub async fn create(engine: &Arc<Engine>, name: &str, body: CreateBody) -> Answer<CreateAnswer> {
+pub async fn create(engine: &Arc<Engine>, name: &str, mut body: CreateBody) -> Answer<CreateAnswer> {
     check(&body)?;
     let id = names::new_id().map_err(|cause| Refusal::failed("no random bytes for an id", cause))?;
     // No image may go between its being found and the record that says that it is used.
     let _image_turn = engine.image_turn.read().await;
     let image = find_image(engine, &body.config.image)?;
+    let (trusted_as, policy) = trust::admit_image(engine, &image)?;
+    take_brought_policy(engine, &mut body, policy);
     let name = engine.containers.reserve(name, &id)?;
     let mut undo = Undo {
         engine,
@@ -46,7 +52,7 @@ pub async fn create(engine: &Arc<Engine>, name: &str, body: CreateBody) -> Answe
         slot: None,
         volumes: Vec::new(),
     };
-    match make(engine, &id, &name, body, &image, &mut undo).await {
+    match make(engine, (&id, &name), body, (&image, trusted_as), &mut undo).await {
         Ok(answer) => Ok(answer),
         Err(refusal) => {
             undo.run().await;
@@ -157,6 +163,19 @@ fn check_words(host: &HostConfig) -> Answer<()> {
     Ok(())
 }
 
+/// Whoever names no policy gets that of the image, as if it had come with the request: the owner's ceiling bounds it like any other.
+fn take_brought_policy(engine: &Engine, body: &mut CreateBody, policy: Option<BroughtPolicy>) {
+    let Some(policy) = policy else {
+        return;
+    };
+    if !engine.shelf().is_named(body) {
+        body.policy = Some(PolicyChoice {
+            name: policy.name,
+            source: Some(policy.text),
+        });
+    }
+}
+
 fn find_image(engine: &Engine, name: &str) -> Answer<Image> {
     engine.images.resolve(name).map_err(image_refusal)
 }
@@ -172,10 +191,9 @@ pub fn image_refusal(error: StoreError) -> Refusal {
 
 async fn make(
     engine: &Arc<Engine>,
-    id: &str,
-    name: &str,
+    (id, name): (&str, &str),
     mut body: CreateBody,
-    image: &Image,
+    (image, trusted_as): (&Image, Repository),
     undo: &mut Undo<'_>,
 ) -> Answer<CreateAnswer> {
     let peers = Peers::find(engine, &body.config, &mut body.host_config)?;
@@ -218,6 +236,7 @@ async fn make(
         name: name.to_owned(),
         created: clock::now(),
         image_id: image.id.to_string(),
+        trusted_as: trusted_as.to_string(),
         config,
         host_config: body.host_config,
         args,

@@ -17,6 +17,7 @@ use crate::host;
 use crate::plan::peers;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, ShimError};
+use crate::trust;
 
 /// Why it is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +96,9 @@ impl From<Refusal> for StartFailure {
 }
 
 async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Result<(), StartFailure> {
-    let host_config = container.shared().record.host_config.clone();
+    let record = container.shared().record.clone();
+    trust::admit_start(engine, &record)?;
+    let host_config = record.host_config;
     peers::check_running(engine, &host_config)?;
     let state_dir = engine.paths.state_dir(&container.id);
     let run_dir = engine.paths.run_dir(&container.id);
@@ -276,6 +279,7 @@ pub(crate) mod tests {
             name: format!("name-{id}"),
             created: "2026-11-24T00:00:00Z".into(),
             image_id: "sha256:00".into(),
+            trusted_as: String::new(),
             config: Default::default(),
             host_config: Default::default(),
             args: vec!["true".into()],

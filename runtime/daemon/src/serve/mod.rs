@@ -13,6 +13,7 @@ pub mod router;
 pub mod stats;
 pub mod system;
 pub mod top;
+pub mod trust;
 pub mod view;
 pub mod volumes;
 

@@ -1,17 +1,19 @@
 //! Registries: pull, push, login, and looks at what is there. Every call blocks, so every call has a thread; a client that goes away ends it.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::Request;
 use hyper::body::Incoming;
 use kakoi_api::image::{Progress as Line, ProgressDetail};
 use kakoi_api::registry::{
-    AUTH_HEADER, AuthAnswer, AuthConfig, Descriptor, DistributionInspect, Manifest, Platform as WirePlatform,
-    Tags,
+    AUTH_HEADER, Attach, AuthAnswer, AuthConfig, Descriptor, DistributionInspect, Manifest,
+    Platform as WirePlatform, Tags,
 };
 use kakoi_image::registry::{
-    Access, Client, Credentials, LayerStep, Patience, Platform, Proxies, PullError, PullEvent, PullOptions,
-    Pulled, PushError, PushEvent, PushStep, RegistryError, Repository, check_login, platforms,
+    ATTACHMENT_BYTES_MAX, Access, Attachment, Client, Credentials, LayerStep, Patience, Platform, Proxies,
+    PullError, PullEvent, PullOptions, Pulled, PushError, PushEvent, PushStep, RegistryError, Repository,
+    Resolved, check_login, platforms,
 };
 use kakoi_image::{Digest, Limits, Reference, client_message};
 
@@ -22,6 +24,7 @@ use crate::config::read_registries;
 use crate::engine::Engine;
 use crate::life::create::image_refusal;
 use crate::refusal::{Answer, Refusal, chain};
+use crate::trust::{self, Admission, PullRefusal};
 
 /// What Docker's clients call the registry that is meant where none is named.
 const DOCKER_HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
@@ -108,9 +111,10 @@ fn pull_refusal(error: PullError) -> Refusal {
     }
     match error {
         PullError::Registry(error) => registry_refusal(error),
-        PullError::Refused(cause) => Refusal {
-            source: None,
-            ..Refusal::forbidden(client_message(&*cause))
+        PullError::Refused(cause) => match cause.downcast::<PullRefusal>().map(|cause| *cause) {
+            Ok(PullRefusal::Untrusted(refusal)) => refusal,
+            Ok(PullRefusal::Registry(error)) => registry_refusal(error),
+            Err(cause) => Refusal::forbidden(client_message(&*cause)),
         },
         other => Refusal::failed(client_message(&other), other),
     }
@@ -242,12 +246,42 @@ fn pull_one(
         lines.extend(pull_lines(event));
         lines.into_iter().all(say)
     };
+    let admit = |resolved: &Resolved<'_, '_>| Ok(trust::admit_pull(engine, resolved)?);
     let options = PullOptions {
         platform,
         credentials: sent.for_registry(reference.registry()),
-        admit: None,
+        admit: Some(&admit),
     };
     engine.images.pull(client, reference, &options, &listener)
+}
+
+/// Judges the image of a registry; fetches documents and signatures, and no layer.
+pub async fn examine(asked: &Asked, name: &str) -> Answer<Admission> {
+    let client = client(&asked.engine)?;
+    let candidates = client.settings().candidates(name);
+    let reference = candidates
+        .map_err(|error| Refusal::bad(error.to_string()))?
+        .swap_remove(0);
+    let credentials = Sent::read(&asked.request)?.for_registry(reference.registry());
+    blocking(&asked.engine, move |engine| {
+        let found = RefCell::new(None);
+        let admit = |resolved: &Resolved<'_, '_>| {
+            found.replace(Some(trust::judge_pull(engine, resolved)?));
+            Err(Box::from("it was only looked at"))
+        };
+        let options = PullOptions {
+            credentials,
+            admit: Some(&admit),
+            ..PullOptions::default()
+        };
+        let pulled = engine.images.pull(&client, &reference, &options, &|_| true);
+        match (found.take(), pulled) {
+            (Some(admission), _) => Ok(admission),
+            (None, Err(error)) => Err(pull_refusal(error)),
+            (None, Ok(_)) => Err(Refusal::broken("the image was not judged")),
+        }
+    })
+    .await
 }
 
 fn pull_end(engine: &Engine, reference: &Reference, pulled: &Pulled) -> Vec<Line> {
@@ -408,14 +442,44 @@ pub async fn tags(asked: &Asked) -> Answer<Reply> {
 /// `GET /kakoi/v1/registry/manifest?name=`
 pub async fn manifest(asked: &Asked) -> Answer<Reply> {
     let name = asked.query.get("name").unwrap_or_default();
-    let served = with_repository(asked, name, |repository, wanted| {
-        repository.manifest(wanted, &Limits::DEVICE)
+    let (repository, served) = with_repository(asked, name, |repository, wanted| {
+        Ok((repository.name(), repository.manifest(wanted, &Limits::DEVICE)?))
     })
     .await?;
     Ok(reply::ok(&Manifest {
+        repository,
         descriptor: descriptor(&served.digest, served.media_type, served.bytes.len()),
         document: String::from_utf8_lossy(&served.bytes).into_owned(),
     }))
+}
+
+/// `POST /kakoi/v1/registry/attach?name=`: sends what a client signed to where the image is.
+pub async fn attach(mut asked: Asked) -> Answer<Reply> {
+    let name = asked.query.get("name").unwrap_or_default().to_owned();
+    let body: Attach = asked.body().await?;
+    let bytes = body.blobs.iter().map(String::len).sum::<usize>() + body.manifest.len();
+    if bytes > ATTACHMENT_BYTES_MAX {
+        return Err(Refusal::bad(format!(
+            "what is attached has {bytes} bytes, more than {ATTACHMENT_BYTES_MAX}"
+        )));
+    }
+    let reference = Reference::parse(&name).map_err(|error| Refusal::bad(error.to_string()))?;
+    let credentials = Sent::read(&asked.request)?.for_registry(reference.registry());
+    let client = client(&asked.engine)?;
+    let digest = blocking(&asked.engine, move |_| {
+        let repository = Repository::new(&client, &reference, credentials, Access::Push);
+        let blobs: Vec<Vec<u8>> = body.blobs.into_iter().map(String::into_bytes).collect();
+        let attachment = Attachment {
+            blobs: &blobs,
+            manifest: body.manifest.as_bytes(),
+            tag: Some(body.tag.as_str()).filter(|tag| !tag.is_empty()),
+        };
+        repository
+            .attach(&attachment, &Limits::DEVICE)
+            .map_err(registry_refusal)
+    })
+    .await?;
+    Ok(reply::ok(&serde_json::json!({"Digest": digest.to_string()})))
 }
 
 #[cfg(test)]

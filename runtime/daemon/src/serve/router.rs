@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
-use super::{attach, containers, denials, exec, images, logs, registry, stats, system, top, volumes};
+use super::{attach, containers, denials, exec, images, logs, registry, stats, system, top, trust, volumes};
 use crate::engine::Engine;
 use crate::refusal::{Answer, Refusal};
 
@@ -150,6 +150,11 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET", ["distribution", name @ .., "json"]) => registry::distribution(&asked, &name.join("/")).await,
         ("GET", ["registry", "tags"]) => registry::tags(&asked).await,
         ("GET", ["registry", "manifest"]) => registry::manifest(&asked).await,
+        ("POST", ["registry", "attach"]) => registry::attach(asked).await,
+        ("GET", ["trust"]) => trust::show(&asked),
+        ("GET", ["trust", "check"]) => trust::check(&asked).await,
+        ("POST", ["trust", "commit"]) => trust::commit(&asked).await,
+        ("POST", ["trust", "revocations"]) => trust::revoke(asked).await,
         ("GET", ["events"]) => system::events(&asked),
         ("GET", ["system", "df"]) => system::disk_usage(&asked).await,
         ("GET", ["doctor"]) => Ok(system::doctor(&asked)),

@@ -26,6 +26,9 @@ pub struct Record {
     pub created: String,
     /// `sha256:…`
     pub image_id: String,
+    /// The repository under whose name the image was trusted when the container was made; its starts are judged by it.
+    #[serde(default)]
+    pub trusted_as: String,
     /// What was asked for, completed from the image.
     pub config: ContainerConfig,
     /// What was asked for.

@@ -1,0 +1,409 @@
+//! Signatures in a real registry: what holds, and each way in which one does not.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use kakoi_integration::command::Ran;
+use kakoi_integration::host::{Host, binary};
+use kakoi_integration::registry::{Registry, key_pair, tool};
+use kakoi_integration::{image, needs_root};
+use serde_json::{Value, json};
+
+/// A gateway that trusts nothing yet, and a registry that it knows.
+struct Lab {
+    registry: Registry,
+    host: Host,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let registry = Registry::open();
+        let host = Host::trusting(None);
+        registry.introduce(&host, "{transport: http}");
+        Self { registry, host }
+    }
+
+    fn name(&self, rest: &str) -> String {
+        self.registry.image(rest)
+    }
+
+    /// Puts an image into the registry, distinct by its name, and not into the store.
+    fn push(&self, rest: &str) -> String {
+        let name = self.name(rest);
+        let config = json!({"Cmd": ["true"], "Labels": {"distinct": rest}});
+        let archive = image::archive(&name, &config, &[image::busybox_layer(&binary("attacker"))]);
+        self.host.load(&archive).ok();
+        self.host.ok(&["push", "--quiet", &name]);
+        self.host.ok(&["rmi", &name]);
+        name
+    }
+
+    /// A key pair; says the private one's path.
+    fn key(&self, name: &str) -> String {
+        key_pair(&self.host.path(name))
+    }
+
+    fn sign(&self, name: &str, key: &str, more: &[&str]) {
+        self.host
+            .ok(&[&["trust", "sign", "--key", key, name], more].concat());
+    }
+
+    fn require(&self, scope: &str, key: &str) {
+        self.host
+            .ok(&["trust", "add-key", &self.name(scope), &format!("{key}.pub")]);
+    }
+
+    fn pull(&self, name: &str) -> Ran {
+        self.host.kakoi(&["pull", "--quiet", name])
+    }
+
+    fn run(&self, name: &str) -> Ran {
+        self.host
+            .kakoi(&["run", "--rm", "--network", "none", name, "true"])
+    }
+
+    /// Writes trust.yaml with keys (each a name and the path of its pair) and what stands below.
+    fn trust(&self, keys: &[(&str, &str, &str)], rest: &str) {
+        let mut text = String::from("version: 1\nkeys:\n");
+        for (name, pair, fields) in keys {
+            let pem = fs::read_to_string(format!("{pair}.pub")).expect("a public key");
+            let pem = pem.trim_end().replace('\n', "\n      ");
+            text += &format!("  {name}:\n    public_key: |\n      {pem}\n{fields}");
+        }
+        self.host.file("config/trust.yaml", text + rest);
+    }
+
+    /// The digest that a name leads to.
+    fn digest(&self, name: &str) -> String {
+        let said = self.host.ok(&["manifest", "inspect", "--verbose", name]);
+        let said: Value = serde_json::from_str(&said).expect("JSON");
+        said["Descriptor"]["digest"]
+            .as_str()
+            .expect("a digest")
+            .to_owned()
+    }
+
+    /// The name of an image's classic signatures.
+    fn signatures(&self, name: &str) -> String {
+        let (repository, _) = name.rsplit_once(':').expect("a tag");
+        format!("{repository}:{}.sig", self.digest(name).replace(':', "-"))
+    }
+}
+
+fn copy(from: &str, to: &str) {
+    tool(
+        "skopeo",
+        &format!("--insecure-policy copy --src-tls-verify=false --dest-tls-verify=false docker://{from} docker://{to}"),
+    )
+    .ok();
+}
+
+#[test]
+fn what_is_signed_runs_also_offline_and_what_is_not_does_not_come_in() {
+    needs_root!();
+    let lab = Lab::new();
+    let (key, stranger) = (lab.key("acme"), lab.key("stranger"));
+    let (classic, bundle) = (lab.push("acme/classic:1"), lab.push("acme/bundle:1"));
+    lab.pull(&classic).fails(125, "no scope of trust.yaml covers it");
+    lab.require("acme", &key);
+    for name in [&classic, &bundle] {
+        let refused = lab.pull(name).fails(125, "it is not signed");
+        refused.is_one_clear_error();
+        lab.sign(name, &stranger, &["--form", "both"]);
+        lab.pull(name).fails(125, "no key of the scope made");
+    }
+    assert_eq!(lab.host.ok(&["images", "--quiet"]), "", "nothing came in");
+    let blobs = fs::read_dir(lab.host.path("root/images/blobs/sha256")).expect("a store");
+    assert_eq!(blobs.count(), 0);
+    lab.sign(&classic, &key, &[]);
+    lab.sign(&bundle, &key, &["--form", "bundle"]);
+    for name in [&classic, &bundle] {
+        let seen = lab.host.ok(&["trust", "check", name]);
+        assert!(seen.contains("registry") && seen.contains("by acme"), "{seen}");
+        lab.pull(name).ok();
+        lab.run(name).ok();
+    }
+    lab.host
+        .ok(&["create", "--name", "kept", "--network", "none", &bundle, "true"]);
+    // Without the registry, and after the daemon's death.
+    let Lab { registry, host } = lab;
+    drop(registry);
+    host.kill_daemon();
+    host.start_daemon();
+    host.ok(&["start", "--attach", "kept"]);
+    host.ok(&["run", "--rm", "--network", "none", &classic, "true"]);
+    let seen: Value =
+        serde_json::from_str(&host.ok(&["trust", "check", "--format", "json", &classic])).expect("JSON");
+    assert_eq!(
+        (&seen["Place"], &seen["Trusted"], &seen["Mode"]),
+        (&json!("store"), &json!(true), &json!("require"))
+    );
+    // Under a name that nobody signed for, the same image does not run.
+    let other = classic.replace("classic", "other");
+    host.ok(&["tag", &classic, &other]);
+    host.kakoi(&["run", "--rm", "--network", "none", &other, "true"])
+        .fails(125, "it is not signed");
+    // Revoked is revoked, for what runs already at its next start.
+    host.ok(&["trust", "revoke", "acme", "--reason", "laptop lost"]);
+    host.kakoi(&["start", "kept"])
+        .fails(125, "key `acme` is revoked: laptop lost");
+    host.kakoi(&["run", "--rm", "--network", "none", &classic, "true"])
+        .fails(125, "laptop lost");
+    host.ok(&["rm", "kept"]);
+}
+
+#[test]
+fn signatures_of_other_images_repositories_and_times_do_not_count() {
+    needs_root!();
+    let lab = Lab::new();
+    let key = lab.key("acme");
+    let (signed, other) = (lab.push("acme/app:1"), lab.push("acme/app:2"));
+    lab.require("acme", &key);
+    lab.sign(&signed, &key, &["--annotation", "env=production"]);
+    // The payload is for another image.
+    copy(&lab.signatures(&signed), &lab.signatures(&other));
+    lab.pull(&other).fails(125, "signed another image");
+    // It is for another repository.
+    let elsewhere = lab.name("acme/elsewhere:1");
+    copy(&signed, &elsewhere);
+    copy(&lab.signatures(&signed), &lab.signatures(&elsewhere));
+    lab.pull(&elsewhere).fails(125, "signed it for");
+    // The tag moved on to what nobody signed.
+    let moving = lab.name("acme/app:stable");
+    copy(&signed, &moving);
+    lab.pull(&moving).ok();
+    lab.host.ok(&["rmi", &moving]);
+    let unsigned = lab.push("acme/app:3");
+    copy(&unsigned, &moving);
+    lab.pull(&moving).fails(125, "it is not signed");
+    // Annotations that are demanded, and are not there.
+    let scope = |fields: &str| {
+        format!(
+            "scopes:\n  {}: {{mode: require, keys: [acme]{fields}}}\n",
+            lab.name("acme")
+        )
+    };
+    let keys = [("acme", key.as_str(), "")];
+    lab.trust(&keys, &scope(", annotations: {env: production}"));
+    lab.pull(&signed).ok();
+    lab.trust(&keys, &scope(", annotations: {env: test}"));
+    lab.pull(&signed).fails(125, "env=test");
+    lab.run(&signed).fails(125, "env=test");
+    // The key's time.
+    let times = [
+        ("    not_after: 2020-01-01T00:00:00Z\n", "expired"),
+        ("    not_before: 2099-01-01T00:00:00Z\n", "not valid before"),
+    ];
+    for (fields, why) in times {
+        lab.trust(&[("acme", key.as_str(), fields)], &scope(""));
+        lab.pull(&signed).fails(125, why);
+    }
+    // A payload that is not what its digest says.
+    lab.trust(&keys, &scope(""));
+    lab.host.ok(&["rmi", "--all"]);
+    let manifest = lab.host.ok(&["manifest", "inspect", &lab.signatures(&signed)]);
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    let payload = manifest["layers"][0]["digest"].as_str().expect("a digest");
+    let hex = payload.strip_prefix("sha256:").expect("sha256");
+    let blob = lab.registry.path(&format!(
+        "data/docker/registry/v2/blobs/sha256/{}/{hex}/data",
+        &hex[..2]
+    ));
+    let text = fs::read_to_string(&blob).expect("the payload");
+    fs::write(&blob, text.replace("acme/app", "acme/App")).expect("tampered with");
+    lab.pull(&signed).fails(125, "not trusted");
+}
+
+#[test]
+fn a_threshold_counts_distinct_keys() {
+    needs_root!();
+    let lab = Lab::new();
+    let (one, two) = (lab.key("one"), lab.key("two"));
+    let name = lab.push("acme/app:1");
+    let scope = |fields: &str| format!("scopes:\n  {}: {{mode: require, {fields}}}\n", lab.name("acme"));
+    lab.trust(
+        &[("one", &one, ""), ("two", &two, "")],
+        &scope("keys: [one, two], threshold: 2"),
+    );
+    lab.sign(&name, &one, &["--form", "both"]);
+    lab.sign(&name, &one, &[]);
+    lab.pull(&name).fails(125, "1 of 2 keys signed it");
+    lab.sign(&name, &two, &[]);
+    lab.pull(&name).ok();
+    lab.run(&name).ok();
+    // One key under two names is one key, and the file says so.
+    lab.trust(
+        &[("one", &one, ""), ("two", &one, "")],
+        &scope("keys: [one, two], threshold: 2"),
+    );
+    lab.run(&name).fails(125, "1 distinct keys");
+    // What is kept of the signatures is not believed when it is not what it was.
+    lab.trust(&[("one", &one, "")], &scope("keys: [one]"));
+    lab.run(&name).ok();
+    let kept = evidence(&lab.host);
+    let text = fs::read_to_string(&kept).expect("the evidence");
+    fs::write(&kept, text.replace("\"threshold\"", "\"x\"") + " ").expect("damaged");
+    assert_ne!(lab.run(&name).code, 0);
+    lab.pull(&name).ok();
+    lab.run(&name).ok();
+}
+
+/// The one blob of the store that is evidence.
+fn evidence(host: &Host) -> PathBuf {
+    let blobs = fs::read_dir(host.path("root/images/blobs/sha256")).expect("a store");
+    let mut found = blobs
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"{\"subject\":{\"repository\":")));
+    let path = found.next().expect("evidence is kept");
+    assert!(found.next().is_none(), "of one image");
+    path
+}
+
+#[test]
+fn no_release_goes_below_what_was_committed() {
+    needs_root!();
+    let lab = Lab::new();
+    let key = lab.key("acme");
+    let (old, new) = (lab.push("acme/app:1.0"), lab.push("acme/app:1.1"));
+    let unreleased = lab.push("acme/app:x");
+    let scope = format!(
+        "scopes:\n  {}: {{mode: require, keys: [acme], release: true, release_name: gateway}}\n",
+        lab.name("acme")
+    );
+    lab.trust(&[("acme", &key, "")], &scope);
+    lab.sign(&unreleased, &key, &["--form", "both"]);
+    lab.pull(&unreleased).fails(125, "no release document");
+    lab.sign(&old, &key, &["--release", "1.0", "--release-name", "gateway"]);
+    lab.sign(&new, &key, &["--release", "1.1"]);
+    lab.pull(&new).fails(125, "not as `gateway`");
+    lab.sign(&new, &key, &["--release", "1.1", "--release-name", "gateway"]);
+    for name in [&old, &new] {
+        lab.pull(name).ok();
+        lab.run(name).ok();
+    }
+    lab.host
+        .ok(&["create", "--name", "kept", "--network", "none", &old, "true"]);
+    let said = lab.host.ok(&["trust", "commit", &new]);
+    assert!(said.contains("gateway 1.1 committed"), "{said}");
+    let again = lab.host.ok(&["trust", "commit", &new]);
+    assert!(again.contains("was committed already"), "{again}");
+    for _ in 0..2 {
+        let downgrade = "gateway 1.0 is a downgrade: 1.1 was committed";
+        lab.pull(&old).fails(125, downgrade);
+        lab.run(&old).fails(125, downgrade);
+        lab.host.kakoi(&["start", "kept"]).fails(125, downgrade);
+        lab.host.kakoi(&["trust", "commit", &old]).fails(125, downgrade);
+        lab.run(&new).ok();
+        lab.host.kill_daemon();
+        lab.host.start_daemon();
+    }
+    assert!(lab.host.ok(&["trust", "show"]).contains("gateway"));
+    lab.host.ok(&["rm", "kept"]);
+}
+
+#[test]
+fn a_signed_list_revokes_keys_and_never_gets_older() {
+    needs_root!();
+    let lab = Lab::new();
+    let (key, owner) = (lab.key("acme"), lab.key("owner"));
+    let name = lab.push("acme/app:1");
+    let rest = format!(
+        "revocation: {{keys: [owner]}}\nscopes:\n  {}: {{mode: require, keys: [acme]}}\n",
+        lab.name("acme")
+    );
+    lab.trust(&[("acme", &key, ""), ("owner", &owner, "")], &rest);
+    lab.sign(&name, &key, &[]);
+    lab.pull(&name).ok();
+    let list = |version: &str, signer: &str, keys: &[&str]| {
+        let path = lab.host.path(&format!("list-{version}")).display().to_string();
+        let words = [
+            "trust",
+            "revoke",
+            "--make",
+            &path,
+            "--version",
+            version,
+            "--signing-key",
+            signer,
+        ];
+        lab.host.ok(&[&words[..], keys].concat());
+        path
+    };
+    let public = format!("{key}.pub");
+    let forged = list("7", &key, &[&public]);
+    lab.host
+        .kakoi(&["trust", "revoke", "--list", &forged])
+        .fails(125, "0 of 1 keys");
+    let (empty, full) = (list("1", &owner, &[]), list("2", &owner, &[&public]));
+    lab.host.ok(&["trust", "revoke", "--list", &empty]);
+    lab.run(&name).ok();
+    lab.host.ok(&["trust", "revoke", "--list", &full]);
+    for _ in 0..2 {
+        lab.run(&name).fails(125, "key `acme` is revoked");
+        lab.pull(&name).fails(125, "key `acme` is revoked");
+        lab.host
+            .kakoi(&["trust", "revoke", "--list", &empty])
+            .fails(125, "version 1 of the revocation list");
+        lab.host.kill_daemon();
+        lab.host.start_daemon();
+    }
+    assert!(
+        lab.host
+            .ok(&["trust", "show"])
+            .contains("list of revoked keys: version 2")
+    );
+}
+
+#[test]
+fn an_image_brings_its_policy_within_what_the_owner_allows() {
+    needs_root!();
+    let lab = Lab::new();
+    let (key, stranger) = (lab.key("acme"), lab.key("stranger"));
+    let name = lab.push("acme/app:1");
+    lab.require("acme", &key);
+    lab.sign(&name, &key, &[]);
+    let policy = |file: &str, text: &str| {
+        lab.host
+            .file(file, format!("kakoi: 1\nextends: [strict]\n{text}"))
+    };
+    let (small, large) = (
+        policy("small.yaml", "limits: {pids: 17}\n"),
+        policy("large.yaml", "capabilities: {allow: [SYS_ADMIN]}\n"),
+    );
+    let attach = |file: &str, key: &str| lab.host.kakoi(&["policy", "attach", "--key", key, &name, file]);
+    let bad = lab.host.file("bad.yaml", "kakoi: 1\nlimit: {}\n");
+    attach(&bad, &key).fails(125, "bad.yaml:2:1");
+    // What a stranger attached does not count.
+    attach(&small, &stranger).ok();
+    lab.pull(&name).ok();
+    let of = |name: &str| lab.host.inspect(name)["Kakoi"]["Policy"].clone();
+    let create = |container: &str, more: &[&str]| {
+        let words = [&["create", "--name", container], more, &[&name, "true"]].concat();
+        lab.host.kakoi(&words)
+    };
+    create("plain", &[]).ok();
+    assert_eq!(of("plain"), "strict");
+    attach(&small, &key).ok();
+    lab.pull(&name).ok();
+    create("brought", &[]).ok();
+    assert_eq!(of("brought"), "small");
+    lab.host.ok(&["start", "--attach", "brought"]);
+    let seen = lab.host.ok(&["trust", "check", &name]);
+    assert!(seen.contains("small.yaml"), "{seen}");
+    // Whoever names another gets that.
+    create("named", &["--policy", "network-client"]).ok();
+    assert_eq!(of("named"), "network-client");
+    // The latest that was attached holds, and the ceiling holds against it.
+    lab.host
+        .file("config/ceiling.yaml", "kakoi: 1\ncapabilities: [CHOWN]\n");
+    lab.host.kill_daemon();
+    lab.host.start_daemon();
+    attach(&large, &key).ok();
+    lab.pull(&name).ok();
+    create("excess", &[]).fails(125, "SYS_ADMIN");
+    for container in ["plain", "brought", "named"] {
+        lab.host.ok(&["rm", container]);
+    }
+}

@@ -1,0 +1,289 @@
+//! The three questions: may it come in, may a container be made of it, may it start.
+//!
+//! Owns what is asked, about which name, and what is said. The digests that are judged are those that the store has, of documents that are whole
+//! and lead to the image; the name is the one under which the image was asked for. At a start nothing is fetched: what was found when the image
+//! was pulled lies beside it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kakoi_image::registry::{RegistryError, Resolved};
+use kakoi_image::{Digest, Image, Limits, Reference};
+use kakoi_trust::{
+    BUNDLE, BroughtPolicy, Complaint, Downgrade, Evidence, Grounds, Layer, Mode, Repository, SIMPLE_SIGNING,
+    Subject, Trust, Verdict, brought_policy, decide, recheck,
+};
+
+use crate::engine::Engine;
+use crate::life::create::image_refusal;
+use crate::refusal::{Answer, Refusal};
+use crate::state::Record;
+
+/// What counts as the repository of an image without a name: a scope can name it like any other.
+const UNNAMED: &str = "localhost/unnamed";
+
+/// Above this many bytes only those signatures are kept that a key of the scope made: strangers can attach what they like.
+const EVIDENCE_BYTES_MAX: usize = 1 << 20;
+
+/// A verdict with what it is about.
+pub struct Admission {
+    /// The repository under which the image was judged.
+    pub repository: Repository,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The policy that it brings, where it runs and enough keys signed one.
+    pub policy: Option<BroughtPolicy>,
+    /// Whether signatures were looked for when it was pulled under this name.
+    pub has_evidence: bool,
+}
+
+impl Admission {
+    /// Lets it pass, or says why not; what only passes because its scope is audited is told once.
+    fn settle(self, engine: &Engine) -> Answer<Repository> {
+        let Admission {
+            repository,
+            verdict,
+            has_evidence,
+            policy: _,
+        } = self;
+        match verdict {
+            Verdict::Trusted(_) => Ok(repository),
+            Verdict::Audited { complaint, .. } => {
+                tell_audited(engine, &repository, complaint.as_ref());
+                Ok(repository)
+            }
+            Verdict::Refused(refusal) => {
+                let mut said = refusal.to_string();
+                if !has_evidence && refusal.complaint == Complaint::Unsigned {
+                    said.push_str("; or, where it is signed in its registry: kakoi pull ");
+                    said.push_str(repository.as_str());
+                }
+                Err(Refusal::forbidden(said))
+            }
+        }
+    }
+}
+
+/// Says once in the log, and once as an event, what runs without being trusted.
+fn tell_audited(engine: &Engine, repository: &Repository, complaint: Option<&Complaint>) {
+    let why = match complaint {
+        Some(complaint) => complaint.to_string(),
+        None => String::from("its scope names no keys"),
+    };
+    if !engine.trust.is_news(&format!("{repository}: {why}")) {
+        return;
+    }
+    tracing::warn!(%repository, why, "runs without being trusted: its scope is only audited");
+    let attributes = BTreeMap::from([
+        (String::from("name"), repository.to_string()),
+        (String::from("reason"), why),
+    ]);
+    engine
+        .events
+        .tell("image", "audit", repository.as_str(), attributes);
+}
+
+fn repository_of(name: &str) -> Answer<Repository> {
+    Repository::parse(name).map_err(|error| Refusal::forbidden(format!("no scope can cover {name}: {error}")))
+}
+
+fn of_reference(reference: &Reference) -> Answer<Repository> {
+    repository_of(&format!("{}/{}", reference.registry(), reference.repository()))
+}
+
+fn trust_digest(digest: &Digest) -> kakoi_trust::Digest {
+    kakoi_trust::Digest::parse(&digest.to_string()).expect("both are sha256 and 64 hex digits")
+}
+
+/// Judges, and looks for the policy that the image brings.
+fn judged(
+    engine: &Engine,
+    trust: &Trust,
+    judge: impl FnOnce(Grounds<'_>) -> Verdict,
+) -> Answer<(Verdict, Option<BroughtPolicy>)> {
+    let kept = engine.trust.kept();
+    let grounds = Grounds {
+        trust,
+        revocations: kept.revocations()?,
+        floors: kept.floors()?,
+        now: Timestamp::now(),
+        downgrade: Downgrade::Refused,
+    };
+    let verdict = judge(grounds);
+    let policy = match &verdict {
+        Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => brought_policy(evidence, grounds),
+        Verdict::Refused(_) => None,
+    };
+    Ok((verdict, policy))
+}
+
+/// Why a pull does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PullRefusal {
+    /// It is not trusted.
+    #[error(transparent)]
+    Untrusted(Refusal),
+    /// Its signatures cannot be looked for.
+    #[error("looking for signatures")]
+    Registry(#[source] RegistryError),
+}
+
+/// Whether an image may come in: asked once its name is resolved, before any layer is fetched. Gives the evidence to be kept beside it.
+pub fn admit_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Option<Vec<u8>>, PullRefusal> {
+    let admission = judge_pull(engine, resolved)?;
+    let evidence = match &admission.verdict {
+        Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => stored(evidence),
+        Verdict::Refused(_) => None,
+    };
+    admission.settle(engine).map_err(PullRefusal::Untrusted)?;
+    Ok(evidence)
+}
+
+/// Judges an image of a registry, with the signatures that are found there.
+pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admission, PullRefusal> {
+    let repository = of_reference(resolved.reference).map_err(PullRefusal::Untrusted)?;
+    let trust = engine.trust.trust().map_err(PullRefusal::Untrusted)?;
+    let mut digests = vec![resolved.top.digest.clone()];
+    if resolved.manifest.digest != resolved.top.digest {
+        digests.push(resolved.manifest.digest.clone());
+    }
+    let asks = trust
+        .rule(&repository)
+        .is_some_and(|(_, rule)| rule.mode != Mode::Reject && !rule.keys.is_empty());
+    let found = if asks {
+        let kinds = [SIMPLE_SIGNING, BUNDLE];
+        let attached = resolved.repository.attached(&digests, &kinds, &Limits::DEVICE);
+        attached.map_err(PullRefusal::Registry)?
+    } else {
+        Vec::new()
+    };
+    let layers = found.into_iter().map(|one| Layer {
+        media_type: one.media_type,
+        payload: one.payload,
+        annotations: one.annotations,
+    });
+    let subject = Subject {
+        repository: repository.clone(),
+        digests: digests.iter().map(trust_digest).collect(),
+    };
+    let layers = layers.collect();
+    let (verdict, policy) =
+        judged(engine, &trust, |grounds| decide(subject, layers, grounds)).map_err(PullRefusal::Untrusted)?;
+    Ok(Admission {
+        repository,
+        verdict,
+        policy,
+        has_evidence: true,
+    })
+}
+
+/// Evidence as it is kept; none where there was nothing to be found.
+fn stored(evidence: &Evidence) -> Option<Vec<u8>> {
+    if evidence.layers.is_empty() {
+        return None;
+    }
+    let bytes = serde_json::to_vec(evidence).expect("texts, digests and times serialise");
+    if bytes.len() <= EVIDENCE_BYTES_MAX {
+        return Some(bytes);
+    }
+    let mut less = evidence.clone();
+    let mut known = evidence.findings.iter().map(|finding| finding.key.is_some());
+    less.layers.retain(|_| known.next().unwrap_or(false));
+    less.findings.retain(|finding| finding.key.is_some());
+    Some(serde_json::to_vec(&less).expect("texts, digests and times serialise"))
+}
+
+/// Judges an image of the store under a repository's name, from what lies beside it.
+fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repository) -> Answer<Admission> {
+    let origin = engine
+        .images
+        .evidence(id, repository.as_str())
+        .map_err(image_refusal)?;
+    let digests: Vec<_> = origin.documents.iter().map(trust_digest).collect();
+    let has_evidence = origin.evidence.is_some();
+    let (verdict, policy) = match origin.evidence {
+        None => {
+            let subject = Subject {
+                repository: repository.clone(),
+                digests,
+            };
+            judged(engine, trust, |grounds| decide(subject, Vec::new(), grounds))?
+        }
+        Some(bytes) => {
+            let evidence: Evidence = serde_json::from_slice(&bytes).map_err(|cause| {
+                let said =
+                    format!("what is kept of the signatures of {repository} is damaged: pull it again");
+                Refusal::failed(said, cause)
+            })?;
+            let is_about_it = evidence.subject.repository == repository
+                && evidence
+                    .subject
+                    .digests
+                    .iter()
+                    .all(|digest| digests.contains(digest));
+            if !is_about_it {
+                return Err(Refusal::forbidden(format!(
+                    "what is kept of the signatures of {repository} is about another image: pull it again"
+                )));
+            }
+            judged(engine, trust, |grounds| recheck(&evidence, grounds))?
+        }
+    };
+    Ok(Admission {
+        repository,
+        verdict,
+        policy,
+        has_evidence,
+    })
+}
+
+/// Judges an image of the store under the name it was asked for by. By its id it may run if any of its names lets it.
+pub fn examine(engine: &Engine, image: &Image) -> Answer<Admission> {
+    let trust = engine.trust.trust()?;
+    if let Some(name) = &image.name {
+        let reference = Reference::parse(name).map_err(|error| Refusal::bad(error.to_string()))?;
+        return from_store(engine, &trust, &image.id, of_reference(&reference)?);
+    }
+    any_name(engine, &trust, &image.id)
+}
+
+fn any_name(engine: &Engine, trust: &Trust, id: &Digest) -> Answer<Admission> {
+    let mut names = engine.images.repositories(id);
+    if names.is_empty() {
+        names.push(UNNAMED.to_owned());
+    }
+    let mut best: Option<Admission> = None;
+    for name in names {
+        let admission = from_store(engine, trust, id, repository_of(&name)?)?;
+        let is_better = match (&admission.verdict, best.as_ref().map(|best| &best.verdict)) {
+            (Verdict::Trusted(_), _) => return Ok(admission),
+            (_, None) => true,
+            (Verdict::Audited { .. }, Some(Verdict::Refused(_))) => true,
+            _ => false,
+        };
+        if is_better {
+            best = Some(admission);
+        }
+    }
+    Ok(best.expect("there was a name"))
+}
+
+/// Whether a container may be made of an image; gives the repository by which its starts are judged, and the policy that the image brings.
+pub fn admit_image(engine: &Engine, image: &Image) -> Answer<(Repository, Option<BroughtPolicy>)> {
+    let mut admission = examine(engine, image)?;
+    let policy = admission.policy.take();
+    Ok((admission.settle(engine)?, policy))
+}
+
+/// Whether a container may start: its image, under the name it had when the container was made, by what is trusted now.
+pub fn admit_start(engine: &Engine, record: &Record) -> Answer<()> {
+    let trust = engine.trust.trust()?;
+    let id = Digest::parse(&record.image_id).map_err(|_| {
+        Refusal::forbidden("the container's image has no digest, so nobody can have signed it")
+    })?;
+    let admission = match record.trusted_as.as_str() {
+        "" => any_name(engine, &trust, &id)?,
+        name => from_store(engine, &trust, &id, repository_of(name)?)?,
+    };
+    admission.settle(engine).map(drop)
+}

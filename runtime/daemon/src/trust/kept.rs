@@ -1,0 +1,212 @@
+//! What the device remembers of trust: the versions that were committed, and the keys that were revoked.
+//!
+//! Owns `<root>/trust`. Invariants: a floor never sinks and a list never gets older, across restarts and power cuts too; what cannot be read is
+//! no empty list, and stands in the way of whatever `require` would ask.
+//!
+//! ```text
+//! <root>/trust/               0700
+//!     floors.json             {"ghcr.io/acme/app":{"version":"1.4.0","digest":"sha256:…"}}
+//!     revocations.json        the signed list in force, byte for byte as it was taken
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use kakoi_trust::{Floors, REVOCATION_BYTES_MAX, Release, RevocationError, Revocations, Trust};
+
+use crate::host;
+use crate::refusal::{Answer, Refusal, chain};
+
+/// The most bytes of floors: some thousand names.
+const FLOORS_BYTES_MAX: u64 = 1 << 20;
+
+/// Floors and revocations.
+pub struct Kept {
+    folder: PathBuf,
+    floors: Result<Floors, String>,
+    revocations: Result<Option<Revocations>, String>,
+}
+
+impl Kept {
+    /// Reads what is there.
+    pub(super) fn open(folder: &Path) -> Self {
+        let floors = read(&folder.join("floors.json"), FLOORS_BYTES_MAX).and_then(|bytes| match bytes {
+            None => Ok(Floors::none()),
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|cause| format!("the committed versions (floors.json) are damaged: {cause}")),
+        });
+        let revocations = read(&folder.join("revocations.json"), REVOCATION_BYTES_MAX as u64).and_then(|bytes| {
+            let restored = bytes.map(|bytes| Revocations::restore(&bytes)).transpose();
+            restored.map_err(|cause| {
+                format!(
+                    "the list of revoked keys is damaged ({}): take it again (kakoi trust revoke --list FILE)",
+                    chain(&cause)
+                )
+            })
+        });
+        for damage in [floors.as_ref().err(), revocations.as_ref().err()]
+            .into_iter()
+            .flatten()
+        {
+            tracing::error!(damage, "nothing that must be signed is trusted");
+        }
+        Self {
+            folder: folder.to_owned(),
+            floors,
+            revocations,
+        }
+    }
+
+    /// The committed versions.
+    ///
+    /// # Errors
+    /// They cannot be read: 403, for whoever asks does so to run something.
+    pub fn floors(&self) -> Answer<&Floors> {
+        self.floors
+            .as_ref()
+            .map_err(|why| Refusal::forbidden(why.clone()))
+    }
+
+    /// The list in force.
+    ///
+    /// # Errors
+    /// It cannot be read: 403, as above.
+    pub fn revocations(&self) -> Answer<Option<&Revocations>> {
+        let known = self.revocations.as_ref();
+        known
+            .map(Option::as_ref)
+            .map_err(|why| Refusal::forbidden(why.clone()))
+    }
+
+    /// Raises the floor of a release that has proved itself; tells whether it rose.
+    pub fn commit(&mut self, release: &Release) -> Answer<bool> {
+        let mut floors = self.floors()?.clone();
+        if !floors.commit(release) {
+            return Ok(false);
+        }
+        let bytes = serde_json::to_vec(&floors).expect("names, versions and digests serialise");
+        self.replace("floors.json", &bytes)?;
+        self.floors = Ok(floors);
+        Ok(true)
+    }
+
+    /// Takes a signed list of revoked keys; tells its version. One that is damaged is replaced by any that is signed.
+    pub fn revoke(&mut self, document: &[u8], trust: &Trust) -> Answer<u64> {
+        let current = self.revocations.as_ref().ok().and_then(Option::as_ref);
+        let taken = Revocations::verify(document, trust, current, jiff::Timestamp::now());
+        let list = taken.map_err(|error| match error {
+            RevocationError::NobodyMay | RevocationError::Threshold { .. } | RevocationError::Old { .. } => {
+                Refusal::forbidden(format!(
+                    "the list of revoked keys is not taken: {}",
+                    chain(&error)
+                ))
+            }
+            malformed => Refusal::bad(format!(
+                "the list of revoked keys is not taken: {}",
+                chain(&malformed)
+            )),
+        })?;
+        self.replace("revocations.json", document)?;
+        let version = list.version();
+        self.revocations = Ok(Some(list));
+        Ok(version)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Answer<()> {
+        let failed =
+            |cause: io::Error| Refusal::failed("what the device remembers of trust cannot be written", cause);
+        host::make_private_folder(&self.folder).map_err(|cause| {
+            Refusal::failed("what the device remembers of trust cannot be written", cause)
+        })?;
+        let aside = self.folder.join(format!("{name}.new"));
+        let mut file = host::create_private_file(&aside).map_err(failed)?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
+        fs::rename(&aside, self.folder.join(name)).map_err(failed)?;
+        File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)
+    }
+}
+
+/// A small file; `None` where it does not exist.
+fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match fs::metadata(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(format!("{name} cannot be read: {cause}")),
+        Ok(file) if file.len() > bytes_max => return Err(format!("{name} is longer than {bytes_max} bytes")),
+        Ok(_) => {}
+    }
+    fs::read(path)
+        .map(Some)
+        .map_err(|cause| format!("{name} cannot be read: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use kakoi_trust::{Digest, Padding, PrivateKey, Version, edit, sign_revocations};
+
+    use super::*;
+
+    fn release(version: &str) -> Release {
+        Release {
+            name: "app".into(),
+            version: Version::parse(version).expect(version),
+            digest: Digest::of(version.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn floors_outlive_the_daemon_and_only_rise() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("trust");
+        let mut kept = Kept::open(&path);
+        assert!(kept.commit(&release("1.2")).expect("written"));
+        assert!(!kept.commit(&release("1.1")).expect("nothing to do"));
+        let kept = Kept::open(&path);
+        let floors = kept.floors().expect("read");
+        assert!(floors.check(&release("1.1")).is_err() && floors.check(&release("1.3")).is_ok());
+        fs::write(path.join("floors.json"), "{\"app\":").expect("damaged");
+        let mut kept = Kept::open(&path);
+        assert_eq!(kept.floors().expect_err("damaged").status.as_u16(), 403);
+        assert!(
+            kept.commit(&release("1.3")).is_err(),
+            "no floor is forgotten by damage"
+        );
+    }
+
+    #[test]
+    fn revocations_outlive_the_daemon_and_never_get_older() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("trust");
+        let pem = PrivateKey::generate().expect("random numbers");
+        let key = PrivateKey::from_pem(&pem, None, Padding::Pss).expect("a key");
+        let text = edit::add_key(None, "owner", key.public(), None, None).expect("added");
+        let trusting = Trust::parse("t", &format!("{text}revocation: {{keys: [owner]}}\n")).expect("valid");
+        let list = |version| {
+            let revoked = [(Digest::of(b"lost"), String::from("lost"))];
+            sign_revocations(version, &revoked, &[&key]).expect("signed")
+        };
+        let mut kept = Kept::open(&path);
+        assert!(kept.revoke(&list(1), &Trust::nothing()).is_err(), "nobody may");
+        assert!(kept.revoke(b"{}", &trusting).is_err());
+        assert_eq!(kept.revoke(&list(2), &trusting).expect("taken"), 2);
+        let mut kept = Kept::open(&path);
+        assert_eq!(kept.revocations().expect("read").expect("there").version(), 2);
+        assert_eq!(
+            kept.revoke(&list(1), &trusting)
+                .expect_err("older")
+                .status
+                .as_u16(),
+            403
+        );
+        fs::write(path.join("revocations.json"), "{}").expect("damaged");
+        let mut kept = Kept::open(&path);
+        assert!(kept.revocations().is_err(), "damage revokes nobody's revocation");
+        assert_eq!(kept.revoke(&list(3), &trusting).expect("healed"), 3);
+        assert!(Kept::open(&path).revocations().is_ok());
+    }
+}
