@@ -26,6 +26,8 @@ pub const LABEL: &str = "io.kakoi.policy";
 const PATH_BYTES_MAX: usize = 4096;
 /// Policies that an owner may put on the shelf: each is read into memory.
 const LOCAL_MAX: usize = 256;
+/// Compiled policies that are remembered, each some tens of kilobytes: a device starts the same few apps again and again.
+const COMPILED_MAX: usize = 4;
 
 /// The policy of a request.
 enum Chosen {
@@ -43,6 +45,17 @@ pub struct Shelf {
     default: String,
     /// What named policies say, once somebody asked: texts do not change for as long as this shelf stands.
     composed: Mutex<BTreeMap<String, Composed>>,
+    /// What was compiled last, newest first.
+    compiled: Mutex<Vec<Compiled>>,
+}
+
+/// The same policy compiled for the same identity and kernel is the same confinement: compiling is pure.
+#[derive(Debug)]
+struct Compiled {
+    policy: Composed,
+    identity: Identity,
+    facts: KernelFacts,
+    confinement: Confinement,
 }
 
 impl Shelf {
@@ -67,6 +80,7 @@ impl Shelf {
             ceiling,
             default,
             composed: Mutex::default(),
+            compiled: Mutex::default(),
         })
     }
 
@@ -162,13 +176,30 @@ impl Shelf {
     pub fn decide(&self, asked: Composed, identity: &Identity, facts: &KernelFacts) -> Answer<Confinement> {
         let bounded =
             bound(&asked, &self.ceiling).map_err(|excess| Refusal::forbidden(excess.to_string()))?;
-        compile(&bounded, identity, facts).map_err(|error| {
+        let known = || self.compiled.lock().expect("no panic while locked");
+        let is_same = |known: &Compiled| {
+            known.policy == bounded && known.identity == *identity && known.facts == *facts
+        };
+        if let Some(found) = known().iter().find(|known| is_same(known)) {
+            return Ok(found.confinement.clone());
+        }
+        let confinement = compile(&bounded, identity, facts).map_err(|error| {
             Refusal::forbidden(format!(
                 "policy {:?} cannot be enforced here: {}",
                 bounded.name,
                 chain(&error)
             ))
-        })
+        })?;
+        let mut known = known();
+        known.truncate(COMPILED_MAX - 1);
+        let compiled = Compiled {
+            policy: bounded,
+            identity: identity.clone(),
+            facts: facts.clone(),
+            confinement: confinement.clone(),
+        };
+        known.insert(0, compiled);
+        Ok(confinement)
     }
 
     /// Judges new limits of a container that is there.
@@ -321,6 +352,61 @@ mod tests {
             "app"
         );
         assert!(shelf.list().iter().all(|row| row.error.is_empty()));
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_compiled() {
+        let shelf = shelf(&[]).expect("valid");
+        use kakoi_policy::kernel::{Arch, CgroupMode};
+        let facts = KernelFacts {
+            release: "6.18.0".into(),
+            arch: Arch::X86_64,
+            landlock_abi: 7,
+            seccomp_filter: true,
+            seccomp_log: true,
+            cgroup_mode: CgroupMode::V2,
+            cgroup_controllers: Default::default(),
+            capability_last: 40,
+            capabilities_held: u64::MAX >> 23,
+            user_namespaces: true,
+            overlayfs: true,
+            security_modules: vec![],
+        };
+        let identity = |uid| Identity {
+            uid,
+            gid: 0,
+            groups: vec![],
+            umask: 0o022,
+        };
+        for _ in 0..2 {
+            for (name, uid) in [
+                ("strict", 0),
+                ("docker-default", 0),
+                ("strict", 1000),
+                ("network-server", 0),
+            ] {
+                let composed = shelf.composed(&named(name)).expect("shipped");
+                let fresh = bound(&composed, &shelf.ceiling).expect("within the ceiling");
+                let fresh = compile(&fresh, &identity(uid), &facts).expect("enforceable");
+                let decided = shelf
+                    .decide(composed, &identity(uid), &facts)
+                    .expect("enforceable");
+                assert_eq!(decided, fresh, "{name} for {uid}");
+            }
+        }
+        let mut older = facts.clone();
+        older.seccomp_log = false;
+        let composed = || shelf.composed(&named("strict")).expect("shipped");
+        let (now, then) = (
+            shelf
+                .decide(composed(), &identity(0), &facts)
+                .expect("enforceable"),
+            shelf
+                .decide(composed(), &identity(0), &older)
+                .expect("enforceable"),
+        );
+        assert_ne!(now, then, "another kernel is another confinement");
+        assert!(shelf.compiled.lock().expect("no panic while locked").len() <= COMPILED_MAX);
     }
 
     #[test]
