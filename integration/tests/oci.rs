@@ -516,6 +516,30 @@ fn a_killed_creation_is_deleted_whole() {
     assert!(!state.exists());
 }
 
+/// Who asks while `create` runs is told what it led to, and not to ask again.
+#[test]
+fn a_state_during_the_creation_is_what_it_leads_to() {
+    needs_root!();
+    let runtime = Runtime::new("early");
+    bundle::configure(&runtime.bundle(), &bundle::document(&["sleep", "1000"]));
+    let folder = runtime.bundle();
+    for _ in 0..5 {
+        let mut create = runtime
+            .quiet(&["create", "--bundle", folder.to_str().expect("UTF-8"), &runtime.id])
+            .spawn()
+            .expect("starting the runtime");
+        let state = wait::poll(std::time::Duration::from_secs(10), || {
+            let ran = runtime.call(&["state", &runtime.id]);
+            (ran.code == 0).then_some(ran.stdout)
+        });
+        let state: Value =
+            serde_json::from_str(&state.expect("it is there at last")).expect("state prints JSON");
+        assert_eq!(state["status"], "created");
+        assert!(create.wait().expect("waiting for a child of ours").success());
+        runtime.call(&["delete", "--force", &runtime.id]).ok();
+    }
+}
+
 /// A standard output that is full is an error, one that is closed is nobody's; neither is a panic.
 #[test]
 fn full_and_closed_streams_are_no_panic() {

@@ -111,6 +111,7 @@ fn make(root: &Root, flags: &Create, detached: bool) -> Result<(Created, Option<
     let confinement = confine::from_spec(&spec, &bundle)?;
     let bounded = policy::apply(&mut spec, confinement, &bundle)?;
     let folder = root.make(&flags.id)?;
+    let _making = root.making(&flags.id)?;
     let made = build(root, flags, &bundle, spec, &folder, &bounded, terminal);
     if made.is_err()
         && let Err(error) = fs::remove_dir_all(&folder)

@@ -27,7 +27,7 @@ fn document(record: &Record) -> Value {
 }
 
 pub(super) fn state(root: &Root, id: &str) -> Result<(), Failed> {
-    let record = root.load(id)?;
+    let record = root.load_made(id)?;
     print(&pretty(&document(&record))?)
 }
 

@@ -33,6 +33,12 @@ const ID_BYTES_MAX: usize = 255;
 /// The file below a container's folder.
 const FILE: &str = "kakoi.json";
 
+/// The file that is locked while `create` makes the container.
+const MAKING_FILE: &str = "making";
+
+/// How long `state` waits for a creation: ten times what one takes.
+const MAKING_MS_MAX: u32 = 200;
+
 /// Where containers are remembered.
 pub(super) struct Root(PathBuf);
 
@@ -163,6 +169,40 @@ impl Root {
         };
         nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
             .map_err(|(_, errno)| Failed::of(&format!("lock {}", path.display()), &errno))
+    }
+
+    /// Marks a container as being made, until the answer is dropped.
+    pub(super) fn making(&self, id: &str) -> Result<nix::fcntl::Flock<File>, Failed> {
+        let path = self.folder(id)?.join(MAKING_FILE);
+        let made = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
+        let file = made.map_err(|error| Failed::of(&format!("make {}", path.display()), &error))?;
+        // Let go by a call, not by the end of the last descriptor: the first process has a copy of it until it executes the app.
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
+            .map_err(|(_, errno)| Failed::of(&format!("lock {}", path.display()), &errno))
+    }
+
+    /// Reads a container; one that is just being made is waited for, a moment. Who asks while `create` runs wants to know what it led to; a hook
+    /// of that creation, for which it waits, gets its answer all the same.
+    pub(super) fn load_made(&self, id: &str) -> Result<Record, Failed> {
+        let path = self.folder(id)?.join(MAKING_FILE);
+        for _ in 0..MAKING_MS_MAX {
+            let record = self.load(id)?;
+            let Some(file) = record.process.is_none().then(|| File::open(&path).ok()).flatten() else {
+                return Ok(record);
+            };
+            match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock) {
+                // Nobody makes it any more: what is written now is the last word.
+                Ok(_ended) => return self.load(id),
+                Err(_) => nix::poll::poll(&mut [], 1u8)
+                    .map_err(|errno| Failed::of("wait for the creation", &errno))?,
+            };
+        }
+        self.load(id)
     }
 
     /// Writes a container.
