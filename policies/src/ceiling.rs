@@ -117,6 +117,22 @@ impl Ceiling {
         Self::parse("<built-in ceiling>", BUILT_IN).expect("the built-in ceiling is tested")
     }
 
+    /// The capabilities that any app may have under this ceiling, bit n being number n.
+    pub fn capabilities(&self) -> u64 {
+        if self.privileged.value {
+            return Capability::all().fold(0, |bits, capability| bits | capability.bit());
+        }
+        self.capabilities
+            .value
+            .iter()
+            .fold(0, |bits, capability| bits | capability.bit())
+    }
+
+    /// Whether some app may gain privileges by executing a set-user-ID program.
+    pub fn allows_new_privileges(&self) -> bool {
+        self.privileged.value || self.new_privileges.value
+    }
+
     /// The built-in ceiling's text, as a start for the owner's own.
     pub fn built_in_text() -> &'static str {
         BUILT_IN

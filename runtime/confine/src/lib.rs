@@ -14,6 +14,7 @@ mod failure;
 mod filter;
 mod identity;
 mod landlock;
+mod own;
 mod probe;
 mod seccomp;
 
@@ -25,5 +26,6 @@ pub use doctor::{Finding, FindingState, doctor};
 pub use failure::{MESSAGE_BYTES_MAX, StartFailure};
 pub use identity::IdentityError;
 pub use landlock::LandlockError;
+pub use own::{Granted, NarrowError, Part, narrow};
 pub use probe::{ProbeError, probe};
 pub use seccomp::{Deliver, SeccompError};

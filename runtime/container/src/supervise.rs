@@ -22,6 +22,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use kakoi_confine::{Granted, NarrowError, Part, narrow};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -94,6 +95,9 @@ pub enum SuperviseError {
         #[source]
         source: io::Error,
     },
+    /// Privileges that are not needed could not be given up.
+    #[error("give up what the shim does not need")]
+    Narrow(#[from] NarrowError),
     /// The control group could not be emptied or removed.
     #[error("remove control group: {message}")]
     Cgroup {
@@ -162,6 +166,7 @@ pub fn run(plan_path: &Path, ready_fd: i32) -> Result<(), SuperviseError> {
 fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
     let plan = read_plan(plan_path)?;
     set_up_process(&plan)?;
+    narrow(Part::Making(granted(&plan)))?;
     // Before the socket: a second shim must not take the first one's away.
     let _lock = lock(&plan.run_dir)?;
     let listener = take_listener(&plan.run_dir)?;
@@ -185,6 +190,10 @@ fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
         Ok(pid) => pid,
         Err(refusal) => return fail_start(&plan, ready, Some(supervisor), refusal),
     };
+    if let Err(error) = narrow(Part::Supervising(granted(&plan))) {
+        let refusal = Refusal::runtime("supervise the container", &error);
+        return fail_start(&plan, ready, Some(supervisor), refusal);
+    }
     tell(ready, &Ready::Ready { pid });
     let closed = OpenOptions::new()
         .write(true)
@@ -206,6 +215,13 @@ fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
         .map_err(call("tell of the end"));
     remains.bury();
     told.and(cleaned)
+}
+
+fn granted(plan: &RunPlan) -> Granted<'_> {
+    Granted {
+        confinement: &plan.confinement,
+        has_user_namespace: crate::spec::has_user_namespace(plan),
+    }
 }
 
 /// From the assembled root file system to a process that waits for its start.

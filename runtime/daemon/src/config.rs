@@ -59,6 +59,14 @@ pub enum ConfigError {
         /// Line, column and what is wrong.
         reason: String,
     },
+    /// The ceiling allows what the daemon gave up when it started.
+    #[error(
+        "the ceiling allows more than this daemon kept when it started: {what}; start kakoid anew, which leaves containers running"
+    )]
+    GivenUp {
+        /// By name.
+        what: String,
+    },
 }
 
 /// What the command line says.

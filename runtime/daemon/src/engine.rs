@@ -11,7 +11,7 @@ use crate::events::Events;
 use crate::exec::Execs;
 use crate::ids::IdPool;
 use crate::life::Table;
-use crate::policy::Shelf;
+use crate::policy::{Most, Shelf};
 use crate::shim::Program;
 use crate::state::Store;
 use crate::trust::Gate;
@@ -47,6 +47,8 @@ pub struct Engine {
     pub denials: Denials,
     /// Policies and ceiling.
     pub shelf: RwLock<Arc<Shelf>>,
+    /// The most that containers could be given when this daemon started; the rest it holds no more.
+    pub most: Most,
     /// A stable id of this engine.
     pub id: String,
     /// Held while an image becomes a container's, and while images go: neither may happen in the middle of the other.
@@ -59,9 +61,16 @@ impl Engine {
         self.shelf.read().expect("no panic while locked").clone()
     }
 
-    /// Reads policies and ceiling anew; on an error those before stay in force.
+    /// Reads policies and ceiling anew; on an error those before stay in force. A ceiling that allows what this daemon has given up is an error:
+    /// containers would be let through and then fail at their start.
     pub fn reload(&self) -> Result<(), ConfigError> {
         let shelf = Shelf::read(&self.paths.config, &self.settings)?;
+        let more = shelf.most().names_beyond(self.most);
+        if !more.is_empty() {
+            return Err(ConfigError::GivenUp {
+                what: more.join(", "),
+            });
+        }
         *self.shelf.write().expect("no panic while locked") = Arc::new(shelf);
         Ok(())
     }

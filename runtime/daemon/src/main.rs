@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use std::str::FromStr as _;
 use std::sync::{Arc, RwLock};
 
+use kakoi_confine::{NarrowError, Part};
 use kakoi_image::ImageStore;
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{Command, ConfigError, Paths, Settings};
 use crate::engine::Engine;
 use crate::host::HostError;
-use crate::policy::Shelf;
+use crate::policy::{Most, Shelf};
 use crate::refusal::chain;
 use crate::state::{Store, StoreError};
 
@@ -64,6 +65,10 @@ enum Failure {
     Images(#[from] kakoi_image::StoreError),
     #[error("probing the kernel")]
     Probe(#[from] kakoi_confine::ProbeError),
+    #[error("giving up what the daemon does not need")]
+    Narrow(#[source] NarrowError),
+    #[error("reading /proc/self/task")]
+    Threads(#[source] io::Error),
     #[error("making an id")]
     Id(#[source] io::Error),
     #[error("serving")]
@@ -141,6 +146,10 @@ fn log(debug: bool) {
 async fn run(paths: Paths) -> Result<(), Failure> {
     let settings = Settings::read(&paths.config)?;
     let shelf = Shelf::read(&paths.config, &settings)?;
+    // Asked before anything is given up: what the kernel can do is not what the daemon holds.
+    let facts = kakoi_confine::probe()?;
+    let most = shelf.most();
+    narrow(most)?;
     let _locks = host::prepare(&paths)?;
     // SIGHUP and SIGTERM are taken in before anything takes long: neither may kill a daemon that is taking over.
     let mut hang_up = on_signal(SignalKind::hangup()).map_err(Failure::Serve)?;
@@ -149,7 +158,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     let (store, kept) = Store::open(&paths.root, &paths.run.join("records"))?;
     let engine = Arc::new(Engine {
         images: Arc::new(ImageStore::open(&paths.root)?),
-        facts: kakoi_confine::probe()?,
+        facts,
         id: names::new_id().map_err(Failure::Id)?,
         ids: ids::IdPool::new(&settings),
         trust: trust::Gate::open(&paths.config, &paths.root),
@@ -158,6 +167,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         execs: exec::Execs::default(),
         events: events::Events::new(),
         denials: denials::Denials::default(),
+        most,
         shelf: RwLock::new(Arc::new(shelf)),
         image_turn: tokio::sync::RwLock::new(()),
         shim: shim::Program::seal(&paths.shim, &paths.run),
@@ -189,6 +199,22 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     }
     tracing::info!("stopped; containers keep running");
     Ok(())
+}
+
+/// Gives up what neither the daemon nor any container under its ceiling needs. A second thread would keep what it has.
+fn narrow(most: Most) -> Result<(), Failure> {
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(Failure::Threads)?
+        .count();
+    assert_eq!(
+        threads, 1,
+        "the daemon narrows itself before it has a second thread"
+    );
+    kakoi_confine::narrow(Part::Daemon {
+        containers: most.capabilities,
+        no_new_privileges: !most.new_privileges,
+    })
+    .map_err(Failure::Narrow)
 }
 
 fn reload(engine: &Engine) {

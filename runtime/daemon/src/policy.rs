@@ -13,8 +13,8 @@ use kakoi_api::kakoi::{PolicySummary, PolicyText};
 use kakoi_policy::confinement::{Confinement, Identity};
 use kakoi_policy::kernel::KernelFacts;
 use kakoi_policy::{
-    Bounded, Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Diagnostics, LimitRequests, OwnLimits,
-    Resolver, SHIPPED, bound, bound_limits, compile, compose, parse,
+    Bounded, Capability, Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Diagnostics, LimitRequests,
+    OwnLimits, Resolver, SHIPPED, bound, bound_limits, compile, compose, parse,
 };
 
 use crate::config::{ConfigError, Settings, read_owner_file};
@@ -35,6 +35,15 @@ enum Chosen {
     Named(String),
     /// A file's name and text.
     Brought(String, String),
+}
+
+/// The most that a ceiling lets containers have, of what their daemon must hold itself to hand it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// Capabilities, bit n being number n.
+    pub capabilities: u64,
+    /// Whether executing a program may give more of them.
+    pub new_privileges: bool,
 }
 
 /// The known policies and the ceiling.
@@ -82,6 +91,14 @@ impl Shelf {
             composed: Mutex::default(),
             compiled: Mutex::default(),
         })
+    }
+
+    /// The most that a container may be given of what a daemon has to hold for it.
+    pub fn most(&self) -> Most {
+        Most {
+            capabilities: self.ceiling.capabilities(),
+            new_privileges: self.ceiling.allows_new_privileges(),
+        }
     }
 
     /// Which policy a request names or brings.
@@ -240,6 +257,19 @@ impl Shelf {
             origin: if is_shipped { "shipped" } else { "local" }.into(),
             source,
         })
+    }
+}
+
+impl Most {
+    /// What this has and `other` has not.
+    pub fn names_beyond(self, other: Self) -> Vec<String> {
+        let more = self.capabilities & !other.capabilities;
+        let capabilities = Capability::all().filter(|capability| more & capability.bit() != 0);
+        let privileges = (self.new_privileges && !other.new_privileges).then_some("new privileges");
+        capabilities
+            .map(|capability| capability.name().to_owned())
+            .chain(privileges.map(str::to_owned))
+            .collect()
     }
 }
 
@@ -423,6 +453,21 @@ mod tests {
         let refusal = shelf.composed(&body).expect_err("a typo");
         assert_eq!(refusal.status.as_u16(), 400);
         assert!(refusal.message.contains("x.yaml:2:1"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn a_daemon_is_asked_for_no_more_than_the_ceiling_it_started_under_allowed() {
+        let most = |ceiling: &str| {
+            let text = format!("kakoi: 1\n{ceiling}\n");
+            shelf(&[("ceiling.yaml", &text)]).expect("valid").most()
+        };
+        let little = most("capabilities: [CHOWN]");
+        let more = most("capabilities: [CHOWN, SYS_TIME]\nnew_privileges: true");
+        let all = most("privileged: true");
+        assert_eq!(more.names_beyond(little), ["SYS_TIME", "new privileges"]);
+        assert!(little.names_beyond(more).is_empty());
+        assert_eq!(all.names_beyond(more).len(), 39);
+        assert!(more.names_beyond(all).is_empty());
     }
 
     #[test]
