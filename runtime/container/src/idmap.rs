@@ -1,39 +1,72 @@
-//! Layers seen through a user namespace's mapping.
+//! Layers and volumes seen through a user namespace's mapping.
 //!
-//! Owns the mapped mounts of layers below `<run>/mapped/`. Refuses to fall back to changing owners on disk: layers are shared between containers. Invariant: the
+//! Owns the mapped mounts of layers below `<run>/mapped/`, and the mapping itself. Refuses to fall back to changing owners on disk: layers are shared between containers. Invariant: the
 //! mapping is the container's own, from the plan.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use kakoi_sys::CallError;
 use kakoi_sys::mount::{Reach, attach, clone_tree, map_ids, open_place};
 use kakoi_sys::process::{CloneFlags, Forked, exit_now, fork_with, wait_pidfd};
+use nix::errno::Errno;
 
-use crate::plan::{IdMapping, RunPlan};
+use crate::plan::{IdMapping, IdMappings, RunPlan};
 use crate::rootfs::RootfsError;
 use crate::spec::has_user_namespace;
 
-/// Returns the folders to stack: the layers themselves, or mounts of them that show every owner as the container's mapping has it.
-pub(crate) fn mapped_layers(plan: &RunPlan, layers: Vec<PathBuf>) -> Result<Vec<PathBuf>, RootfsError> {
+/// A user namespace with the plan's mapping, to map mounts with; `None` where the container shares the host's.
+pub(crate) fn namespace(plan: &RunPlan) -> Result<Option<OwnedFd>, RootfsError> {
     if !has_user_namespace(plan) {
-        return Ok(layers);
+        return Ok(None);
     }
-    let first = layers.first().cloned().unwrap_or_default();
-    let fail = |path: &Path, error: io::Error| RootfsError::IdMap {
-        path: path.to_path_buf(),
-        source: error,
+    user_namespace(&plan.id_mappings)
+        .map(Some)
+        .map_err(RootfsError::UserNamespace)
+}
+
+/// Returns the folders to stack: the layers themselves, or, with a user namespace, mounts of them that show every owner as its mapping has it.
+pub(crate) fn mapped_layers(
+    plan: &RunPlan,
+    layers: Vec<PathBuf>,
+    namespace: Option<&OwnedFd>,
+) -> Result<Vec<PathBuf>, RootfsError> {
+    let Some(namespace) = namespace else {
+        return Ok(layers);
     };
-    let namespace = user_namespace(plan).map_err(|error| fail(&first, error))?;
     let folder = plan.run_dir.join("mapped");
     let mut mapped = Vec::with_capacity(layers.len());
     for (number, layer) in layers.iter().enumerate() {
         let target = folder.join(number.to_string());
-        map_layer(layer, &target, &namespace).map_err(|error| fail(layer, error))?;
+        map_layer(layer, &target, namespace).map_err(|source| RootfsError::IdMap {
+            path: layer.clone(),
+            source,
+        })?;
         mapped.push(target);
     }
     Ok(mapped)
+}
+
+/// Maps a detached mount; `false` where its file system cannot be mapped on this kernel, or is already.
+pub(crate) fn try_map(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<bool, Errno> {
+    match map_ids(mount, namespace, Reach::One) {
+        Ok(()) => Ok(true),
+        Err(CallError {
+            errno: Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM,
+            ..
+        }) => Ok(false),
+        Err(error) => Err(error.errno),
+    }
+}
+
+/// The id inside that an id outside stands for.
+pub(crate) fn inside(mappings: &[IdMapping], outside: u32) -> Option<u32> {
+    let hit = mappings
+        .iter()
+        .find(|m| outside >= m.outside && outside - m.outside < m.count)?;
+    Some(hit.inside + (outside - hit.outside))
 }
 
 fn map_layer(layer: &Path, target: &Path, namespace: &OwnedFd) -> io::Result<()> {
@@ -44,8 +77,8 @@ fn map_layer(layer: &Path, target: &Path, namespace: &OwnedFd) -> io::Result<()>
     attach(tree.as_fd(), open_place(target).map_err(call)?.as_fd()).map_err(call)
 }
 
-/// Makes a user namespace with the plan's mapping. A process has to live in it while it is mapped; the descriptor then keeps it.
-fn user_namespace(plan: &RunPlan) -> io::Result<OwnedFd> {
+/// Makes a user namespace with a mapping. A process has to live in it while it is mapped; the descriptor then keeps it.
+fn user_namespace(mappings: &IdMappings) -> io::Result<OwnedFd> {
     let call = |error: kakoi_sys::CallError| io::Error::from(error.errno);
     let (go, go_writer) = kakoi_sys::descriptors::pipe().map_err(call)?;
     match fork_with(CloneFlags::NEW_USER, None).map_err(call)? {
@@ -58,8 +91,8 @@ fn user_namespace(plan: &RunPlan) -> io::Result<OwnedFd> {
         Forked::Parent { pid, pidfd } => {
             drop(go);
             let map = || -> io::Result<OwnedFd> {
-                fs::write(format!("/proc/{pid}/uid_map"), lines(&plan.id_mappings.uids))?;
-                fs::write(format!("/proc/{pid}/gid_map"), lines(&plan.id_mappings.gids))?;
+                fs::write(format!("/proc/{pid}/uid_map"), lines(&mappings.uids))?;
+                fs::write(format!("/proc/{pid}/gid_map"), lines(&mappings.gids))?;
                 Ok(fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
             };
             let mapped = map();
@@ -73,4 +106,48 @@ fn user_namespace(plan: &RunPlan) -> io::Result<OwnedFd> {
 fn lines(mappings: &[IdMapping]) -> String {
     let line = |m: &IdMapping| format!("{} {} {}\n", m.inside, m.outside, m.count);
     mappings.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kakoi_sys::mount::{Attributes, NewFilesystem};
+
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_mapped_mounts_is_told_from_a_failure() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(
+                std::env::var("KAKOI_TEST_REQUIRE").as_deref() != Ok("root"),
+                "needs root"
+            );
+            println!("SKIP a_file_system_without_mapped_mounts_is_told_from_a_failure: needs root");
+            return;
+        }
+        let one = IdMapping {
+            inside: 0,
+            outside: 100_000,
+            count: 65_536,
+        };
+        let mappings = IdMappings {
+            uids: vec![one],
+            gids: vec![one],
+        };
+        let namespace = user_namespace(&mappings).expect("root may map");
+        let mount = |kind: &str| {
+            let filesystem = NewFilesystem::open(kind).expect("it is built in");
+            filesystem.mount(Attributes::NONE).expect("root may mount")
+        };
+        // ramfs has no mapped mounts on any kernel.
+        assert_eq!(try_map(mount("ramfs").as_fd(), namespace.as_fd()), Ok(false));
+        let none = fs::File::open("/dev/null").expect("it is there");
+        assert_eq!(
+            try_map(none.as_fd(), namespace.as_fd()),
+            Ok(false),
+            "not a mount's root"
+        );
+        assert_eq!(inside(&mappings.uids, 100_007), Some(7));
+        assert_eq!(inside(&mappings.uids, 165_536), None);
+        assert_eq!(inside(&mappings.uids, 0), None);
+    }
 }

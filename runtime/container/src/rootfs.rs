@@ -110,6 +110,26 @@ pub enum RootfsError {
         "a container with a user namespace needs one empty folder among {PLACES:?} on the host to mount over; make /mnt"
     )]
     NoPlace,
+    /// There is no user namespace to map mounts with.
+    #[error("make a user namespace to map layers and volumes with")]
+    UserNamespace(#[source] io::Error),
+    /// A volume's files belong to nobody inside, and cannot be shown as if they did not.
+    #[error(
+        "the volume mounted at {target} belongs to ids outside of the container's user namespace, and its file system has no mapped mounts here; use a new volume, mount it read-only, or run with --userns host"
+    )]
+    VolumeOwner {
+        /// Where it is mounted inside.
+        target: String,
+    },
+    /// A volume could not be given to the container's root.
+    #[error("give the volume mounted at {target} to the container's root")]
+    Own {
+        /// Where it is mounted inside.
+        target: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A layer could not be mapped for a user namespace.
     #[error(
         "map layer {path} for the user namespace; this needs a kernel with mapped mounts under overlayfs (5.19) on a file system that has them, or userns: host"
@@ -158,6 +178,8 @@ pub struct Assembled {
     pub root: PathBuf,
     /// Where the source of each bind mount was opened: nothing mounts one by its own path.
     pub sources: Vec<(PathBuf, PathBuf)>,
+    /// Sources whose owners on disk are the container's ids, which a mapped mount shows as what they are outside.
+    pub mapped: Vec<PathBuf>,
 }
 
 /// Mounts the plan's root file system.
@@ -183,13 +205,16 @@ pub fn assemble(plan: &RunPlan) -> Result<Assembled, RootfsError> {
             source,
         });
     }
+    let namespace = crate::idmap::namespace(plan)?;
     match plan.rootfs.driver {
-        RootfsDriver::Overlay => overlay(plan, &target)?,
+        RootfsDriver::Overlay => overlay(plan, &target, namespace.as_ref())?,
         RootfsDriver::Copy => copied(plan, &target)?,
     }
+    let (sources, mapped) = sources::open_all(plan, &place, namespace.as_ref())?;
     Ok(Assembled {
         root: target,
-        sources: sources::open_all(plan, &place)?,
+        sources,
+        mapped,
     })
 }
 
@@ -292,7 +317,7 @@ fn outside(mappings: &[crate::plan::IdMapping], inside: u32) -> u32 {
 
 /// mount(2) takes one page of options. Short links in a folder of their own, named by their number, hold as many layers as overlayfs stacks,
 /// and spare us the quoting of colons and commas in paths.
-fn overlay(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
+fn overlay(plan: &RunPlan, target: &Path, namespace: Option<&OwnedFd>) -> Result<(), RootfsError> {
     let links = plan.run_dir.join("l");
     make_folder(&links, 0o700)?;
     let upper = plan.state_dir.join("upper");
@@ -307,7 +332,7 @@ fn overlay(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
         }
         false => plan.rootfs.layers.clone(),
     };
-    let layers = crate::idmap::mapped_layers(plan, layers)?;
+    let layers = crate::idmap::mapped_layers(plan, layers, namespace)?;
     let link = |from: &Path, name: &str| -> Result<(), RootfsError> {
         let path = links.join(name);
         match symlink(from, &path) {
@@ -378,21 +403,29 @@ fn copied(plan: &RunPlan, target: &Path) -> Result<(), RootfsError> {
         .map_err(|source| RootfsError::Bind { path: upper, source })
 }
 
-/// Fills each empty volume that asks for it with what the image has at its target.
+/// Fills each empty volume that asks for it with what the image has at its target. The volume is opened as it lies on the disk: in a mapped mount
+/// of it the shim's own ids have no place.
 pub fn fill_volumes(plan: &RunPlan, rootfs: &Assembled) -> Result<(), RootfsError> {
-    for mount in plan.mounts.iter().filter(|mount| mount.copy_up) {
-        let source = mount.kind.source();
-        let opened = rootfs
-            .sources
-            .iter()
-            .find(|(path, _)| Some(path) == source.as_ref());
-        let Some((volume, opened)) = opened else {
-            continue;
+    let wanted = plan.mounts.iter().filter(|mount| mount.copy_up);
+    for (mount, path) in wanted.filter_map(|mount| Some((mount, mount.kind.source()?))) {
+        let volume = sources::open(&mount.kind, &mount.target)?;
+        let is_mapped = rootfs.mapped.contains(&path);
+        let inside = |mappings: &[crate::plan::IdMapping], id: u32| match is_mapped {
+            true => crate::idmap::inside(mappings, id).unwrap_or(id),
+            false => id,
         };
-        copy::fill(&rootfs.root, &mount.target, opened).map_err(|source| RootfsError::Copy {
-            from: PathBuf::from(&mount.target),
-            to: volume.clone(),
-            source,
+        let shift = |uid, gid| {
+            (
+                inside(&plan.id_mappings.uids, uid),
+                inside(&plan.id_mappings.gids, gid),
+            )
+        };
+        copy::fill(&rootfs.root, &mount.target, (volume.as_fd(), &path), &shift).map_err(|source| {
+            RootfsError::Copy {
+                from: PathBuf::from(&mount.target),
+                to: path.clone(),
+                source,
+            }
         })?;
     }
     Ok(())

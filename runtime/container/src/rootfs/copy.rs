@@ -65,8 +65,13 @@ pub(super) fn copy_layer(layer: &Path, upper: &Path, plan: &RunPlan) -> Result<(
     copy_folder(from.as_fd(), to.as_fd(), &shift, 0)
 }
 
-/// Copies what the image has at `target` into `volume`, with the folder's own owner and mode, where the volume is empty.
-pub(super) fn fill(rootfs: &Path, target: &str, volume: &Path) -> Result<(), CopyError> {
+/// Copies what the image has at `target` into the opened `volume`, with the folder's own owner and mode, where the volume is an empty folder.
+pub(super) fn fill(
+    rootfs: &Path,
+    target: &str,
+    (volume, path): (BorrowedFd<'_>, &Path),
+    shift: Shift<'_>,
+) -> Result<(), CopyError> {
     let root = start(rootfs)?;
     let from = match open_in_root(
         root.as_fd(),
@@ -84,19 +89,19 @@ pub(super) fn fill(rootfs: &Path, target: &str, volume: &Path) -> Result<(), Cop
         }
     };
     let fail = |source| CopyError::Open {
-        path: volume.to_path_buf(),
+        path: path.to_path_buf(),
         source,
     };
-    if !fs::symlink_metadata(volume).map_err(fail)?.is_dir() {
+    if !kakoi_sys::path::is_folder(volume).map_err(|error| fail(error.errno.into()))? {
         return Ok(());
     }
-    let to = start(volume)?;
-    if fs::read_dir(at(to.as_fd(), "")).map_err(fail)?.next().is_some() {
+    let place = at(volume, "");
+    if fs::read_dir(&place).map_err(fail)?.next().is_some() {
         return Ok(());
     }
-    copy_folder(from.as_fd(), to.as_fd(), &|uid, gid| (uid, gid), 0)?;
+    copy_folder(from.as_fd(), volume, shift, 0)?;
     let meta = fs::metadata(at(from.as_fd(), "")).map_err(fail)?;
-    finish(&at(to.as_fd(), ""), &meta, &|uid, gid| (uid, gid)).map_err(fail)
+    finish(&place, &meta, shift).map_err(fail)
 }
 
 fn start(path: &Path) -> Result<OwnedFd, CopyError> {
@@ -266,7 +271,11 @@ mod tests {
         symlink(&outside, rootfs.join("data/link")).expect("link");
         symlink(&outside, rootfs.join("escape")).expect("link");
 
-        fill(&rootfs, "/data", &volume).expect("fill");
+        let fill = |target: &str, volume: &Path| {
+            let opened = start(volume).expect("it is there");
+            super::fill(&rootfs, target, (opened.as_fd(), volume), &|uid, gid| (uid, gid))
+        };
+        fill("/data", &volume).expect("fill");
         assert_eq!(
             fs::read_to_string(volume.join("sub/file")).expect("copied"),
             "image"
@@ -278,12 +287,12 @@ mod tests {
         );
 
         fs::write(volume.join("sub/file"), "kept").expect("write");
-        fill(&rootfs, "/data", &volume).expect("fill again");
+        fill("/data", &volume).expect("fill again");
         assert_eq!(fs::read_to_string(volume.join("sub/file")).expect("kept"), "kept");
 
         let empty = dir.path().join("empty");
         fs::create_dir(&empty).expect("folder");
-        fill(&rootfs, "/escape", &empty).expect("a link out of the root leads nowhere");
+        fill("/escape", &empty).expect("a link out of the root leads nowhere");
         assert_eq!(fs::read_dir(&empty).expect("readable").count(), 0);
     }
 

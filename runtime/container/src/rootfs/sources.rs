@@ -7,7 +7,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kakoi_policy::confinement::MountSource;
@@ -17,18 +18,36 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{Assembled, IDENTITY_FILES, RootfsError, make_folder};
-use crate::plan::{MountKind, RunPlan};
+use super::{Assembled, IDENTITY_FILES, RootfsError, make_folder, outside};
+use crate::idmap::{inside, try_map};
+use crate::plan::{IdMappings, MountKind, RunPlan};
 use crate::spec::has_user_namespace;
 
 /// The folder of the opened sources, below the place of the root file system.
 const FOLDER: &str = "sources";
 
-/// Opens what the container will bind, below `place`; what has no sources of the kind gets no folder.
-pub(super) fn open_all(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>, RootfsError> {
+/// A bind that is wanted.
+struct Wanted {
+    kind: MountKind,
+    target: String,
+    read_only: bool,
+    /// Whether its files are the container's, by their ids inside.
+    is_its_own: bool,
+}
+
+/// Where each source was opened, and which of them are seen through the container's mapping.
+type Opened = (Vec<(PathBuf, PathBuf)>, Vec<PathBuf>);
+
+/// Opens what the container will bind, below `place`; what has no sources of the kind gets no folder. Volumes of a container with a user
+/// namespace are mapped to it, or, where that cannot be, given to its root while they are empty.
+pub(super) fn open_all(
+    plan: &RunPlan,
+    place: &Path,
+    namespace: Option<&OwnedFd>,
+) -> Result<Opened, RootfsError> {
     let wanted = wanted(plan);
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let folder = place.join(FOLDER);
     if has_user_namespace(plan) {
@@ -49,26 +68,36 @@ pub(super) fn open_all(plan: &RunPlan, place: &Path) -> Result<Vec<(PathBuf, Pat
             source,
         })?;
     }
-    let mut sources = Vec::with_capacity(wanted.len());
-    for (number, (kind, target)) in wanted.into_iter().enumerate() {
-        let Some(path) = kind.source() else { continue };
+    let (mut sources, mut mapped) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for (number, wanted) in wanted.into_iter().enumerate() {
+        let Some(path) = wanted.kind.source() else {
+            continue;
+        };
         let staged = folder.join(number.to_string());
-        let source = open(&kind, &target)?;
-        show(&source, &staged).map_err(|source| RootfsError::Bind {
+        let source = open(&wanted.kind, &wanted.target)?;
+        let namespace = namespace.filter(|_| wanted.is_its_own);
+        let is_mapped = show(&source, &staged, namespace).map_err(|source| RootfsError::Bind {
             path: path.clone(),
             source,
         })?;
+        if is_mapped {
+            mapped.push(path.clone());
+        } else if namespace.is_some() {
+            take_over(&source, &wanted, &plan.id_mappings)?;
+        }
         sources.push((path, staged));
     }
-    Ok(sources)
+    Ok((sources, mapped))
 }
 
 /// Every bind with its target. Files of the container's own folder are among them only where the way to them is closed to its root.
-fn wanted(plan: &RunPlan) -> Vec<(MountKind, String)> {
-    let planned = plan
-        .mounts
-        .iter()
-        .map(|mount| (mount.kind.clone(), mount.target.clone()));
+fn wanted(plan: &RunPlan) -> Vec<Wanted> {
+    let planned = plan.mounts.iter().map(|mount| Wanted {
+        kind: mount.kind.clone(),
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        is_its_own: matches!(mount.kind, MountKind::Volume { .. }),
+    });
     let policy = plan
         .confinement
         .filesystem
@@ -76,29 +105,36 @@ fn wanted(plan: &RunPlan) -> Vec<(MountKind, String)> {
         .iter()
         .filter(|mount| !plan.mounts.iter().any(|other| other.target == mount.target))
         .filter_map(|mount| match &mount.source {
-            MountSource::Bind(path) => Some((MountKind::Bind(path.into()), mount.target.clone())),
+            MountSource::Bind(path) => Some(Wanted {
+                kind: MountKind::Bind(path.into()),
+                target: mount.target.clone(),
+                read_only: mount.read_only,
+                is_its_own: false,
+            }),
             MountSource::Volume(_) | MountSource::Tmpfs(_) => None,
         });
     let own = IDENTITY_FILES
         .iter()
         .filter(|_| has_user_namespace(plan))
         .filter(|name| plan.state_dir.join(name).exists())
-        .map(|name| {
-            let kind = MountKind::Volume {
+        .map(|name| Wanted {
+            kind: MountKind::Volume {
                 data: plan.state_dir.clone(),
                 subpath: name.into(),
-            };
-            (kind, format!("/etc/{name}"))
+            },
+            target: format!("/etc/{name}"),
+            read_only: false,
+            is_its_own: false,
         });
     planned
         .chain(policy)
         .chain(own)
-        .filter(|(kind, _)| *kind != MountKind::Tmpfs)
+        .filter(|wanted| wanted.kind != MountKind::Tmpfs)
         .collect()
 }
 
 /// Opens a source with no link followed.
-fn open(kind: &MountKind, target: &str) -> Result<OwnedFd, RootfsError> {
+pub(super) fn open(kind: &MountKind, target: &str) -> Result<OwnedFd, RootfsError> {
     let path = kind.source().unwrap_or_default();
     let failed = |error: kakoi_sys::CallError| match error.errno {
         Errno::ELOOP | Errno::EXDEV => RootfsError::SourceLinked {
@@ -131,8 +167,8 @@ fn open(kind: &MountKind, target: &str) -> Result<OwnedFd, RootfsError> {
     }
 }
 
-/// Mounts a clone of what was opened at `staged`.
-fn show(source: &OwnedFd, staged: &Path) -> Result<(), Errno> {
+/// Mounts a clone of what was opened at `staged`; tells whether it is mapped by the namespace.
+fn show(source: &OwnedFd, staged: &Path, namespace: Option<&OwnedFd>) -> Result<bool, Errno> {
     let call = |error: kakoi_sys::CallError| error.errno;
     let made = if kakoi_sys::path::is_folder(source.as_fd()).map_err(call)? {
         fs::create_dir(staged)
@@ -141,7 +177,35 @@ fn show(source: &OwnedFd, staged: &Path) -> Result<(), Errno> {
     };
     made.map_err(|error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
     let tree = clone_tree(source.as_fd(), Reach::Recursive).map_err(call)?;
-    attach(tree.as_fd(), open_place(staged).map_err(call)?.as_fd()).map_err(call)
+    let is_mapped = match namespace {
+        Some(namespace) => try_map(tree.as_fd(), namespace.as_fd())?,
+        None => false,
+    };
+    attach(tree.as_fd(), open_place(staged).map_err(call)?.as_fd()).map_err(call)?;
+    Ok(is_mapped)
+}
+
+/// Gives an empty volume to the container's root. One with files in it is left as it is: whoever wrote them may be another container, with ids
+/// of its own.
+fn take_over(source: &OwnedFd, wanted: &Wanted, mappings: &IdMappings) -> Result<(), RootfsError> {
+    let failed = |source| RootfsError::Own {
+        target: wanted.target.clone(),
+        source,
+    };
+    let place = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
+    let meta = fs::metadata(&place).map_err(failed)?;
+    let is_its_own = inside(&mappings.uids, meta.uid()).is_some();
+    if is_its_own || wanted.read_only {
+        return Ok(());
+    }
+    let is_empty = meta.is_dir() && fs::read_dir(&place).map_err(failed)?.next().is_none();
+    if !is_empty {
+        return Err(RootfsError::VolumeOwner {
+            target: wanted.target.clone(),
+        });
+    }
+    let (uid, gid) = (outside(&mappings.uids, 0), outside(&mappings.gids, 0));
+    std::os::unix::fs::chown(&place, Some(uid), Some(gid)).map_err(failed)
 }
 
 impl Assembled {
@@ -176,4 +240,55 @@ pub(super) fn close(folder: &Path) -> Result<(), RootfsError> {
 /// The folder of sources below a place.
 pub(super) fn folder(place: &Path) -> PathBuf {
     place.join(FOLDER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::IdMapping;
+
+    #[test]
+    fn an_empty_volume_is_given_away_and_a_full_one_is_not() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(
+                std::env::var("KAKOI_TEST_REQUIRE").as_deref() != Ok("root"),
+                "needs root"
+            );
+            println!("SKIP an_empty_volume_is_given_away_and_a_full_one_is_not: needs root");
+            return;
+        }
+        let map = |outside| {
+            vec![IdMapping {
+                inside: 0,
+                outside,
+                count: 65_536,
+            }]
+        };
+        let mappings = |outside| IdMappings {
+            uids: map(outside),
+            gids: map(outside),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let opened = open_start(folder.path()).expect("it is there");
+        let wanted = |read_only| Wanted {
+            kind: MountKind::Bind(folder.path().to_owned()),
+            target: "/data".to_owned(),
+            read_only,
+            is_its_own: true,
+        };
+        take_over(&opened, &wanted(false), &mappings(100_000)).expect("it is empty");
+        let owner = || fs::metadata(folder.path()).map(|meta| (meta.uid(), meta.gid()));
+        assert_eq!(owner().expect("it is there"), (100_000, 100_000));
+        fs::write(folder.path().join("file"), "x").expect("writable");
+        take_over(&opened, &wanted(false), &mappings(100_000)).expect("it is its own");
+        // The next container has other ids.
+        let refused = take_over(&opened, &wanted(false), &mappings(200_000)).expect_err("it is another's");
+        assert!(matches!(refused, RootfsError::VolumeOwner { .. }), "{refused}");
+        take_over(&opened, &wanted(true), &mappings(200_000)).expect("it may be read");
+        assert_eq!(
+            owner().expect("it is there"),
+            (100_000, 100_000),
+            "nothing was changed"
+        );
+    }
 }
