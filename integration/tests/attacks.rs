@@ -449,147 +449,6 @@ fn the_shim_cannot_be_overwritten() {
     );
 }
 
-/// CVE-2024-21626 as it was: a runtime that leaves a folder of the host open and changes into it behind the new root.
-fn outside_by_a_leaked_descriptor(host: &Host) -> String {
-    let rootfs = host.path("plain");
-    std::fs::create_dir(&rootfs).expect("making a folder");
-    let layer = host.file("plain.tar", image::busybox_layer(&binary("attacker")));
-    run(
-        Command::new("tar").arg("-C").arg(&rootfs).args(["-xf", &layer]),
-        b"",
-    )
-    .ok();
-    let script = "mount -t proc proc \"$1/proc\" && exec 7</ && \
-        exec unshare --root=\"$1\" --wd=/proc/self/fd/7 /attacker cwd-outside";
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "bash", "-c", script, "bash"])
-        .arg(&rootfs);
-    run(&mut command, b"").ok()
-}
-
-/// CVE-2024-21626: a working directory by a leaked descriptor, from the flag, the image and exec.
-#[test]
-fn working_directories_stay_inside() {
-    needs_root!();
-    let host = Host::new();
-    let unconfined = outside_by_a_leaked_descriptor(&host);
-    assert!(unconfined.contains("cwd-outside effective"), "{unconfined}");
-    let attack = ["busybox:test", "/attacker", "cwd-outside"];
-    let policy = ["--policy", "docker-default"];
-    host.ok(&[
-        &FLAGS[..],
-        &policy,
-        &["-d", "--name", "inside", "busybox:test", "sleep", "1000"],
-    ]
-    .concat());
-    for descriptor in 3..=20 {
-        let folder = format!("/proc/self/fd/{descriptor}");
-        let workdir = ["--workdir", &folder];
-        let first = host.kakoi(&[&FLAGS[..], &policy, &["--rm"], &workdir, &attack].concat());
-        let added = host.kakoi(&[&["exec"][..], &workdir, &["inside"], &attack[1..]].concat());
-        for ran in [first, added] {
-            stays_inside(&ran);
-        }
-    }
-    // The neighbour: a folder of the container's own.
-    let own = ["--workdir", "/var/empty"];
-    let ran = host.ok(&[&FLAGS[..], &policy, &["--rm"], &own, &attack].concat());
-    assert!(ran.contains("cwd-outside refused inside"), "{ran}");
-    host.load_variant(
-        "leaky:1",
-        &json!({ "Cmd": ["/attacker", "cwd-outside"], "WorkingDir": "/proc/self/fd/7" }),
-        Layer::new(),
-    )
-    .ok();
-    stays_inside(&host.kakoi(&[&FLAGS[..], &policy, &["--rm", "leaky:1"]].concat()));
-}
-
-/// Either the start is refused because of its working directory, which is made (by a hook process) or changed into, or the app is inside.
-fn stays_inside(ran: &kakoi_integration::command::Ran) {
-    if ran.code == 0 {
-        assert!(ran.stdout.contains("cwd-outside refused inside"), "{ran}");
-    } else {
-        assert!(
-            ["change to the working directory", "failed to run hooks"]
-                .iter()
-                .any(|words| ran.stderr.contains(words)),
-            "{ran}"
-        );
-    }
-}
-
-/// Images whose own files are links to the host's: CVE-2026-41579 and its kin, CVE-2025-52565, CVE-2019-19921, CVE-2022-23648.
-#[test]
-fn links_in_images_lead_nowhere() {
-    needs_root!();
-    let host = Host::empty();
-    let outside = host.path("outside");
-    std::fs::create_dir(&outside).expect("making a folder");
-    let target = outside.to_str().expect("UTF-8");
-    std::fs::write(outside.join("ptmx"), "untouched").expect("writing a file");
-    // What the start says; nothing where a mount of the container's own covers the link, which is then never followed.
-    for (name, refusal) in [
-        ("dev", "/dev in the root file system is a symbolic link"),
-        ("proc", "/proc in the root file system is a symbolic link"),
-        ("sys", "/sys in the root file system is a symbolic link"),
-        ("dev/pts", ""),
-        ("dev/shm", ""),
-        ("etc/hosts", "failed to prepare rootfs"),
-        ("data", "failed to prepare rootfs"),
-        ("tmp", "failed to prepare rootfs"),
-    ] {
-        // The folder is in the image as well: only then do careless runtimes follow the link (SANDBOX-NOTES).
-        let mut layer = Layer::new();
-        let mut path = String::new();
-        for part in target.trim_start_matches('/').split('/') {
-            path = format!("{path}{part}/");
-            layer = layer.folder(&path, 0o755);
-        }
-        let layer = layer
-            .file(
-                &format!(".wh.{name}")
-                    .replace(".wh.dev/", "dev/.wh.")
-                    .replace(".wh.etc/", "etc/.wh."),
-                0o644,
-                b"",
-            )
-            .finish();
-        let linked = Layer::new().link(name, target).finish();
-        let base = image::busybox_layer(&binary("attacker"));
-        let config = json!({ "Cmd": ["true"], "Volumes": { "/data": {} } });
-        let loaded = host.load(&image::archive("linked:1", &config, &[base, layer, linked]));
-        // Every name loads: a link within an image is an image's right, and leads nowhere until a runtime follows it.
-        loaded.ok();
-        let flags = ["--rm", "--tty", "--policy", "docker-default", "--tmpfs", "/tmp"];
-        let ran = host.kakoi(
-            &[
-                &FLAGS[..],
-                &flags,
-                &["linked:1", "stat", "-c", "%F", "/dev/pts", "/dev/shm"],
-            ]
-            .concat(),
-        );
-        if refusal.is_empty() {
-            assert_eq!(ran.ok(), "directory\r\ndirectory", "/{name} -> {target}");
-        } else {
-            ran.fails(125, refusal);
-        }
-        let names: Vec<_> = std::fs::read_dir(&outside)
-            .expect("reading a folder")
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
-        assert_eq!(names, ["ptmx"], "/{name} -> {target}");
-        assert_eq!(
-            std::fs::read_to_string(outside.join("ptmx")).expect("it is there"),
-            "untouched",
-            "/{name} -> {target}"
-        );
-    }
-    host.is_clean();
-}
-
 /// What the caller of the daemon has does not reach a container: descriptors, groups, LISTEN_FDS, variables.
 #[test]
 fn nothing_is_inherited() {
@@ -633,11 +492,14 @@ fn nothing_is_inherited() {
     }
     // Started on demand by the command above; the host looks after one daemon of its own making.
     for process in kakoi_integration::leaks::processes(&host.path("")) {
-        nix::sys::signal::kill(
+        match nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(process.pid),
             nix::sys::signal::Signal::SIGTERM,
-        )
-        .expect("signalling our own daemon");
+        ) {
+            // The container's shim may be about to end.
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(errno) => panic!("signalling our own daemon: {errno}"),
+        }
     }
     wait::until("the daemon on demand is gone", || {
         kakoi_integration::leaks::processes(&host.path("")).is_empty()

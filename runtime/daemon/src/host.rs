@@ -110,15 +110,10 @@ pub fn make_folder(path: &Path, mode: u32) -> Result<(), HostError> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(prepare)
 }
 
-/// Makes a folder with its parents where nothing is; a file that is there stays one.
+/// Makes a folder with its parents where nothing is; a file that is there stays one. The path is the real one that was judged: where a part of it has
+/// become a link since, nothing is made.
 pub fn make_folder_if_missing(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(()),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o755).create(path)
-        }
-        Err(cause) => Err(cause),
-    }
+    kakoi_sys::path::make_missing_folders(path, 0o755).map_err(|error| error.errno.into())
 }
 
 fn lock(folder: &Path) -> Result<File, HostError> {

@@ -96,6 +96,53 @@ pub fn open_start(path: &Path) -> Result<OwnedFd> {
     checked_fd("open", libc::c_long::from(fd))
 }
 
+/// Makes the folders of an absolute path that are missing, each within the one before it and no link followed; what is there, a file too, stays. `ELOOP`
+/// where a link is on the way. The mode is subject to the caller's mask.
+pub fn make_missing_folders(path: &Path, mode: u32) -> Result<()> {
+    use std::path::Component;
+    let invalid = CallError {
+        call: "mkdirat",
+        errno: Errno::EINVAL,
+    };
+    let mode = nix::sys::stat::Mode::from_bits_truncate(mode);
+    let mut folder = open_start(Path::new("/"))?;
+    let mut parts = path.components().skip(1).peekable();
+    if !path.is_absolute() {
+        return Err(invalid);
+    }
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else {
+            return Err(invalid);
+        };
+        let name = Path::new(name);
+        // The last part may be a file; those before it are passed through.
+        let flags = match parts.peek() {
+            Some(_) => OFlag::O_PATH | OFlag::O_DIRECTORY,
+            None => OFlag::O_PATH,
+        };
+        let opened = match open_beneath(folder.as_fd(), name, flags, 0) {
+            Err(CallError {
+                errno: Errno::ENOENT, ..
+            }) => {
+                match nix::sys::stat::mkdirat(Some(folder.as_raw_fd()), name, mode) {
+                    // Somebody else may have made it meanwhile; what it is, is looked at next.
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => {
+                        return Err(CallError {
+                            call: "mkdirat",
+                            errno,
+                        });
+                    }
+                }
+                open_beneath(folder.as_fd(), name, flags, 0)
+            }
+            opened => opened,
+        };
+        folder = opened?;
+    }
+    Ok(())
+}
+
 /// Whether an open file is a directory.
 pub fn is_folder(file: BorrowedFd<'_>) -> Result<bool> {
     let status = nix::sys::stat::fstat(file.as_raw_fd()).named("fstat")?;
@@ -210,6 +257,28 @@ mod tests {
         ] {
             assert_eq!(open(path).map(|_| ()).map_err(|e| e.errno), Err(errno), "{path}");
         }
+    }
+
+    #[test]
+    fn missing_folders_are_made_behind_no_link() {
+        let tree = tree();
+        let outside = tempfile::tempdir().expect("tmp is writable");
+        std::os::unix::fs::symlink(outside.path(), tree.path().join("out")).expect("the name is new");
+        let real = std::fs::canonicalize(tree.path()).expect("it exists");
+        let make = |path: &str| make_missing_folders(&real.join(path), 0o755).map_err(|error| error.errno);
+        assert_eq!(make("a/b/c"), Ok(()));
+        assert_eq!(make("a/b/c"), Ok(()), "what is there stays");
+        assert_eq!(make("a/b/d"), Ok(()));
+        assert!(real.join("a/b/d").is_dir());
+        assert_eq!(make("etc/passwd"), Ok(()), "a file too");
+        assert_eq!(make("etc/passwd/x"), Err(Errno::ENOTDIR));
+        assert_eq!(make("out/x"), Err(Errno::ELOOP));
+        assert_eq!(make("out"), Err(Errno::ELOOP));
+        assert_eq!(make("a/../x"), Err(Errno::EINVAL));
+        let relative = make_missing_folders(Path::new("a"), 0o755).map_err(|error| error.errno);
+        assert_eq!(relative, Err(Errno::EINVAL));
+        assert_eq!(std::fs::read_dir(outside.path()).expect("it is there").count(), 0);
+        assert!(!real.join("x").exists());
     }
 
     #[test]

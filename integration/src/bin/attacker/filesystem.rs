@@ -278,3 +278,17 @@ pub fn read(path: &str) -> ExitCode {
     };
     say(result)
 }
+
+/// `attacker swap ONE OTHER`: lets two names change places without end, as whoever races a runtime does.
+pub fn swap(one: &str, other: &str) -> ExitCode {
+    const EXCHANGE: usize = 2;
+    let (one, other) = (c_path(one), c_path(other));
+    let here = libc::AT_FDCWD as usize;
+    loop {
+        let arguments = [here, address(&one[..]), here, address(&other[..]), EXCHANGE];
+        if let Err(errno) = call(libc::SYS_renameat2, &arguments) {
+            println!("swap stopped: {errno:?}");
+            return ExitCode::FAILURE;
+        }
+    }
+}

@@ -94,6 +94,7 @@ fn main() -> ExitCode {
         ["egress", port] => network::egress(port),
         ["abstract", name] => network::connect_abstract(name),
         ["touch", path] => filesystem::touch(path),
+        ["swap", one, other] => filesystem::swap(one, other),
         ["read", path] => filesystem::read(path),
         [_, ..] => {
             let mut found = true;
