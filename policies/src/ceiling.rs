@@ -5,6 +5,7 @@
 //! a diff, and is taken away only where the owner wrote `on_excess: trim`.
 
 mod limits;
+mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,7 +18,7 @@ use crate::compile::plan::{Action, plan};
 use crate::compile::{MASKED_PATHS, READ_ONLY_PATHS, paths};
 use crate::compose::Composed;
 use crate::confinement::{DeviceKind, Loss, MountSource, NetworkMode};
-use crate::decode::fields::{Fields, boolean, choice, list, path, scalar};
+use crate::decode::fields::{Fields, boolean, choice, list, path};
 use crate::decode::{calls, capability_word, limit_set, network_mode, policy_name, version};
 use crate::diagnostics::{Diagnostics, Origin, Report};
 use crate::model::{CallRule, DeviceSubject, Limit, LimitSet, Sited};
@@ -26,12 +27,13 @@ use crate::yaml::{self, Kind, Node};
 
 pub use limits::{Bounded, OwnLimits, bound_limits};
 pub(crate) use limits::{above, above_one, wanted};
+pub use neighbours::{ULIMITS, bound_neighbours};
 
 /// The ceiling of a device whose owner wrote none. See its text for what it allows and why.
 const BUILT_IN: &str = include_str!("../profiles/ceiling/built-in.yaml");
 
-/// The fields of a ceiling.
-pub(crate) const KEYS: [&str; 15] = [
+/// The fields of a ceiling; those of [`neighbours`] come after.
+pub(crate) const KEYS: [&str; 14] = [
     "kakoi",
     "default_policy",
     "on_excess",
@@ -45,7 +47,6 @@ pub(crate) const KEYS: [&str; 15] = [
     "host_namespaces",
     "devices",
     "limits",
-    "oom_score_adj",
     "cgroup_parents",
 ];
 
@@ -77,8 +78,7 @@ pub struct Ceiling {
     host_namespaces: Sited<BTreeSet<HostNamespace>>,
     devices: Sited<Vec<DeviceGrant>>,
     limits: LimitSet,
-    /// The lowest that an app may be given; 0 where the owner says nothing.
-    oom_score_adj: Sited<i64>,
+    neighbours: neighbours::Neighbours,
     /// Control groups below which apps may be put; none where the owner says nothing.
     cgroup_parents: Sited<Vec<String>>,
 }
@@ -141,7 +141,12 @@ impl Ceiling {
 
 fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
     let whole = report.origin(node.span);
-    let mut fields = Fields::open(node, "a ceiling", &KEYS, report)?;
+    let mut fields = Fields::open(
+        node,
+        "a ceiling",
+        &[&KEYS[..], &neighbours::KEYS].concat(),
+        report,
+    )?;
     version(&mut fields, "ceiling", report);
     let fields = &mut fields;
     let words = [("refuse", OnExcess::Refuse), ("trim", OnExcess::Trim)];
@@ -182,33 +187,11 @@ fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
         limits: fields
             .take("limits", report)
             .map_or_else(LimitSet::none, |node| limit_set(node, report)),
-        oom_score_adj: oom_score_adj(fields, &whole, report),
+        neighbours: neighbours::decode(fields, &whole, report),
         cgroup_parents: section(fields, "cgroup_parents", &whole, report, |node, report| {
             path(node, "a control group", false, report)
         }),
     })
-}
-
-/// The lowest OOM score adjustment; absent is 0, which spares nobody.
-fn oom_score_adj(fields: &mut Fields, whole: &Origin, report: &mut Report<'_>) -> Sited<i64> {
-    let Some(node) = fields.take("oom_score_adj", report) else {
-        return Sited::new(0, whole.clone());
-    };
-    let value = scalar(&node, "`oom_score_adj`", report).map(|text| text.parse::<i64>());
-    let least = match value {
-        Some(Ok(least)) if (-1000..=0).contains(&least) => least,
-        Some(_) => {
-            report
-                .error(
-                    node.span,
-                    "`oom_score_adj` is the lowest an app may have: -1000 to 0",
-                )
-                .help("write `oom_score_adj: -500`");
-            0
-        }
-        None => 0,
-    };
-    Sited::new(least, report.origin(node.span))
 }
 
 /// A field that is `true` or `false`; absent is `false`, for which the whole document stands as the place.
@@ -380,7 +363,11 @@ pub fn bound(policy: &Composed, ceiling: &Ceiling) -> Result<Composed, Excess> {
     judge.limits(&mut bounded.rules.limits);
     judge.fill(&mut bounded.rules.limits);
     judge.memory_files(&mut bounded);
-    judge.oom_score_adj(policy);
+    judge.neighbours(&policy.neighbours);
+    policy
+        .oom_score_adj
+        .iter()
+        .for_each(|asked| judge.oom_score_adj(asked));
     judge.cgroup_parent(policy);
     if judge.is_refusal() {
         return Err(judge.refusal(&policy.name));

@@ -15,7 +15,7 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Origin, at_origin};
 use crate::model::{
     DeviceEntry, DeviceSubject, Enforce, Limit, PathEntry, PathList, Policy, Ports, Rules, Sited,
 };
-use crate::request::{HostNamespace, MountRequest, Requests};
+use crate::request::{HostNamespace, MountRequest, NeighbourRequests, Requests};
 use crate::shipped;
 
 /// The most documents below each other.
@@ -67,6 +67,7 @@ pub struct Composed {
     pub(crate) mounts_asked: Vec<Sited<MountRequest>>,
     /// `--shm-size`.
     pub(crate) shm: Option<Sited<Option<u64>>>,
+    pub(crate) neighbours: NeighbourRequests,
     pub(crate) oom_score_adj: Option<Sited<i64>>,
     pub(crate) cgroup_parent: Option<Sited<String>>,
     /// Where the command line asks for more than the policy's own limits.
@@ -96,6 +97,7 @@ pub fn compose(policy: &Policy, resolver: &dyn Resolver) -> Result<Composed, Dia
         seccomp_profile: None,
         mounts_asked: Vec::new(),
         shm: None,
+        neighbours: NeighbourRequests::default(),
         oom_score_adj: None,
         cgroup_parent: None,
         above_own: Vec::new(),
@@ -536,6 +538,7 @@ impl Composed {
         for (slot, limit) in self.rules.limits.0.iter_mut().zip(wanted.0) {
             over(slot, limit);
         }
+        self.neighbours = asked.neighbours.clone();
         self.oom_score_adj = asked
             .oom_score_adj
             .map(|value| Sited::new(value, Origin::flag("--oom-score-adj")));

@@ -42,7 +42,7 @@ pub mod units;
 mod yaml;
 
 pub use capability::{Capability, CapabilityWord};
-pub use ceiling::{Bounded, Ceiling, Excess, OwnLimits, bound, bound_limits};
+pub use ceiling::{Bounded, Ceiling, Excess, OwnLimits, ULIMITS, bound, bound_limits, bound_neighbours};
 pub use compile::{CompileError, compile};
 pub use compose::{Composed, Resolver, ShippedOnly, compose, unknown_parents};
 pub use decode::parse;
@@ -52,8 +52,8 @@ pub use lint::lint;
 pub use model::Policy;
 pub use oci::{OciSeccompError, from_oci};
 pub use request::{
-    Amount, DeviceNumbersRequest, DeviceRequest, HostNamespace, LimitRequests, MountRequest, Requests,
-    device_access,
+    Amount, DeviceNumbersRequest, DeviceRequest, HostNamespace, LimitRequests, MountRequest,
+    NeighbourRequests, Requests, device_access,
 };
 pub use schema::json_schema;
 pub use shipped::{DEFAULT_POLICY, SHIPPED};

@@ -42,6 +42,8 @@ pub struct Requests {
     pub mounts: Vec<MountRequest>,
     /// Limits.
     pub limits: LimitRequests,
+    /// What it takes from its neighbours.
+    pub neighbours: NeighbourRequests,
     /// `--oom-score-adj`.
     pub oom_score_adj: Option<i64>,
     /// `--cgroup-parent`: an absolute path without `.` and `..`, where it is not the place of all containers.
@@ -69,6 +71,7 @@ impl Requests {
             host_namespaces: Vec::new(),
             mounts: Vec::new(),
             limits: LimitRequests::none(),
+            neighbours: NeighbourRequests::default(),
             oom_score_adj: None,
             cgroup_parent: None,
         }
@@ -123,6 +126,25 @@ impl LimitRequests {
             shm: None,
         }
     }
+}
+
+/// What a command line can ask for at its neighbours' expense. `None` and empty ask for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NeighbourRequests {
+    /// `--cpu-shares`; 1024 is usual.
+    pub cpu_shares: Option<Amount>,
+    /// `--blkio-weight`, 10 to 1000.
+    pub io_weight: Option<Amount>,
+    /// `--memory-reservation`, in bytes.
+    pub memory_reservation: Option<Amount>,
+    /// `--cpuset-cpus`, as it was written.
+    pub cpus: Option<String>,
+    /// `--oom-kill-disable`.
+    pub oom_kill_disable: bool,
+    /// `--ulimit`, but for open files: name and hard limit.
+    pub ulimits: Vec<(String, Amount)>,
+    /// `--log-opt`: bytes of all files together, where they are more than the daemon keeps of everyone.
+    pub log: Option<Amount>,
 }
 
 /// `--device /dev/ttyUSB0:/dev/modem:rw`.

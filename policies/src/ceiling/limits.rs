@@ -226,28 +226,6 @@ impl Judge<'_> {
         }
     }
 
-    /// A process that the kernel spares is spared at its neighbours' expense.
-    pub(super) fn oom_score_adj(&mut self, policy: &Composed) {
-        let Some(asked) = &policy.oom_score_adj else {
-            return;
-        };
-        let least = &self.ceiling.oom_score_adj;
-        if asked.value >= least.value {
-            return;
-        }
-        self.fatal = true;
-        self.excess(
-            format!("an OOM score adjustment of {}", asked.value),
-            &asked.origin,
-            format!("at least {}", least.value),
-            &least.origin.clone(),
-            format!(
-                "ask for at least {}; or the owner writes `oom_score_adj: {}`",
-                least.value, asked.value
-            ),
-        );
-    }
-
     /// A group elsewhere escapes what the owner set for the containers' own, and could be another container's.
     pub(super) fn cgroup_parent(&mut self, policy: &Composed) {
         let Some(asked) = &policy.cgroup_parent else {

@@ -14,7 +14,8 @@ use kakoi_policy::confinement::{Confinement, Identity};
 use kakoi_policy::kernel::KernelFacts;
 use kakoi_policy::{
     Bounded, Capability, Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Diagnostics, LimitRequests,
-    OwnLimits, Resolver, SHIPPED, bound, bound_limits, compile, compose, parse,
+    NeighbourRequests, OwnLimits, Resolver, SHIPPED, bound, bound_limits, bound_neighbours, compile, compose,
+    parse,
 };
 
 use crate::config::{ConfigError, Settings, read_owner_file};
@@ -223,6 +224,17 @@ impl Shelf {
     pub fn limits(&self, policy: &str, own: &OwnLimits, asked: &LimitRequests) -> Answer<Bounded> {
         bound_limits(policy, own, asked, &self.ceiling)
             .map_err(|excess| Refusal::forbidden(excess.to_string()))
+    }
+
+    /// Judges what a container that is there is to take from its neighbours.
+    pub fn neighbours(&self, policy: &str, asked: &NeighbourRequests) -> Answer<()> {
+        bound_neighbours(policy, asked, &self.ceiling)
+            .map_err(|excess| Refusal::forbidden(excess.to_string()))
+    }
+
+    /// The owner's ceiling.
+    pub fn ceiling(&self) -> &Ceiling {
+        &self.ceiling
     }
 
     /// All, for people.

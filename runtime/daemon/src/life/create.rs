@@ -26,7 +26,7 @@ use crate::plan::build::{self, Decided};
 use crate::plan::mounts::{self, Asked, Source};
 use crate::plan::peers::{self, Peers};
 use crate::plan::user::{self, User};
-use crate::plan::{self, merge, requests};
+use crate::plan::{self, limits, merge, requests};
 use crate::refusal::{Answer, Refusal};
 use crate::restart;
 use crate::serve::denials::KEPT;
@@ -138,6 +138,21 @@ fn check(body: &CreateBody) -> Answer<()> {
             "real-time limits of processors",
             host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0,
         ),
+        // Docker's client sends -1 where nobody said anything.
+        (
+            "settings of swapping and of kernel memory",
+            host.memory_swappiness.is_some_and(|value| value != -1)
+                || host.kernel_memory.is_some_and(|bytes| bytes > 0),
+        ),
+        (
+            "processors by count or percent",
+            host.cpu_count != 0 || host.cpu_percent != 0,
+        ),
+        ("control groups by `Cgroup`", !host.cgroup.is_empty()),
+        (
+            "switching the network off other than by NetworkMode",
+            body.config.network_disabled,
+        ),
     ] {
         if is_asked {
             return Err(Refusal::unsupported(format!("{what} are not supported yet")));
@@ -200,7 +215,7 @@ async fn make(
     let config = merge::merge(&body.config, &image.document.config);
     let args = merge::arguments(&config)?;
     let asked_mounts = settled_mounts(engine, &config, &body.host_config)?;
-    let (confinement, user, limits) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
+    let (confinement, user, own_limits) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
     let driver = driver(engine);
     let warnings = warnings(&confinement, driver);
     // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
@@ -225,6 +240,7 @@ async fn make(
         settings: &engine.settings,
         peers: &peers,
     })?;
+    limits::fill(&mut plan, engine.shelf().ceiling());
     let mut files = identity_files(&plan, &config, &body, &peers)?;
     files.extend(kept_policy(&body));
     files.retain(|(name, _)| *name != "hosts" || !host.no_hosts);
@@ -243,7 +259,7 @@ async fn make(
         mounts: points,
         anonymous_volumes: anonymous,
         policy: plan.confinement.policy.clone(),
-        limits,
+        limits: own_limits,
         id_slot: undo.slot,
         life: Life::default(),
     };
@@ -331,9 +347,10 @@ fn confine(
             Ok(requests::mount(source, &mount.target, mount.read_only))
         })
         .collect::<Answer<_>>()?;
-    let wanted = requests::of(&body.host_config, &body.config.user, judged, peers)?;
+    let mut wanted = requests::of(&body.host_config, &body.config.user, judged, peers)?;
+    wanted.neighbours = limits::neighbours(&body.host_config, &engine.settings)?;
     let composed = shelf.composed(body)?;
-    let limits = composed.own_limits();
+    let own_limits = composed.own_limits();
     let mut composed = composed.request(&wanted);
     settle_policy_sources(&mut composed, asked)?;
     let user = composed.user().unwrap_or(&config.user).to_owned();
@@ -346,7 +363,7 @@ fn confine(
     let confinement = shelf.decide(composed, &user.identity, &engine.facts)?;
     peers.check_user_namespaces(&confinement)?;
     let confinement = in_image(confinement, image, asked)?;
-    Ok((confinement, user, limits))
+    Ok((confinement, user, own_limits))
 }
 
 /// All mounts of a request, those of other containers among them, with real paths.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use kakoi_api::container::{HostConfig, LogConfig, UpdateBody};
-use kakoi_container::plan::{LogDriver, LogPlan, Resources, Ulimit};
+use kakoi_container::plan::{LogDriver, LogPlan, Resources, RunPlan, Ulimit};
 use kakoi_policy::confinement::Limits;
-use kakoi_policy::{Amount, Bounded, LimitRequests};
+use kakoi_policy::{Amount, Bounded, Ceiling, LimitRequests, NeighbourRequests, ULIMITS};
 
 use crate::config::Settings;
 use crate::refusal::{Answer, Refusal};
@@ -22,6 +22,11 @@ pub fn resources(host: &HostConfig, limits: &Limits) -> Answer<Resources> {
         // Version 1 counts memory and swap together, so that swap alone has no limit there.
         return Err(Refusal::forbidden(
             "a limit of swap (limits.swap) can be kept only beside one of memory: add limits.memory or --memory",
+        ));
+    }
+    if host.oom_kill_disable == Some(true) && limits.memory_bytes.is_none() {
+        return Err(Refusal::bad(
+            "--oom-kill-disable needs a limit of memory: without one the whole device would hang",
         ));
     }
     let (cpu_quota_us, cpu_period_us) = cpu(host, limits.cpu_millis);
@@ -211,6 +216,65 @@ pub fn asked(host: &HostConfig) -> Answer<LimitRequests> {
     })
 }
 
+/// Reads what is asked for at the neighbours' expense.
+pub fn neighbours(host: &HostConfig, settings: &Settings) -> Answer<NeighbourRequests> {
+    let hard = |limit: &kakoi_api::container::Ulimit| {
+        let most = u64::try_from(limit.hard).map_or(Amount::Unlimited, Amount::At);
+        (limit.name.clone(), most)
+    };
+    let kept = |plan: &LogPlan| plan.size_bytes_max.saturating_mul(u64::from(plan.files_max));
+    let (everyones, asked) = (
+        kept(&log(&LogConfig::default(), settings)?),
+        log(&host.log_config, settings)?,
+    );
+    let is_more = asked.driver == LogDriver::JsonFile && kept(&asked) > everyones;
+    Ok(NeighbourRequests {
+        cpu_shares: positive(host.cpu_shares).map(Amount::At),
+        io_weight: (host.blkio_weight > 0).then_some(Amount::At(host.blkio_weight.into())),
+        memory_reservation: positive(host.memory_reservation).map(Amount::At),
+        cpus: word(&host.cpuset_cpus),
+        oom_kill_disable: host.oom_kill_disable == Some(true),
+        ulimits: host
+            .ulimits
+            .iter()
+            .filter(|limit| limit.name != "nofile")
+            .map(hard)
+            .collect(),
+        log: is_more.then(|| match kept(&asked) {
+            u64::MAX => Amount::Unlimited,
+            bytes => Amount::At(bytes),
+        }),
+    })
+}
+
+/// The same of an update: what it changes.
+pub fn neighbours_updated(body: &UpdateBody) -> NeighbourRequests {
+    NeighbourRequests {
+        cpu_shares: positive(body.cpu_shares).map(Amount::At),
+        io_weight: (body.blkio_weight > 0).then_some(Amount::At(body.blkio_weight.into())),
+        memory_reservation: positive(body.memory_reservation).map(Amount::At),
+        cpus: word(&body.cpuset_cpus),
+        ..NeighbourRequests::default()
+    }
+}
+
+/// Gives a container that does not ask what the owner lets any have.
+pub fn fill(plan: &mut RunPlan, ceiling: &Ceiling) {
+    if plan.resources.cpuset_cpus.is_none() {
+        plan.resources.cpuset_cpus = ceiling.cpus();
+    }
+    for (name, most) in ceiling.ulimits() {
+        if !plan.process.ulimits.iter().any(|limit| limit.name == name) {
+            plan.process.ulimits.push(Ulimit {
+                name: name.to_owned(),
+                soft: most,
+                hard: most,
+                asked: false,
+            });
+        }
+    }
+}
+
 fn check(host: &HostConfig) -> Answer<()> {
     let bad = |message: &str| Err(Refusal::bad(message));
     if host.memory < 0 || (host.memory > 0 && host.memory < MEMORY_BYTES_MIN) {
@@ -265,24 +329,6 @@ fn check(host: &HostConfig) -> Answer<()> {
 
 /// Resource limits of the process. What the policy says stands where no person asked for another.
 pub fn ulimits(host: &HostConfig, limits: &Limits) -> Answer<Vec<Ulimit>> {
-    const NAMES: [&str; 16] = [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
     let value = |number: i64| match number {
         -1 => Some(u64::MAX),
         number => u64::try_from(number).ok(),
@@ -299,10 +345,8 @@ pub fn ulimits(host: &HostConfig, limits: &Limits) -> Answer<Vec<Ulimit>> {
             value(limit.soft).ok_or_else(invalid)?,
             value(limit.hard).ok_or_else(invalid)?,
         );
-        if !NAMES.contains(&limit.name.as_str())
-            || soft > hard
-            || all.iter().any(|other: &Ulimit| other.name == limit.name)
-        {
+        let is_known = limit.name == "nofile" || ULIMITS.contains(&limit.name.as_str());
+        if !is_known || soft > hard || all.iter().any(|other: &Ulimit| other.name == limit.name) {
             return Err(invalid());
         }
         // More than is left was asked for only where the owner trims, and then it stands in the losses.

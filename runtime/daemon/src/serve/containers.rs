@@ -394,10 +394,9 @@ pub async fn update(mut asked: Asked, id: &str) -> Answer<Reply> {
     let (mut host, granted) = {
         let record = &container.shared().record;
         let (host, limits) = limits::updated(&record.host_config, &body)?;
-        let granted = asked
-            .engine
-            .shelf()
-            .limits(&record.policy.name, &record.limits, &limits)?;
+        let shelf = asked.engine.shelf();
+        let granted = shelf.limits(&record.policy.name, &record.limits, &limits)?;
+        shelf.neighbours(&record.policy.name, &limits::neighbours_updated(&body))?;
         (host, granted)
     };
     let changed = limits::update(&host, &body, &granted, plan.confinement.limits.swap_bytes);

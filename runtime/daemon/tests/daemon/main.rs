@@ -1,6 +1,7 @@
 //! The real daemon and the real shim, spoken to over the socket. Needs root.
 
 mod given;
+mod knobs;
 mod lives;
 mod owner;
 mod soak;
