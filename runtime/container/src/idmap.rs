@@ -110,6 +110,9 @@ fn lines(mappings: &[IdMapping]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+
     use kakoi_sys::mount::{Attributes, NewFilesystem};
 
     use super::*;
@@ -124,21 +127,26 @@ mod tests {
             println!("SKIP a_file_system_without_mapped_mounts_is_told_from_a_failure: needs root");
             return;
         }
-        let one = IdMapping {
-            inside: 0,
-            outside: 100_000,
-            count: 65_536,
-        };
-        let mappings = IdMappings {
-            uids: vec![one],
-            gids: vec![one],
-        };
-        let namespace = user_namespace(&mappings).expect("root may map");
+        // A process of one's own must have one thread to fork, which a test has not.
+        let mut holder = Command::new("unshare")
+            .args(["--user", "--map-root-user", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("util-linux is there");
+        let mut input = holder.stdin.take().expect("it is a pipe");
+        input.write_all(b"x").expect("it reads");
+        let mut byte = [0];
+        let mut output = holder.stdout.take().expect("it is a pipe");
+        output.read_exact(&mut byte).expect("it is in its namespace");
+        let namespace = fs::File::open(format!("/proc/{}/ns/user", holder.id())).expect("it runs");
         let mount = |kind: &str| {
             let filesystem = NewFilesystem::open(kind).expect("it is built in");
             filesystem.mount(Attributes::NONE).expect("root may mount")
         };
-        // ramfs has no mapped mounts on any kernel.
+        // ramfs has no mapped mounts on any kernel; one that maps tmpfs (6.3) shows that the call is the right one.
+        let tmpfs = try_map(mount("tmpfs").as_fd(), namespace.as_fd());
+        assert!(tmpfs.is_ok(), "{tmpfs:?}");
         assert_eq!(try_map(mount("ramfs").as_fd(), namespace.as_fd()), Ok(false));
         let none = fs::File::open("/dev/null").expect("it is there");
         assert_eq!(
@@ -146,8 +154,19 @@ mod tests {
             Ok(false),
             "not a mount's root"
         );
-        assert_eq!(inside(&mappings.uids, 100_007), Some(7));
-        assert_eq!(inside(&mappings.uids, 165_536), None);
-        assert_eq!(inside(&mappings.uids, 0), None);
+        drop(input);
+        holder.wait().expect("a child of ours");
+    }
+
+    #[test]
+    fn ids_outside_are_found_inside_or_not_at_all() {
+        let map = [IdMapping {
+            inside: 0,
+            outside: 100_000,
+            count: 65_536,
+        }];
+        assert_eq!(inside(&map, 100_007), Some(7));
+        assert_eq!(inside(&map, 165_536), None);
+        assert_eq!(inside(&map, 0), None);
     }
 }
