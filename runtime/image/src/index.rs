@@ -15,7 +15,12 @@
 //!       "hidden": false
 //!     }
 //!   },
-//!   "tags": { "docker.io/library/busybox:latest": "sha256:9f…" }
+//!   "tags": { "docker.io/library/busybox:latest": "sha256:9f…" },
+//!   "measures": {
+//!     "blobs": { "sha256:9f…": 4096 },
+//!     "recipes": { "sha256:aa…": 512 },
+//!     "layers": { "sha256:aa…": { "entries": 12, "bytes": 10240, "digest": "sha256:cc…" } }
+//!   }
 //! }
 //! ```
 
@@ -24,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::measure::TreeMeasure;
 use crate::reference::Reference;
 
 /// The version of the stored form.
@@ -38,6 +44,21 @@ pub(crate) struct Index {
     pub(crate) format: u32,
     pub(crate) images: BTreeMap<Digest, Record>,
     pub(crate) tags: BTreeMap<Reference, Digest>,
+    /// What the files of all this measured when they were published.
+    #[serde(default)]
+    pub(crate) measures: Measures,
+}
+
+/// What was published, as [`ImageStore::check`](crate::ImageStore::check) finds it again without reading content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Measures {
+    /// Bytes of a blob's file, however it holds the blob.
+    pub(crate) blobs: BTreeMap<Digest, u64>,
+    /// Bytes of a layer's recipe, by diff id.
+    pub(crate) recipes: BTreeMap<Digest, u64>,
+    /// Unpacked layers, by diff id.
+    pub(crate) layers: BTreeMap<Digest, TreeMeasure>,
 }
 
 /// One image. Its id is the digest of its configuration, which is also a blob.
@@ -136,7 +157,16 @@ impl Index {
             format: INDEX_FORMAT,
             images: BTreeMap::new(),
             tags: BTreeMap::new(),
+            measures: Measures::default(),
         }
+    }
+
+    /// Forgets what the files of blobs and layers measured that no image needs any more.
+    pub(crate) fn forget_measures(&mut self) {
+        let (blobs, layers) = (self.blobs(), self.layers());
+        self.measures.blobs.retain(|digest, _| blobs.contains(digest));
+        self.measures.recipes.retain(|digest, _| layers.contains(digest));
+        self.measures.layers.retain(|digest, _| layers.contains(digest));
     }
 
     /// Finds an image as Docker does: a whole id first, then a name, then an id's beginning, `sha256:` before it or not.
@@ -282,9 +312,11 @@ mod tests {
             .map(|line| line.trim_start_matches("//! "))
             .collect();
         let hex = |short: &str| format!("sha256:{}", short.repeat(32));
-        let drawing = ["9f", "01", "aa", "bb"].iter().fold(drawing, |text, short| {
-            text.replace(&format!("sha256:{short}…"), &hex(short))
-        });
+        let drawing = ["9f", "01", "aa", "bb", "cc"]
+            .iter()
+            .fold(drawing, |text, short| {
+                text.replace(&format!("sha256:{short}…"), &hex(short))
+            });
         let index: Index = serde_json::from_str(&drawing).expect("the drawing is an index");
         let written = serde_json::to_string(&index).expect("json");
         assert_eq!(serde_json::from_str::<Index>(&written).expect("json"), index);

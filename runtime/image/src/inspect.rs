@@ -84,6 +84,12 @@ impl ImageStore {
         Ok(list)
     }
 
+    /// Whether the store has an image, by its whole id, shown or kept for a container.
+    pub fn has(&self, id: &str) -> Result<bool, crate::DigestError> {
+        let id = Digest::parse(id)?;
+        Ok(self.state().index.images.contains_key(&id))
+    }
+
     /// All about one image.
     pub fn inspect(&self, name: &str) -> Result<Details, StoreError> {
         let index = self.state().index.clone();

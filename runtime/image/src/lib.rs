@@ -16,6 +16,7 @@
 //! | turn `USER` or `--user` into numbers | [`resolve_user`] over [`Image::layers`], for `exec` with the writable layer before them |
 //! | `images`, `inspect`, `history`, `system df` | [`ImageStore::list`], [`inspect`](ImageStore::inspect), [`history`](ImageStore::history), [`disk_usage`](ImageStore::disk_usage) |
 //! | `tag`, `untag`, `rmi`, `image prune` | [`ImageStore::tag`], [`untag`](ImageStore::untag), [`remove`](ImageStore::remove), [`prune`](ImageStore::prune) |
+//! | `system check` | [`ImageStore::check`] |
 //! | after a container was removed, and once after the daemon's start | [`ImageStore::release`] |
 //! | answer a client with an error | [`client_message`] of it, `is_conflict`, `is_disk_full`; [`ResolveError::NotFound`] is a 404 |
 //!
@@ -30,6 +31,7 @@
 
 mod archive;
 mod changes;
+mod check;
 mod compression;
 mod config;
 mod digest;
@@ -42,6 +44,7 @@ mod inspect;
 mod layered;
 mod limits;
 mod load;
+mod measure;
 mod recipe;
 mod reference;
 pub mod registry;
@@ -60,6 +63,7 @@ mod tests;
 
 pub use archive::{ArchiveError, architecture};
 pub use changes::{ChangeError, apply_change};
+pub use check::{CheckReport, Damage, Depth, Finding, Lost, Outcome, Repair};
 pub use config::{ConfigDocument, ConfigError, Empty, Healthcheck, HistoryStep, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError};
 pub use evidence::Origin;

@@ -7,6 +7,7 @@
 //! <root>/images/              0700, as everything below
 //!     lock                    locked (flock) for as long as the store is open
 //!     index.json              images and tags; replaced as a whole
+//!     index.json.previous     the index before its last change, for when the disk damages the one above
 //!     blobs/sha256/<hex>      configurations and manifests, byte for byte as they came
 //!     layers/<hex>/           an unpacked layer by its diff id, ready as an overlayfs lowerdir
 //!     recipes/<hex>           what its folder does not hold of its tar (see `recipe`)
@@ -17,7 +18,7 @@
 //! compressed blob is not kept: that would be half as much again of flash, worn for what most devices never do. Versions before kept it
 //! (`blobs/sha256/<hex>`, or `<hex>.zst` where it came bare), and such layers are still read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,15 +27,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::check::Finding;
 use crate::compression::Decoder;
 use crate::config::{ConfigDocument, ConfigError};
 use crate::digest::Digest;
 use crate::fault;
-use crate::index::{INDEX_FORMAT, Index, LayerRecord, Record, ResolveError, Stored};
+use crate::index::{INDEX_FORMAT, Index, LayerRecord, Measures, Record, ResolveError, Stored};
 use crate::limits::Limits;
 use crate::load::Made;
+use crate::measure::measure_tree;
 use crate::recipe::Rebuilt;
-use crate::tree::{At, FileError, make_private_dir, remove_tree, rename, replace_file, sync_dir};
+use crate::tree::{
+    At, FileError, keep_previous, make_private_dir, remove_tree, rename, replace_file, sync_dir,
+};
+
+/// The index.
+pub(crate) const INDEX: &str = "index.json";
+/// The index before its last change.
+pub(crate) const INDEX_PREVIOUS: &str = "index.json.previous";
+/// The index as it is being written.
+pub(crate) const INDEX_ASIDE: &str = "index.json.new";
+
+/// What a change of the index leaves where it is cut off.
+const INDEX_LEFT: [&str; 2] = [INDEX_ASIDE, "index.json.previous.new"];
 
 /// Largest index read: some ten thousand images, far beyond any device, and a bound for a damaged file.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
@@ -132,8 +147,12 @@ pub struct ImageStore {
 pub(crate) struct State {
     pub(crate) index: Index,
     /// Layers and blobs that work in progress counts on, with the number of its workers.
-    pins: BTreeMap<Digest, usize>,
+    pub(crate) pins: BTreeMap<Digest, usize>,
     next_staging: u64,
+    /// Names in the staging folder that work in progress has.
+    pub(crate) at_work: BTreeSet<String>,
+    /// What opening the store found and healed; told once by the next check.
+    pub(crate) opening: Vec<Finding>,
 }
 
 impl ImageStore {
@@ -151,7 +170,11 @@ impl ImageStore {
             make_private_dir(&root.join(folder))?;
         }
         let lock = lock(&root)?;
-        let index = read_index(&root.join("index.json"))?;
+        let (index, damaged) = match read_index(&root.join(INDEX)) {
+            Ok(index) => (index, None),
+            Err(error @ StoreError::IndexDamaged { .. }) => (Index::new(), Some(error)),
+            Err(error) => return Err(error),
+        };
         let store = Self {
             root,
             limits,
@@ -159,12 +182,20 @@ impl ImageStore {
                 index,
                 pins: BTreeMap::new(),
                 next_staging: 0,
+                at_work: BTreeSet::new(),
+                opening: Vec::new(),
             }),
             _lock: lock,
         };
         let staging = store.root.join("staging");
         for left in fs::read_dir(&staging).at("list", &staging)? {
             remove_tree(&left.at("list", &staging)?.path())?;
+        }
+        for name in INDEX_LEFT {
+            remove_tree(&store.root.join(name))?;
+        }
+        if let Some(error) = damaged {
+            store.rebuild_index(&error)?;
         }
         let mut state = store.state();
         store.collect(&mut state)?;
@@ -263,10 +294,12 @@ impl ImageStore {
     }
 
     /// Makes the index durable and then true.
-    pub(crate) fn commit(&self, state: &mut State, index: Index) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, state: &mut State, mut index: Index) -> Result<(), StoreError> {
+        index.forget_measures();
         let bytes = serde_json::to_vec(&index).map_err(StoreError::IndexWrite)?;
-        let aside = self.root.join("index.json.new");
-        replace_file(&self.root.join("index.json"), &aside, &bytes)?;
+        let path = self.root.join(INDEX);
+        keep_previous(&path, &self.root.join(INDEX_PREVIOUS))?;
+        replace_file(&path, &self.root.join(INDEX_ASIDE), &bytes)?;
         state.index = index;
         Ok(())
     }
@@ -299,20 +332,31 @@ impl ImageStore {
         for entry in fs::read_dir(&folder).at("list", &folder)? {
             let entry = entry.at("list", &folder)?;
             if !needed(state, &layers, &entry.file_name().to_string_lossy()) {
-                // Half a layer must never stand under a layer's name.
-                let trash = self.root.join(format!("staging/trash-{}", state.number()));
-                rename(&entry.path(), &trash)?;
-                fault::point("layer-moved-out");
-                remove_tree(&trash)?;
+                self.remove_at_once(state, &entry.path())?;
             }
         }
         Ok(())
     }
 
+    /// Removes a file, or a folder by one rename: half a layer must never stand under a layer's name.
+    pub(crate) fn remove_at_once(&self, state: &mut State, path: &Path) -> Result<(), FileError> {
+        let trash = self.root.join(format!("staging/trash-{}", state.number()));
+        match fs::rename(path, &trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.at("move out of place", path)?,
+        }
+        fault::point("moved-out");
+        remove_tree(&trash)
+    }
+
     /// Makes a folder for work in progress; it goes when the handle does.
     pub(crate) fn stage(&self) -> Result<Staging<'_>, FileError> {
-        let path = self.root.join(format!("staging/work-{}", self.state().number()));
+        let mut state = self.state();
+        let name = format!("work-{}", state.number());
+        let path = self.root.join("staging").join(&name);
         make_private_dir(&path)?;
+        state.at_work.insert(name);
+        drop(state);
         Ok(Staging {
             store: self,
             path,
@@ -353,31 +397,39 @@ impl Staging<'_> {
         }
     }
 
-    /// Moves finished blobs and layers to their places and syncs the folders. Everything in the staging folder was synced before.
+    /// Moves finished blobs and layers to their places and syncs the folders; tells what they measure. Everything in the staging folder was
+    /// synced before.
     pub(crate) fn publish(
         &self,
-        blobs: &HashMap<Digest, PathBuf>,
-        layers: &HashMap<Digest, Made>,
-    ) -> Result<(), FileError> {
+        blobs: &BTreeMap<Digest, PathBuf>,
+        layers: &BTreeMap<Digest, Made>,
+    ) -> Result<Measures, FileError> {
+        let mut measures = Measures::default();
         for (digest, from) in blobs {
             rename(from, &self.store.blob_path(digest, Stored::Plain))?;
-            fault::point("blob-published");
+            let to = self.store.blob_path(digest, Stored::Plain);
+            let bytes = fs::symlink_metadata(&to).at("look at", &to)?.len();
+            measures.blobs.insert(digest.clone(), bytes);
         }
         for (diff_id, made) in layers {
-            // Two loads can have unpacked the same layer; both were verified against its diff id, so either recipe fits either folder.
-            rename(&made.recipe, &self.store.recipe_path(diff_id))?;
-            fault::point("recipe-published");
+            // Two loads can have unpacked the same layer; both were verified against its diff id, and the first one stays: either recipe fits
+            // either folder.
+            let recipe = self.store.recipe_path(diff_id);
+            if !recipe.exists() {
+                rename(&made.recipe, &recipe)?;
+            }
             let to = self.store.layer_path(diff_id);
             if !to.exists() {
                 rename(&made.folder, &to)?;
             }
-            fault::point("layer-published");
+            let bytes = fs::symlink_metadata(&recipe).at("look at", &recipe)?.len();
+            measures.recipes.insert(diff_id.clone(), bytes);
+            measures.layers.insert(diff_id.clone(), measure_tree(&to)?);
         }
         for folder in ["blobs/sha256", "recipes", "layers"] {
             sync_dir(&self.store.root.join(folder))?;
         }
-        fault::point("folders-synced");
-        Ok(())
+        Ok(measures)
     }
 }
 
@@ -392,6 +444,8 @@ impl Drop for Staging<'_> {
                 }
             }
         }
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        state.at_work.remove(&*name);
         drop(state);
         if let Err(error) = remove_tree(&self.path) {
             // The next open removes it.
@@ -421,7 +475,7 @@ fn lock(root: &Path) -> Result<Flock<File>, StoreError> {
     })
 }
 
-fn read_index(path: &Path) -> Result<Index, StoreError> {
+pub(crate) fn read_index(path: &Path) -> Result<Index, StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Index::new()),

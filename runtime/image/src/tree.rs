@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::fault::{self, Event};
+
 /// A step of the store that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
@@ -96,19 +98,25 @@ pub(crate) fn create_private(path: &Path) -> Result<File, FileError> {
 pub(crate) fn sync_dir(path: &Path) -> Result<(), FileError> {
     File::open(path)
         .and_then(|dir| dir.sync_all())
-        .at("sync folder", path)
+        .at("sync folder", path)?;
+    fault::synced(Event::FolderSynced(path));
+    Ok(())
 }
 
 /// Writes everything of the file system that holds `path` to its disk: one call for the many files of an unpacked layer.
 pub(crate) fn sync_file_system(path: &Path) -> Result<(), FileError> {
     use std::os::fd::AsRawFd;
     let dir = File::open(path).at("open", path)?;
-    nix::unistd::syncfs(dir.as_raw_fd()).at("sync file system of", path)
+    nix::unistd::syncfs(dir.as_raw_fd()).at("sync file system of", path)?;
+    fault::synced(Event::AllSynced);
+    Ok(())
 }
 
 /// Renames and says so when it fails; both folders must be synced after.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
-    fs::rename(from, to).at("move into place", to)
+    fs::rename(from, to).at("move into place", to)?;
+    fault::point("renamed");
+    Ok(())
 }
 
 /// Replaces a file's content: written aside, synced, renamed, folder synced.
@@ -119,15 +127,40 @@ pub(crate) fn replace_file(path: &Path, aside: &Path, bytes: &[u8]) -> Result<()
     }
     let mut file = create_private(aside)?;
     file.write_all(bytes).at("write", aside)?;
-    crate::fault::point("index-written");
+    fault::point("index-written");
     file.sync_all().at("sync", aside)?;
-    crate::fault::point("index-synced");
+    fault::synced(Event::FileSynced(aside));
     rename(aside, path)?;
-    crate::fault::point("index-renamed");
     match path.parent() {
         Some(folder) => sync_dir(folder),
         None => Ok(()),
     }
+}
+
+/// Gives a file a second name under which its content stays when the first is replaced. Costs two names and no content; the caller syncs the
+/// folder with its own change.
+pub(crate) fn keep_previous(path: &Path, previous: &Path) -> Result<(), FileError> {
+    let mut aside = previous.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = PathBuf::from(aside);
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &aside),
+        _ => {}
+    }
+    match fs::hard_link(path, &aside) {
+        Ok(()) => {}
+        // The first index has none before it; a file system without hard links has no second name either.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) =>
+        {
+            return Ok(());
+        }
+        Err(error) => return Err(error).at("link", &aside),
+    }
+    rename(&aside, previous)
 }
 
 /// Removes a tree of any depth with one open folder at a time: subfolders are first moved up beside the tree's root, so that neither the
@@ -170,6 +203,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), FileError> {
                 fs::remove_file(entry.path()).at("remove", &entry.path())?;
             }
         }
+        fault::point("folder-emptied");
         fs::remove_dir(&folder).at("remove", &folder)?;
     }
     fs::remove_dir(&aside).at("remove", &aside)

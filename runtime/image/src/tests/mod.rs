@@ -2,7 +2,10 @@
 
 mod archives;
 mod build;
+mod check;
 mod crash;
+mod cuts;
+mod disk;
 mod hostile;
 mod memory;
 mod registry;

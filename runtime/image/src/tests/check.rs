@@ -1,0 +1,584 @@
+//! Every kind of damage, done on purpose: a check reports exactly that, a repair heals it or names the image, and a second check finds nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::build::{TarBuilder, config, docker_archive};
+use super::root;
+use super::store::load;
+use crate::*;
+
+fn nobody(_: &Digest) -> Vec<Use> {
+    Vec::new()
+}
+
+fn archive(name: &str) -> Vec<u8> {
+    let shared = TarBuilder::new().file("shared", b"in both").finish();
+    let own = TarBuilder::new()
+        .dir("d/", 0o755)
+        .file("d/own", name.as_bytes())
+        .file("d/more", b"more")
+        .symlink("link", "d/own")
+        .file("d/.wh.gone", b"")
+        .finish();
+    let layers = vec![shared, own];
+    docker_archive(&config(&layers, json!({"author": name})), &layers, &[name])
+}
+
+/// A store with an image that is damaged and one that is not; they share a layer.
+struct Given {
+    dir: tempfile::TempDir,
+    store: Option<ImageStore>,
+    hurt: Paths,
+}
+
+/// Where the damaged image's own files lie.
+struct Paths {
+    images: PathBuf,
+    config: PathBuf,
+    manifest: PathBuf,
+    recipe: PathBuf,
+    layer: PathBuf,
+}
+
+impl Given {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("folder");
+        let store = ImageStore::open(dir.path()).expect("open");
+        load(&store, &archive("whole:1")).expect("loaded");
+        load(&store, &archive("hurt:1")).expect("loaded");
+        let hurt = paths(&store, "hurt:1");
+        Self {
+            dir,
+            store: Some(store),
+            hurt,
+        }
+    }
+
+    fn store(&self) -> &ImageStore {
+        self.store.as_ref().expect("open")
+    }
+
+    fn again(&mut self) {
+        self.store = None;
+        self.store = Some(ImageStore::open(self.dir.path()).expect("opens by itself"));
+    }
+
+    fn check(&self, depth: Depth, repair: Repair) -> CheckReport {
+        self.store().check(depth, repair, &nobody).expect("checked")
+    }
+}
+
+fn paths(store: &ImageStore, name: &str) -> Paths {
+    let state = store.state();
+    let id = state.index.find(name).expect("named").id().clone();
+    let record = &state.index.images[&id];
+    let own = &record.layers[1];
+    Paths {
+        images: store.path().to_owned(),
+        config: store.blob_path(&id, crate::index::Stored::Plain),
+        manifest: store.blob_path(&record.manifest, crate::index::Stored::Plain),
+        recipe: store.recipe_path(&own.diff_id),
+        layer: store.layer_path(&own.diff_id),
+    }
+}
+
+/// Every file of the undamaged image, as it lies on the disk.
+fn untouched(given: &Given) -> BTreeSet<(PathBuf, u64, i64, u32)> {
+    let whole = paths(given.store(), "whole:1");
+    let shared = given.store().resolve("whole:1").expect("whole").layers.remove(1);
+    let mut files = BTreeSet::new();
+    let mut left = vec![whole.config, whole.manifest, whole.recipe, whole.layer, shared];
+    while let Some(path) = left.pop() {
+        let meta = fs::symlink_metadata(&path).expect("the undamaged image is there");
+        if meta.is_dir() {
+            left.extend(
+                fs::read_dir(&path)
+                    .expect("list")
+                    .map(|entry| entry.expect("entry").path()),
+            );
+        }
+        files.insert((path, meta.ino(), meta.mtime(), meta.mode()));
+    }
+    files
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("mode");
+}
+
+/// Other bytes of the same length and time.
+fn flip(path: &Path) {
+    let time = fs::metadata(path).expect("file").modified().expect("time");
+    let mut bytes = fs::read(path).expect("file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    fs::write(path, bytes).expect("file");
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.set_modified(time))
+        .expect("time");
+}
+
+fn cut(path: &Path) {
+    let bytes = fs::read(path).expect("file");
+    fs::write(path, &bytes[..bytes.len() / 2]).expect("file");
+}
+
+/// What a repair makes of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Heals,
+    Loses,
+}
+
+struct Row {
+    name: &'static str,
+    /// The least depth that finds it.
+    depth: Depth,
+    finds: &'static [Damage],
+    then: Then,
+    hurts: fn(&Paths),
+}
+
+const fn row(
+    name: &'static str,
+    depth: Depth,
+    finds: &'static [Damage],
+    then: Then,
+    hurts: fn(&Paths),
+) -> Row {
+    Row {
+        name,
+        depth,
+        finds,
+        then,
+        hurts,
+    }
+}
+
+use Damage::*;
+use Depth::{Content, Metadata, Names};
+use Then::{Heals, Loses};
+
+const STRANGER: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
+const ROWS: &[Row] = &[
+    row("nothing", Names, &[], Heals, |_| {}),
+    row("a recipe goes", Names, &[RecipeMissing], Loses, |at| {
+        fs::remove_file(&at.recipe).expect("gone");
+    }),
+    row("a recipe is cut", Names, &[RecipeUnreadable], Loses, |at| {
+        cut(&at.recipe)
+    }),
+    row("a recipe is empty", Names, &[RecipeUnreadable], Loses, |at| {
+        fs::write(&at.recipe, b"").expect("empty");
+    }),
+    row("a recipe is a folder", Names, &[RecipeUnreadable], Loses, |at| {
+        fs::remove_file(&at.recipe).expect("gone");
+        fs::create_dir(&at.recipe).expect("folder");
+    }),
+    row("a recipe is wrong", Content, &[LayerContent], Loses, |at| {
+        flip(&at.recipe)
+    }),
+    row("everybody reads a recipe", Names, &[RecipeMode], Heals, |at| {
+        mode(&at.recipe, 0o644)
+    }),
+    row("everybody reads a blob", Names, &[BlobMode], Heals, |at| {
+        mode(&at.config, 0o644)
+    }),
+    row("somebody else owns a blob", Names, &[BlobMode], Heals, |at| {
+        std::os::unix::fs::chown(&at.manifest, Some(1234), Some(1234)).expect("owner");
+    }),
+    row("a blob is a folder", Names, &[BlobKind], Loses, |at| {
+        fs::remove_file(&at.manifest).expect("gone");
+        fs::create_dir(&at.manifest).expect("folder");
+    }),
+    row("a blob is a link", Names, &[BlobKind], Loses, |at| {
+        fs::remove_file(&at.manifest).expect("gone");
+        std::os::unix::fs::symlink("../elsewhere", &at.manifest).expect("link");
+    }),
+    row("a blob is empty", Names, &[BlobLength], Loses, |at| {
+        fs::write(&at.manifest, b"").expect("empty");
+    }),
+    row("the configuration goes", Names, &[BlobMissing], Loses, |at| {
+        fs::remove_file(&at.config).expect("gone")
+    }),
+    row("the configuration is cut", Names, &[BlobLength], Loses, |at| {
+        cut(&at.config)
+    }),
+    row(
+        "the configuration does not read",
+        Names,
+        &[DocumentUnreadable],
+        Loses,
+        |at| {
+            let bytes = fs::metadata(&at.config).expect("file").len() as usize;
+            fs::write(&at.config, vec![b' '; bytes]).expect("file");
+        },
+    ),
+    row(
+        "the configuration is another",
+        Content,
+        &[BlobContent],
+        Loses,
+        |at| {
+            let text = fs::read_to_string(&at.config).expect("file");
+            fs::write(&at.config, text.replace("PATH=/bin", "PATH=/tmp")).expect("file");
+        },
+    ),
+    row("the manifest goes", Names, &[BlobMissing], Loses, |at| {
+        fs::remove_file(&at.manifest).expect("gone")
+    }),
+    row("the manifest is wrong", Content, &[BlobContent], Loses, |at| {
+        flip(&at.manifest)
+    }),
+    row("a layer goes", Names, &[LayerMissing], Loses, |at| {
+        fs::remove_dir_all(&at.layer).expect("gone")
+    }),
+    row("a layer is a file", Names, &[LayerKind], Loses, |at| {
+        fs::remove_dir_all(&at.layer).expect("gone");
+        fs::write(&at.layer, b"").expect("file");
+    }),
+    row("half a layer", Metadata, &[LayerFiles], Loses, |at| {
+        fs::remove_file(at.layer.join("d/more")).expect("gone")
+    }),
+    row("a layer without anything", Metadata, &[LayerFiles], Loses, |at| {
+        fs::remove_dir_all(&at.layer).expect("gone");
+        fs::create_dir(&at.layer).expect("folder");
+    }),
+    row("a file of a layer is cut", Metadata, &[LayerFiles], Loses, |at| {
+        cut(&at.layer.join("d/own"))
+    }),
+    row(
+        "a file comes into a layer",
+        Metadata,
+        &[LayerFiles],
+        Heals,
+        |at| {
+            fs::write(at.layer.join("d/new"), b"").expect("file");
+        },
+    ),
+    row("a mode in a layer", Metadata, &[LayerFiles], Heals, |at| {
+        mode(&at.layer.join("d/own"), 0o4755)
+    }),
+    row("an owner in a layer", Metadata, &[LayerFiles], Heals, |at| {
+        std::os::unix::fs::chown(at.layer.join("d"), Some(7), None).expect("owner");
+    }),
+    row("a link in a layer", Metadata, &[LayerFiles], Heals, |at| {
+        fs::remove_file(at.layer.join("link")).expect("gone");
+        std::os::unix::fs::symlink("/etc/shadow", at.layer.join("link")).expect("link");
+    }),
+    row("a whiteout goes", Metadata, &[LayerFiles], Heals, |at| {
+        fs::remove_file(at.layer.join("d/gone")).expect("gone")
+    }),
+    row(
+        "a file of a layer is wrong",
+        Content,
+        &[LayerContent],
+        Loses,
+        |at| flip(&at.layer.join("d/own")),
+    ),
+    row(
+        "a layer and its recipe",
+        Names,
+        &[RecipeMissing, LayerMissing],
+        Loses,
+        |at| {
+            fs::remove_file(&at.recipe).expect("gone");
+            fs::remove_dir_all(&at.layer).expect("gone");
+        },
+    ),
+    row("everybody enters the store", Names, &[FolderMode], Heals, |at| {
+        mode(&at.images, 0o755)
+    }),
+    row("everybody enters the layers", Names, &[FolderMode], Heals, |at| {
+        mode(&at.images.join("layers"), 0o777)
+    }),
+    row("a blob too many", Names, &[BlobWithoutImage], Heals, |at| {
+        fs::write(at.images.join("blobs/sha256").join(STRANGER), b"?").expect("file");
+    }),
+    row("a blob twice", Names, &[BlobWithoutImage], Heals, |at| {
+        let mut name = at.config.clone().into_os_string();
+        name.push(".zst");
+        fs::copy(&at.config, name).expect("copied");
+    }),
+    row("no blob among blobs", Names, &[BlobWithoutImage], Heals, |at| {
+        fs::write(at.images.join("blobs/sha256/README"), b"?").expect("file");
+    }),
+    row("a folder beside the blobs", Names, &[Leftover], Heals, |at| {
+        fs::create_dir_all(at.images.join("blobs/sha512/x")).expect("folder");
+    }),
+    row("a layer too many", Names, &[LayerWithoutImage], Heals, |at| {
+        fs::create_dir_all(at.images.join("layers").join(STRANGER).join("etc")).expect("folder");
+    }),
+    row(
+        "no layer among layers",
+        Names,
+        &[LayerWithoutImage],
+        Heals,
+        |at| {
+            fs::write(at.images.join("layers/x"), b"?").expect("file");
+        },
+    ),
+    row("a recipe too many", Names, &[RecipeWithoutImage], Heals, |at| {
+        fs::write(at.images.join("recipes").join(STRANGER), b"?").expect("file");
+    }),
+    row("a spool file", Names, &[Leftover], Heals, |at| {
+        fs::create_dir(at.images.join("staging/work-900")).expect("folder");
+        fs::write(at.images.join("staging/work-900/member-1"), b"half").expect("file");
+    }),
+    row("a folder set aside", Names, &[Leftover], Heals, |at| {
+        fs::create_dir_all(at.images.join("staging/trash-900/etc")).expect("folder");
+    }),
+    row(
+        "an index that was being written",
+        Names,
+        &[Leftover],
+        Heals,
+        |at| {
+            fs::write(at.images.join("index.json.new"), b"{").expect("file");
+        },
+    ),
+    row("a file in the store", Names, &[Leftover], Heals, |at| {
+        fs::write(at.images.join("notes"), b"?").expect("file");
+    }),
+];
+
+fn kinds(report: &CheckReport) -> Vec<Damage> {
+    let mut kinds: Vec<Damage> = report.findings.iter().map(|finding| finding.damage).collect();
+    kinds.sort();
+    kinds
+}
+
+#[test]
+fn every_kind_of_damage_is_found_and_healed_or_named() {
+    if !root("every_kind_of_damage_is_found_and_healed_or_named") {
+        return;
+    }
+    let mut tried = BTreeSet::from([IndexUnreadable, NameWithoutImage]);
+    for row in ROWS {
+        let name = row.name;
+        let given = Given::new();
+        let before = untouched(&given);
+        assert_eq!(
+            given.check(Content, Repair::No),
+            CheckReport {
+                images: 2,
+                blobs: 4,
+                layers: 3,
+                ..CheckReport::default()
+            }
+        );
+        (row.hurts)(&given.hurt);
+        for depth in [Names, Metadata, Content] {
+            let report = given.check(depth, Repair::No);
+            let expected = if depth < row.depth { &[] } else { row.finds };
+            assert_eq!(kinds(&report), expected, "{name} at {depth:?}: {report:?}");
+            assert_eq!(report.is_whole(), expected.is_empty(), "{name}");
+            assert!(
+                report
+                    .findings
+                    .iter()
+                    .all(|finding| finding.outcome == Outcome::Found),
+                "{name}"
+            );
+            let lost = row.then == Loses && !expected.is_empty();
+            let named: Vec<_> = report.lost.iter().flat_map(|lost| lost.names.clone()).collect();
+            assert_eq!(
+                named,
+                if lost { vec!["hurt:1"] } else { vec![] },
+                "{name} at {depth:?}"
+            );
+        }
+        let report = given.check(row.depth, Repair::Full);
+        assert_eq!(kinds(&report), row.finds, "{name}");
+        let healed = report
+            .findings
+            .iter()
+            .all(|finding| finding.outcome == Outcome::Healed);
+        assert_eq!(healed, row.then == Heals, "{name}: {report:?}");
+        assert_eq!(report.is_whole(), row.then == Heals, "{name}: {report:?}");
+        let second = given.check(Content, Repair::No);
+        assert!(
+            second.is_whole() && second.findings.is_empty(),
+            "{name}: {second:?}"
+        );
+        assert_eq!(
+            given.store().resolve("hurt:1").is_ok(),
+            row.then == Heals,
+            "{name}"
+        );
+        assert_eq!(untouched(&given), before, "{name}");
+        load(given.store(), &archive("hurt:1")).expect("the next load completes");
+        let last = given.check(Content, Repair::No);
+        assert!(last.is_whole() && last.images == 2, "{name}: {last:?}");
+        tried.extend(row.finds);
+    }
+    assert_eq!(tried, BTreeSet::from(Damage::ALL), "each kind is a row");
+}
+
+/// What heals without taking anything away, as at a daemon's start: an image that is not whole keeps its name.
+#[test]
+fn healing_takes_no_image_away() {
+    if !root("healing_takes_no_image_away") {
+        return;
+    }
+    let given = Given::new();
+    cut(&given.hurt.recipe);
+    mode(&paths(given.store(), "whole:1").layer.join("d/own"), 0o777);
+    let report = given.check(Metadata, Repair::Heal);
+    assert_eq!(kinds(&report), [RecipeUnreadable, LayerFiles]);
+    assert_eq!(report.lost.len(), 1);
+    assert!(
+        given.store().resolve("hurt:1").is_ok(),
+        "its name stays, and its files"
+    );
+    assert!(given.hurt.recipe.exists());
+    assert_eq!(kinds(&given.check(Content, Repair::No)), [RecipeUnreadable]);
+}
+
+/// An image of a container keeps its name and what is whole of it; fetching it again heals it.
+#[test]
+fn a_used_image_is_named_and_stays() {
+    if !root("a_used_image_is_named_and_stays") {
+        return;
+    }
+    let given = Given::new();
+    let hurt = given.store().resolve("hurt:1").expect("there").id;
+    let used = |running| {
+        let hurt = hurt.clone();
+        move |id: &Digest| {
+            let by = (*id == hurt).then(|| Use {
+                container: "c0ffee".to_owned(),
+                running,
+            });
+            by.into_iter().collect()
+        }
+    };
+    cut(&given.hurt.recipe);
+    let report = given
+        .store()
+        .check(Content, Repair::Full, &used(false))
+        .expect("checked");
+    assert_eq!(report.lost[0].containers, ["c0ffee"]);
+    assert!(given.store().resolve("hurt:1").is_ok());
+    assert_eq!(
+        kinds(&given.check(Names, Repair::No)),
+        [RecipeMissing],
+        "it stays named until it is whole"
+    );
+    load(given.store(), &archive("hurt:1")).expect("loaded");
+    assert!(given.check(Content, Repair::No).is_whole());
+
+    // A layer under a running container is not exchanged; under a stopped one it is.
+    let more = given.hurt.layer.join("d/more");
+    mode(&more, 0o777);
+    let report = given
+        .store()
+        .check(Metadata, Repair::Full, &used(true))
+        .expect("checked");
+    assert_eq!(
+        report.findings[0].outcome,
+        Outcome::InUse {
+            container: "c0ffee".to_owned()
+        }
+    );
+    let is_healed = || fs::metadata(&more).expect("file").mode() & 0o777 == 0o644;
+    assert!(!is_healed());
+    let report = given
+        .store()
+        .check(Metadata, Repair::Full, &used(false))
+        .expect("checked");
+    assert!(report.is_whole() && is_healed());
+}
+
+#[test]
+fn an_unreadable_index_is_made_anew() {
+    if !root("an_unreadable_index_is_made_anew") {
+        return;
+    }
+    type Hurts = fn(&Path);
+    let rows: [(&str, &[&str], Hurts); 4] = [
+        // The index before the last change knew the first image by name; the second is found by its manifest.
+        ("cut", &["whole:1"], |images| cut(&images.join("index.json"))),
+        ("empty", &["whole:1"], |images| {
+            fs::write(images.join("index.json"), b"").expect("file")
+        }),
+        ("garbage", &["whole:1"], |images| {
+            fs::write(images.join("index.json"), [0x5a; 900]).expect("file")
+        }),
+        ("both", &[], |images| {
+            for name in ["index.json", "index.json.previous"] {
+                fs::write(images.join(name), b"{").expect("file");
+            }
+        }),
+    ];
+    for (name, names, hurts) in rows {
+        let mut given = Given::new();
+        let ids: Vec<Digest> = given
+            .store()
+            .list()
+            .expect("list")
+            .into_iter()
+            .map(|image| image.id)
+            .collect();
+        given.store = None;
+        hurts(&given.dir.path().join("images"));
+        given.again();
+        let found: BTreeSet<Digest> = given
+            .store()
+            .list()
+            .expect("list")
+            .into_iter()
+            .map(|image| image.id)
+            .collect();
+        assert_eq!(
+            found,
+            ids.into_iter().collect(),
+            "{name}: every image is found again"
+        );
+        for known in ["whole:1", "hurt:1"] {
+            assert_eq!(
+                given.store().resolve(known).is_ok(),
+                names.contains(&known),
+                "{name}: {known}"
+            );
+        }
+        let report = given.check(Content, Repair::No);
+        assert_eq!(kinds(&report), [IndexUnreadable], "{name}: {report:?}");
+        assert!(report.is_whole(), "{name}");
+        assert!(
+            given.check(Content, Repair::No).findings.is_empty(),
+            "{name}: told once"
+        );
+        load(given.store(), &archive("hurt:1")).expect("the next load completes");
+        assert!(given.check(Content, Repair::No).is_whole(), "{name}");
+    }
+}
+
+#[test]
+fn a_name_without_an_image_goes() {
+    if !root("a_name_without_an_image_goes") {
+        return;
+    }
+    let mut given = Given::new();
+    given.store = None;
+    let path = given.dir.path().join("images/index.json");
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).expect("index")).expect("json");
+    index["tags"]["docker.io/library/ghost:1"] = json!(format!("sha256:{STRANGER}"));
+    fs::write(&path, index.to_string()).expect("index");
+    given.again();
+    let report = given.check(Names, Repair::No);
+    assert_eq!(kinds(&report), [NameWithoutImage]);
+    assert_eq!(report.findings[0].place, "ghost:1");
+    assert!(given.check(Names, Repair::Full).is_whole());
+    assert!(given.check(Content, Repair::No).findings.is_empty());
+    assert!(given.store().resolve("whole:1").is_ok() && given.store().resolve("hurt:1").is_ok());
+}
