@@ -3,6 +3,7 @@
 //! Owns the tree of words. Refuses to know what any command does.
 
 pub mod attach;
+pub mod check;
 pub mod completion;
 pub mod create;
 pub mod df;
@@ -265,6 +266,9 @@ pub enum ImageCommand {
 /// Commands about the whole engine.
 #[derive(Subcommand, Debug)]
 pub enum SystemCommand {
+    /// Look for damage to images, containers and volumes, and repair it
+    #[command(after_help = check::EXIT_STATUS)]
+    Check(check::Arguments),
     /// Show what images, containers and volumes take
     Df(df::Arguments),
     /// Show what happens, as it happens
@@ -372,6 +376,7 @@ async fn run_image(command: ImageCommand, client: &Client) -> Result<u8, Failure
 
 async fn run_system(command: SystemCommand, client: &Client) -> Result<u8, Failure> {
     match command {
+        SystemCommand::Check(arguments) => check::run(arguments, client).await,
         SystemCommand::Df(arguments) => df::run(arguments, client).await,
         SystemCommand::Events(arguments) => events::run(arguments, client).await,
         SystemCommand::Info(arguments) => info::run(arguments, client).await,

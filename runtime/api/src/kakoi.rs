@@ -81,6 +81,55 @@ wire! { "PascalCase";
         pub remedy: String,
     }
 
+    /// The answer to `POST /kakoi/v1/system/check`.
+    pub struct SystemCheck {
+        /// Every piece of damage, and what became of it.
+        pub findings: Vec<CheckFinding>,
+        /// Images that must be fetched again.
+        pub lost: Vec<LostImage>,
+        /// Images looked at.
+        pub images: i64,
+        /// Blobs looked at.
+        pub blobs: i64,
+        /// Unpacked layers looked at.
+        pub layers: i64,
+        /// Containers looked at.
+        pub containers: i64,
+        /// Volumes looked at.
+        pub volumes: i64,
+        /// Whether content was read against its digests.
+        pub hashed: bool,
+        /// Whether everything is whole, or was made so.
+        pub whole: bool,
+    }
+
+    /// One piece of damage.
+    pub struct CheckFinding {
+        /// What kind (`blob-missing`).
+        pub damage: String,
+        /// Where: a path below the daemon's root, or a name.
+        pub place: String,
+        /// Names of the images, containers or volumes that have it.
+        pub of: Vec<String>,
+        /// `found`, `healed`, `lost`, `in-use` or `failed`.
+        pub outcome: String,
+        /// Why, and what to do, where something is left to do.
+        pub remedy: String,
+    }
+
+    /// An image that must be fetched again.
+    pub struct LostImage {
+        /// Its id.
+        #[serde(rename = "ID")]
+        pub id: String,
+        /// Its names.
+        pub names: Vec<String>,
+        /// Containers that use it.
+        pub containers: Vec<String>,
+        /// The command that brings it back.
+        pub remedy: String,
+    }
+
     /// A row of `GET /kakoi/v1/policies`.
     pub struct PolicySummary {
         /// Name.

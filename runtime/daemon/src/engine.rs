@@ -1,7 +1,8 @@
 //! All that a handler needs, in one place.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
+use kakoi_api::kakoi::CheckFinding;
 use kakoi_image::ImageStore;
 use kakoi_policy::kernel::KernelFacts;
 
@@ -45,6 +46,8 @@ pub struct Engine {
     pub events: Events,
     /// What containers were refused.
     pub denials: Denials,
+    /// Damage that was healed at the start; told once by the next check.
+    pub opening: Mutex<Vec<CheckFinding>>,
     /// Policies and ceiling.
     pub shelf: RwLock<Arc<Shelf>>,
     /// The most that containers could be given when this daemon started; the rest it holds no more.

@@ -4,6 +4,7 @@
 //! writes a plan and executes the shim. Containers outlive it.
 #![forbid(unsafe_code)]
 
+mod check;
 mod clock;
 mod config;
 mod denials;
@@ -31,7 +32,7 @@ mod volumes;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::str::FromStr as _;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use kakoi_confine::{NarrowError, Part};
 use kakoi_image::ImageStore;
@@ -69,6 +70,8 @@ enum Failure {
     Narrow(#[source] NarrowError),
     #[error("reading /proc/self/task")]
     Threads(#[source] io::Error),
+    #[error("marking that this daemon runs")]
+    Mark(#[source] io::Error),
     #[error("making an id")]
     Id(#[source] io::Error),
     #[error("serving")]
@@ -155,6 +158,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     let mut hang_up = on_signal(SignalKind::hangup()).map_err(Failure::Serve)?;
     let mut terminate = on_signal(SignalKind::terminate()).map_err(Failure::Serve)?;
     let mut interrupt = on_signal(SignalKind::interrupt()).map_err(Failure::Serve)?;
+    let was_cut_off = check::begin(&paths.root).map_err(Failure::Mark)?;
     let (store, kept) = Store::open(&paths.root, &paths.run.join("records"))?;
     let engine = Arc::new(Engine {
         images: Arc::new(ImageStore::open(&paths.root)?),
@@ -168,6 +172,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         events: events::Events::new(),
         denials: denials::Denials::default(),
         most,
+        opening: Mutex::new(kept.damage.iter().map(check::opening).collect()),
         shelf: RwLock::new(Arc::new(shelf)),
         image_turn: tokio::sync::RwLock::new(()),
         shim: shim::Program::seal(&paths.shim, &paths.run),
@@ -176,9 +181,13 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         paths,
     });
     engine.trust.look();
-    life::boot::take_over(&engine, kept.containers).await;
+    let is_damaged = !kept.damage.is_empty();
+    life::boot::take_over(&engine, kept.containers, is_damaged).await;
     denials::begin(&engine);
     serve::images::release(&engine).await;
+    if was_cut_off {
+        check::after_unclean_stop(&engine).await;
+    }
     let listener = host::listen(&engine.paths)?;
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(serve::serve(engine.clone(), listener, stopping));
@@ -197,6 +206,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         Ok(served) => served.map_err(Failure::Serve)?,
         Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
     }
+    check::end(&engine.paths.root);
     tracing::info!("stopped; containers keep running");
     Ok(())
 }

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use kakoi_api::volume::{UsageData, Volume};
 
 use crate::clock;
+use crate::config::Paths;
 use crate::engine::Engine;
 use crate::host;
 use crate::names;
 use crate::refusal::{Answer, Refusal};
 use crate::state::record::RECORD_FORMAT;
-use crate::state::{Record, VolumeRecord};
+use crate::state::{Record, VolumeRecord, copies};
 use kakoi_container::discard::remove_tree;
 
 /// Volumes one daemon takes.
@@ -88,17 +89,20 @@ impl Volumes {
             anonymous,
         };
         let folder = engine.paths.volume_dir(&name);
-        let made = host::make_private_folder(&folder)
-            .and_then(|()| host::make_folder(&folder.join("_data"), 0o755))
+        let made = make_folders(&engine.paths, &name)
             .map_err(|cause| Refusal::failed(format!("create {name}: making the folder failed"), cause));
         let kept = match made {
-            Ok(()) => engine.store.put_volume(&volume).await.map_err(|cause| {
-                Refusal::failed(format!("create {name}: the volume cannot be recorded"), cause)
-            }),
+            Ok(()) => {
+                copies::keep_volume(&folder, &volume);
+                engine.store.put_volume(&volume).await.map_err(|cause| {
+                    Refusal::failed(format!("create {name}: the volume cannot be recorded"), cause)
+                })
+            }
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = kept {
             // Only an empty folder: what an unknown hand put there is not ours to take.
+            fs::remove_file(folder.join("record.json")).ok();
             fs::remove_dir(folder.join("_data"))
                 .and_then(|()| fs::remove_dir(&folder))
                 .ok();
@@ -115,6 +119,21 @@ impl Volumes {
             BTreeMap::from([("driver".into(), "local".into())]),
         );
         Ok((volume, true))
+    }
+
+    /// Takes in a volume whose folder is there and whose record was lost.
+    pub async fn adopt(&self, engine: &Engine, volume: VolumeRecord) -> Answer<()> {
+        let _turn = self.turn.lock().await;
+        if self.find(&volume.name).is_ok() {
+            return Ok(());
+        }
+        let refused = |cause| Refusal::failed(format!("volume {} cannot be recorded", volume.name), cause);
+        make_folders(&engine.paths, &volume.name)
+            .map_err(|cause| Refusal::failed(format!("volume {} cannot be made", volume.name), cause))?;
+        engine.store.put_volume(&volume).await.map_err(refused)?;
+        let mut rows = self.rows.lock().expect("no panic while locked");
+        rows.insert(volume.name.clone(), volume);
+        Ok(())
     }
 
     /// Removes a volume that no container mounts.
@@ -200,6 +219,13 @@ impl Volumes {
             ref_count: i64::try_from(users(engine, name).len()).unwrap_or(i64::MAX),
         }
     }
+}
+
+/// Makes a volume's folders where they are missing.
+pub fn make_folders(paths: &Paths, name: &str) -> Result<(), host::HostError> {
+    let folder = paths.volume_dir(name);
+    host::make_private_folder(&folder)?;
+    host::make_folder(&folder.join("_data"), 0o755)
 }
 
 /// Ids of the containers that mount a volume.

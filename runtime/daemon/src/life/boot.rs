@@ -23,14 +23,17 @@ use crate::state::Record;
 /// How long a shim may take to tell its state: it is a local socket and one thread, so this is a machine under water.
 const SHIM_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Takes over every container. Fails for none: what cannot be taken over is logged and left as `dead`.
-pub async fn take_over(engine: &Arc<Engine>, records: Vec<Record>) {
+/// Takes over every container. Fails for none: what cannot be taken over is logged and left as `dead`. Where the records were damaged
+/// (`is_damaged`), a folder without one may be somebody's container: it stays until a person has a repair made.
+pub async fn take_over(engine: &Arc<Engine>, records: Vec<Record>, is_damaged: bool) {
     let mut known = BTreeSet::new();
     for record in records {
         known.insert(record.id.clone());
         take_over_one(engine, record).await;
     }
-    sweep(engine, &known).await;
+    if !is_damaged {
+        sweep(engine, &known).await;
+    }
     for container in engine.containers.all() {
         start_again(engine, &container).await;
     }

@@ -683,6 +683,9 @@ fn write_folders(
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
     }
+    if !record.host_config.auto_remove {
+        crate::state::copies::keep(state_dir, record);
+    }
     plan::write(state_dir, plan, !record.host_config.auto_remove)
 }
 
@@ -711,6 +714,9 @@ pub async fn rename(engine: &Arc<Engine>, container: &Arc<Container>, to: &str) 
         container.shared().record.name = old;
         engine.containers.release(&new);
         return Err(Refusal::failed("the new name cannot be recorded", cause));
+    }
+    if !record.host_config.auto_remove {
+        crate::state::copies::keep(&engine.paths.state_dir(&container.id), &record);
     }
     engine.containers.release(&old);
     let mut attributes = container.attributes();

@@ -157,6 +157,7 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("POST", ["trust", "revocations"]) => trust::revoke(asked).await,
         ("GET", ["events"]) => system::events(&asked),
         ("GET", ["system", "df"]) => system::disk_usage(&asked).await,
+        ("POST", ["system", "check"]) => system::check(&asked).await,
         ("GET", ["doctor"]) => Ok(system::doctor(&asked)),
         ("GET", ["policies"]) => Ok(system::policies(&asked)),
         ("GET", ["policies", name]) => system::policy(&asked, name),

@@ -9,6 +9,7 @@ use kakoi_api::kakoi::{Doctor, Finding};
 use kakoi_api::system::{Component, DiskUsage, Event, Info, PlatformName, SwarmInfo, Version};
 use kakoi_api::{API_VERSION, API_VERSION_MIN};
 use kakoi_confine::FindingState;
+use kakoi_image::{Depth, Repair};
 use kakoi_policy::kernel::{Arch, CgroupMode, KernelFacts};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -311,6 +312,20 @@ pub async fn disk_usage(asked: &Asked) -> Answer<Reply> {
         volumes,
         build_cache: Vec::new(),
     }))
+}
+
+/// `POST /kakoi/v1/system/check`: `repair` heals what can be healed, `hash` reads everything.
+pub async fn check(asked: &Asked) -> Answer<Reply> {
+    let flag = |name| asked.query.flag(name);
+    let depth = if flag("hash") {
+        Depth::Content
+    } else {
+        Depth::Metadata
+    };
+    let repair = if flag("repair") { Repair::Full } else { Repair::No };
+    Ok(reply::ok(
+        &crate::check::check(&asked.engine, depth, repair).await?,
+    ))
 }
 
 /// `GET /kakoi/v1/doctor`

@@ -4,6 +4,7 @@
 //! away. A container that removes itself when it ends is gone after a reboot by definition; its record is a file in the run-time folder
 //! (memory), which outlives the daemon and costs no write to flash.
 
+pub mod copies;
 pub mod record;
 pub mod store;
 

@@ -11,6 +11,7 @@ use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+use super::copies;
 use super::record::{RECORD_FORMAT, Record, VolumeRecord};
 
 const CONTAINERS: TableDefinition<&str, &[u8]> = TableDefinition::new("containers");
@@ -50,14 +51,13 @@ pub enum StoreError {
         #[source]
         cause: io::Error,
     },
-    /// A record is no record, or of a later version.
-    #[error("the record of {key} is damaged or of another version")]
-    Damaged {
+    /// A record of another version: not damage, and not to be touched.
+    #[error("the record of {key} has format {format}; this version reads format {RECORD_FORMAT}")]
+    Version {
         /// Id or name.
         key: String,
-        /// Why.
-        #[source]
-        cause: Option<serde_json::Error>,
+        /// What it says.
+        format: u32,
     },
     /// The writer is gone.
     #[error("the daemon is stopping")]
@@ -85,33 +85,47 @@ pub struct Kept {
     pub containers: Vec<Record>,
     /// Volumes.
     pub volumes: Vec<VolumeRecord>,
+    /// What was damaged and is healed, or not.
+    pub damage: Vec<Damaged>,
+}
+
+/// Damage to the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The container's id or the volume's name; `None` where it is the whole database.
+    pub key: Option<String>,
+    /// Whether a copy was found.
+    pub healed: bool,
 }
 
 impl Store {
     /// Opens the records of `root`, and reads them with the ephemeral ones in `records_dir` (`<run>/records`).
     ///
+    /// A file that is damaged is set aside, and its records are made anew from their copies ([`copies`]).
+    ///
     /// # Errors
-    /// The file cannot be opened, is damaged, or another process has it open.
+    /// The file cannot be opened, or another process has it open.
     pub fn open(root: &Path, records_dir: &Path) -> Result<(Self, Kept), StoreError> {
         let path = root.join("state.redb");
         let open = |cause: redb::Error| StoreError::Open {
             path: path.clone(),
             cause,
         };
-        // Containers' environments are in it, and with them secrets.
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|cause| open(redb::Error::Io(cause)))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(FileBackend::new(file).map_err(|cause| open(cause.into()))?)
-            .map_err(|cause| open(cause.into()))?;
-        let mut kept = read_all(&database)?;
+        // A new file has nothing in it, and neither have the folders beside it.
+        let is_lost = std::fs::metadata(&path).map_or(0, |meta| meta.len()) == 0 && copies::are_there(root);
+        let opened = open_file(&path).and_then(|database| {
+            let kept = read_all(&database, root)?;
+            Ok((database, kept))
+        });
+        let (database, mut kept) = match opened {
+            Ok((database, _)) if is_lost => {
+                drop(database);
+                make_anew(root, &path, "it was empty")?
+            }
+            Ok(opened) => opened,
+            Err(error) if is_damage(&error) => make_anew(root, &path, &crate::refusal::chain(&error))?,
+            Err(error) => return Err(error),
+        };
         for record in read_ephemeral(records_dir) {
             if !kept.containers.iter().any(|other| other.id == record.id) {
                 kept.containers.push(record);
@@ -153,6 +167,11 @@ impl Store {
             };
         }
         self.change(CONTAINERS, &record.id, None).await
+    }
+
+    /// Takes away what stands under a container's id, whatever it is.
+    pub async fn forget(&self, id: &str) -> Result<(), StoreError> {
+        self.change(CONTAINERS, id, None).await
     }
 
     /// Keeps a volume.
@@ -200,6 +219,92 @@ impl Store {
     }
 }
 
+fn open_file(path: &Path) -> Result<Database, StoreError> {
+    let open = |cause: redb::Error| StoreError::Open {
+        path: path.to_owned(),
+        cause,
+    };
+    // Containers' environments are in it, and with them secrets.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|cause| open(redb::Error::Io(cause)))?;
+    let backend = FileBackend::new(file).map_err(|cause| open(cause.into()))?;
+    open_backend(backend).map_err(open)
+}
+
+/// Opens the database over whatever holds its bytes.
+fn open_backend(backend: impl redb::StorageBackend) -> Result<Database, redb::Error> {
+    Ok(Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create_with_backend(backend)?)
+}
+
+/// Whether it is the file's content that is wrong, rather than that it cannot be read now.
+fn is_damage(error: &StoreError) -> bool {
+    let (StoreError::Open { cause, .. } | StoreError::Read(cause)) = error else {
+        return false;
+    };
+    match cause {
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. } => true,
+        redb::Error::Io(cause) => matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+        ),
+        _ => false,
+    }
+}
+
+/// Sets the damaged file aside and fills a new one with what the copies tell.
+fn make_anew(root: &Path, path: &Path, error: &str) -> Result<(Database, Kept), StoreError> {
+    let failed = |cause: redb::Error| StoreError::Open {
+        path: path.to_owned(),
+        cause,
+    };
+    tracing::error!(
+        error,
+        "the records are damaged; they are set aside and made anew from their copies"
+    );
+    std::fs::rename(path, copies::damaged_path(root)).map_err(|cause| failed(redb::Error::Io(cause)))?;
+    let database = open_file(path)?;
+    let (mut kept, silent) = copies::all(root);
+    fill(&database, &kept).map_err(failed)?;
+    kept.damage.push(Damaged {
+        key: None,
+        healed: true,
+    });
+    kept.damage.extend(silent.into_iter().map(|id| Damaged {
+        key: Some(id),
+        healed: false,
+    }));
+    Ok((database, kept))
+}
+
+fn fill(database: &Database, kept: &Kept) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut table = transaction.open_table(CONTAINERS)?;
+        for record in &kept.containers {
+            let bytes = serde_json::to_vec(record).expect("a record is plain data");
+            table.insert(record.id.as_str(), bytes.as_slice())?;
+        }
+        let mut table = transaction.open_table(VOLUMES)?;
+        for volume in &kept.volumes {
+            let bytes = serde_json::to_vec(volume).expect("a record is plain data");
+            table.insert(volume.name.as_str(), bytes.as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
 fn write_changes(database: &Database, mut queue: mpsc::Receiver<Change>) {
     while let Some(first) = queue.blocking_recv() {
         let mut batch = vec![first];
@@ -230,30 +335,56 @@ fn write_batch(database: &Database, batch: &[Change]) -> Result<(), redb::Error>
     Ok(())
 }
 
-fn read_all(database: &Database) -> Result<Kept, StoreError> {
+fn read_all(database: &Database, root: &Path) -> Result<Kept, StoreError> {
     let read = |cause: redb::Error| StoreError::Read(cause);
     let transaction = database.begin_read().map_err(|cause| read(cause.into()))?;
     let mut kept = Kept::default();
+    let mut damaged = Vec::new();
     each(
         &transaction,
         CONTAINERS,
         |record: Record| kept.containers.push(record),
         |record| record.format,
+        |id| damaged.push(id),
     )?;
+    for id in damaged {
+        let copy = copies::container(root, &id);
+        let healed = copy.is_some();
+        kept.containers.extend(copy);
+        kept.damage.push(Damaged {
+            key: Some(id),
+            healed,
+        });
+    }
+    let mut damaged = Vec::new();
     each(
         &transaction,
         VOLUMES,
         |volume: VolumeRecord| kept.volumes.push(volume),
         |volume| volume.format,
+        |name| damaged.push(name),
     )?;
+    for name in damaged {
+        kept.volumes.push(copies::volume(root, &name));
+        kept.damage.push(Damaged {
+            key: Some(name),
+            healed: true,
+        });
+    }
+    drop(transaction);
+    if kept.damage.iter().any(|damage| damage.healed) {
+        fill(database, &kept).map_err(read)?;
+    }
     Ok(kept)
 }
 
+/// Every row of a table; one that is no record is told of by its key.
 fn each<T: serde::de::DeserializeOwned>(
     transaction: &redb::ReadTransaction,
     table: TableDefinition<&str, &[u8]>,
     mut found: impl FnMut(T),
     format: impl Fn(&T) -> u32,
+    mut damaged: impl FnMut(String),
 ) -> Result<(), StoreError> {
     let table = match transaction.open_table(table) {
         Ok(table) => table,
@@ -262,15 +393,20 @@ fn each<T: serde::de::DeserializeOwned>(
     };
     for row in table.iter().map_err(|cause| StoreError::Read(cause.into()))? {
         let (key, value) = row.map_err(|cause| StoreError::Read(cause.into()))?;
-        let damaged = |cause| StoreError::Damaged {
-            key: key.value().to_owned(),
-            cause,
-        };
-        let document: T = serde_json::from_slice(value.value()).map_err(|cause| damaged(Some(cause)))?;
-        if format(&document) != RECORD_FORMAT {
-            return Err(damaged(None));
+        match serde_json::from_slice::<T>(value.value()) {
+            Ok(document) if format(&document) == RECORD_FORMAT => found(document),
+            Ok(document) => {
+                return Err(StoreError::Version {
+                    key: key.value().to_owned(),
+                    format: format(&document),
+                });
+            }
+            Err(cause) => {
+                let key = key.value().to_owned();
+                tracing::error!(%key, %cause, "a record is damaged");
+                damaged(key);
+            }
         }
-        found(document);
     }
     Ok(())
 }

@@ -1,0 +1,127 @@
+//! Second copies of records, beside what they are about, and the records that are made anew from them.
+//!
+//! Owns `record.json` in a container's durable folder and in a volume's. They are written when a record is made or its name or limits change,
+//! and read only where `state.redb` is damaged; they are not synced, since no power cut damages what was synced. Refuses to keep what happened
+//! to a container: a copy knows how it was made, and the folder whether it ever ran.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::record::{Life, RECORD_FORMAT, Record, VolumeRecord};
+use super::store::Kept;
+use crate::host::create_private_file;
+
+/// A copy's name.
+const COPY: &str = "record.json";
+/// Longest copy: an environment at the kernel's limit fits.
+const COPY_BYTES_MAX: u64 = 4 << 20;
+
+/// Writes a container's copy. A failure only costs the copy.
+pub fn keep(state_dir: &Path, record: &Record) {
+    let copy = Record {
+        life: Life::default(),
+        ..record.clone()
+    };
+    write(
+        state_dir,
+        &serde_json::to_vec(&copy).expect("a record is plain data"),
+    );
+}
+
+/// Writes a volume's copy. A failure only costs the copy.
+pub fn keep_volume(volume_dir: &Path, volume: &VolumeRecord) {
+    write(
+        volume_dir,
+        &serde_json::to_vec(volume).expect("a record is plain data"),
+    );
+}
+
+fn write(folder: &Path, bytes: &[u8]) {
+    let (aside, path) = (folder.join("record.json.new"), folder.join(COPY));
+    let written = create_private_file(&aside)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&aside, &path));
+    if let Err(cause) = written {
+        tracing::warn!(path = %path.display(), %cause, "ignoring a copy of a record that cannot be written");
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(folder: &Path) -> Option<T> {
+    let path = folder.join(COPY);
+    if fs::symlink_metadata(&path).ok()?.len() > COPY_BYTES_MAX {
+        return None;
+    }
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// A container's record from its copy.
+pub fn container(root: &Path, id: &str) -> Option<Record> {
+    let folder = root.join("containers").join(id);
+    let mut record: Record = read(&folder)?;
+    if record.format != RECORD_FORMAT || record.id != id {
+        return None;
+    }
+    // Whether it ran when the records broke, nobody knows; that it ever ran, its receipt tells. What ran and was not stopped by hand starts again.
+    record.life.running = folder.join("receipt.json").exists();
+    Some(record)
+}
+
+/// A volume's record: from its copy, else what its folder tells.
+pub fn volume(root: &Path, name: &str) -> VolumeRecord {
+    let folder = root.join("volumes").join(name);
+    let copy =
+        read(&folder).filter(|volume: &VolumeRecord| volume.format == RECORD_FORMAT && volume.name == name);
+    copy.unwrap_or_else(|| VolumeRecord {
+        format: RECORD_FORMAT,
+        name: name.to_owned(),
+        created: crate::clock::now(),
+        labels: Default::default(),
+        options: Default::default(),
+        // One too many is found by a person, one too few is lost with its data.
+        anonymous: false,
+    })
+}
+
+/// Every record that folders below `root` tell of, and the containers whose folder tells nothing.
+pub fn all(root: &Path) -> (Kept, Vec<String>) {
+    let mut kept = Kept::default();
+    let mut silent = Vec::new();
+    for id in folders(&root.join("containers")) {
+        match container(root, &id) {
+            Some(record) => kept.containers.push(record),
+            None => silent.push(id),
+        }
+    }
+    for name in folders(&root.join("volumes")) {
+        kept.volumes.push(volume(root, &name));
+    }
+    (kept, silent)
+}
+
+/// Whether any folder below `root` holds a copy.
+pub fn are_there(root: &Path) -> bool {
+    ["containers", "volumes"].iter().any(|kind| {
+        let path = root.join(kind);
+        folders(&path)
+            .iter()
+            .any(|name| path.join(name).join(COPY).exists())
+    })
+}
+
+/// Names of folders, without those on their way to removal.
+pub fn folders(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Where a damaged database lies until somebody has looked at it, or a repair removes it.
+pub fn damaged_path(root: &Path) -> PathBuf {
+    root.join("state.redb.damaged")
+}
