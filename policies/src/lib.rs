@@ -33,8 +33,9 @@ pub mod kernel;
 mod lint;
 pub mod model;
 pub mod oci;
+mod reference;
 pub mod render;
-pub mod request;
+mod request;
 mod schema;
 pub mod shipped;
 mod syscalls;
@@ -51,6 +52,7 @@ pub use explain::{Answer, Question, explain};
 pub use lint::lint;
 pub use model::Policy;
 pub use oci::{OciSeccompError, from_oci};
+pub use reference::reference;
 pub use request::{
     Amount, DeviceNumbersRequest, DeviceRequest, HostNamespace, LimitRequests, MountRequest,
     NeighbourRequests, Requests, device_access,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::pull::pull;
 use crate::client::{Client, ClientError, Target};
-use crate::create::{Attached, ContainerFlags, ImageAndCommand, create_body};
+use crate::create::{Attached, ContainerFlags, FlagError, ImageAndCommand, create_body};
 use crate::failure::Failure;
 use crate::output;
 
@@ -44,6 +44,13 @@ pub enum CidfileError {
 
 /// Makes a container and prints its id.
 pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
+    if arguments.flags.pidfile.is_some() {
+        return Err(FlagError::Later {
+            flag: "--pidfile",
+            words: "is written when the container starts: use it with 'kakoi run'",
+        }
+        .into());
+    }
     let streams = Attached {
         stdin: arguments.flags.interactive,
         stdout: true,
@@ -70,6 +77,9 @@ pub async fn make(
     let mut body = serde_json::to_value(&body).map_err(ClientError::Encode)?;
     // The file is made first: a container whose id nobody learns would be left behind.
     let cidfile = flags.cidfile.as_deref().map(open_cidfile).transpose()?;
+    if flags.replace {
+        replace(flags, client).await?;
+    }
     let answer = match post(flags, &mut body, client).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -96,6 +106,16 @@ pub async fn make(
         }
     }
     Ok(answer)
+}
+
+/// Removes the container that has the name.
+async fn replace(flags: &ContainerFlags, client: &Client) -> Result<(), ClientError> {
+    let name = flags.name.as_deref().unwrap_or_default();
+    let target = Target::new("/containers").segment(name).query("force", "1");
+    match client.delete(target).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Asks for the container, and for its image first where that is wanted or missing.

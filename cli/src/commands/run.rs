@@ -33,6 +33,17 @@ pub struct Arguments {
     what: ImageAndCommand,
 }
 
+/// `--pidfile` cannot be written; the container runs on.
+#[derive(Debug, thiserror::Error)]
+#[error("writing --pidfile {}; the container runs", .path.display())]
+pub struct PidfileError {
+    /// The file.
+    path: std::path::PathBuf,
+    /// Why.
+    #[source]
+    cause: std::io::Error,
+}
+
 /// A wait that went wrong after it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
@@ -54,6 +65,7 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     let made = make(&arguments.flags, &arguments.what, attached, client).await?;
     if arguments.detach {
         start(client, &made.id).await?;
+        note_pid(&arguments.flags, &made.id, client).await?;
         announce(&made.id)?;
         return Ok(0);
     }
@@ -75,11 +87,32 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     let waiting = Waiting::begin(client, &made.id, arguments.flags.rm).await?;
     let prepared = session.prepare()?;
     start(client, &made.id).await?;
+    note_pid(&arguments.flags, &made.id, client).await?;
     prepared.begin();
     match prepared.run(connection).await? {
         End::Detached => Ok(0),
         End::Closed => waiting.exit_code().await,
     }
+}
+
+/// Writes the first process's id where `--pidfile` says. One that has ended already has none, and is not there any more with `--rm`.
+async fn note_pid(flags: &ContainerFlags, id: &str, client: &Client) -> Result<(), Failure> {
+    let Some(path) = &flags.pidfile else {
+        return Ok(());
+    };
+    let target = Target::new("/containers").segment(id).segment("json");
+    let pid = match client.get(target).await {
+        Ok(answer) => answer["State"]["Pid"].as_i64().unwrap_or(0),
+        Err(error) if error.is_not_found() => 0,
+        Err(error) => return Err(error.into()),
+    };
+    std::fs::write(path, pid.to_string()).map_err(|cause| {
+        PidfileError {
+            path: path.clone(),
+            cause,
+        }
+        .into()
+    })
 }
 
 fn attached(arguments: &Arguments) -> Attached {

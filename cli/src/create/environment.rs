@@ -36,6 +36,12 @@ pub enum EnvironmentError {
         /// What is wrong.
         words: &'static str,
     },
+    /// No name of a variable.
+    #[error("--unsetenv {text:?} is not the name of a variable")]
+    Unset {
+        /// What was written.
+        text: String,
+    },
     /// A flag is wrong.
     #[error("--env {text:?} has no name before the =")]
     NoName {
@@ -67,6 +73,18 @@ pub fn read_environment(flags: &[String], files: &[PathBuf]) -> Result<Vec<Strin
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect())
+}
+
+/// Takes variables away, the flags' own and, by a name without a value, the image's.
+pub(super) fn unset(variables: &mut Vec<String>, names: &[String]) -> Result<(), EnvironmentError> {
+    for name in names {
+        if name.is_empty() || name.contains('=') {
+            return Err(EnvironmentError::Unset { text: name.clone() });
+        }
+        variables.retain(|entry| entry.split('=').next() != Some(name));
+        variables.push(name.clone());
+    }
+    Ok(())
 }
 
 /// Files first, then flags.

@@ -34,6 +34,9 @@ pub struct ContainerFlags {
     /// Name of the container; one is made up where it is absent
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Remove a container of the same name first, also one that runs
+    #[arg(long, requires = "name")]
+    pub replace: bool,
     /// Keep standard input open, attached or not
     #[arg(short, long)]
     pub interactive: bool,
@@ -46,6 +49,9 @@ pub struct ContainerFlags {
     /// Write the container's id to a new file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
+    /// Write the first process's id on the host to a file, once it runs
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
     /// Say nothing but the id
     #[arg(short, long)]
     pub quiet: bool,
@@ -62,6 +68,12 @@ pub struct ContainerFlags {
     /// Read variables from a file of NAME=VALUE lines
     #[arg(long, value_name = "FILE", help_heading = "Process")]
     pub env_file: Vec<PathBuf>,
+    /// Take a variable away that the image sets
+    #[arg(long, value_name = "NAME", help_heading = "Process")]
+    pub unsetenv: Vec<String>,
+    /// Time zone, as in Europe/Berlin, or local for the host's
+    #[arg(long, value_name = "ZONE", help_heading = "Process")]
+    pub tz: Option<String>,
     /// Program in place of the image's entrypoint; a JSON list for one with arguments, "" for none
     #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
     pub entrypoint: Option<String>,
@@ -159,6 +171,13 @@ pub struct ContainerFlags {
     /// Leave the image's /etc/hosts as it is
     #[arg(long, help_heading = "Network and names")]
     pub no_hosts: bool,
+    /// Note a port that the app serves; opens nothing
+    #[arg(
+        long,
+        value_name = "PORT[-PORT][/PROTOCOL]",
+        help_heading = "Network and names"
+    )]
+    pub expose: Vec<String>,
     /// Process namespace: host, or container:NAME to join another's
     #[arg(long, value_name = "MODE", help_heading = "Network and names")]
     pub pid: Option<String>,

@@ -107,6 +107,12 @@ pub fn create_body(
     config.attach_stdout = attached.stdout;
     config.attach_stderr = attached.stderr;
     config.env = read_environment(&flags.env, &flags.env_file)?;
+    environment::unset(&mut config.env, &flags.unsetenv)?;
+    let ports = values::each(&flags.expose, values::exposed).map_err(|cause| FlagError::Value {
+        flag: "--expose",
+        cause,
+    })?;
+    config.exposed_ports = ports.into_iter().flatten().map(|port| (port, Empty)).collect();
     config.labels = environment::read_labels(&flags.label, &flags.label_file)?;
     config.stop_signal = flags.stop_signal.clone().unwrap_or_default();
     config.stop_timeout = flags.stop_timeout;
@@ -268,6 +274,9 @@ fn lists(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagErro
     };
     config.tmpfs = mounts::tmpfs(&flags.tmpfs)?;
     config.mounts = mounts::long(&flags.mount)?;
+    config
+        .mounts
+        .extend(flags.tz.as_deref().map(mounts::time_zone).transpose()?);
     Ok(())
 }
 

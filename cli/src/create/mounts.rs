@@ -37,12 +37,44 @@ pub enum MountError {
         #[source]
         cause: TextError,
     },
+    /// `--tz` is no zone.
+    #[error("--tz {text:?} is no time zone: name one of /usr/share/zoneinfo, as in Europe/Berlin, or local")]
+    Zone {
+        /// What was written.
+        text: String,
+    },
     /// `--tmpfs` has another form.
     #[error("--tmpfs {text:?} is not /PATH or /PATH:OPTIONS")]
     Tmpfs {
         /// What was written.
         text: String,
     },
+}
+
+/// `--tz`: the host's file of the zone in the place where programs look for their own. One that is not there is refused by the daemon.
+pub(super) fn time_zone(zone: &str) -> Result<Mount, MountError> {
+    let is_name = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+'))
+    };
+    let source = match zone {
+        "local" => "/etc/localtime".to_owned(),
+        zone if zone.split('/').all(is_name) => format!("/usr/share/zoneinfo/{zone}"),
+        _ => {
+            return Err(MountError::Zone {
+                text: zone.to_owned(),
+            });
+        }
+    };
+    Ok(Mount {
+        kind: "bind".to_owned(),
+        source,
+        target: "/etc/localtime".to_owned(),
+        read_only: true,
+        ..Mount::default()
+    })
 }
 
 /// `--volume` values: binds, and places of anonymous volumes.

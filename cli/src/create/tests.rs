@@ -172,3 +172,48 @@ fn health_tests_and_entrypoints_keep_their_words() {
     );
     assert_eq!(body("--entrypoint= img").config.entrypoint.expect("one").0, [""]);
 }
+
+#[test]
+fn podmans_further_words() {
+    let body = body(
+        "--env A=1 --env B=2 --unsetenv A --unsetenv PATH --expose 80 --expose 8000-8001/udp --tz Europe/Berlin img",
+    );
+    assert_eq!(body.config.env, ["B=2", "A", "PATH"]);
+    let ports: Vec<&str> = body.config.exposed_ports.keys().map(String::as_str).collect();
+    assert_eq!(ports, ["80/tcp", "8000/udp", "8001/udp"]);
+    let zone = &body.host_config.mounts[0];
+    assert_eq!(
+        (
+            zone.kind.as_str(),
+            zone.source.as_str(),
+            zone.target.as_str(),
+            zone.read_only
+        ),
+        (
+            "bind",
+            "/usr/share/zoneinfo/Europe/Berlin",
+            "/etc/localtime",
+            true
+        )
+    );
+    assert!(
+        zone.bind_options.is_none(),
+        "a zone that is not there is not made"
+    );
+    assert_eq!(
+        self::body("--tz local img").host_config.mounts[0].source,
+        "/etc/localtime"
+    );
+    for (words, reason) in [
+        ("--unsetenv A=1 img", "not the name of a variable"),
+        ("--expose 0 img", "PORT[-PORT]"),
+        ("--expose 90-80 img", "PORT[-PORT]"),
+        ("--expose 80/icmp img", "PORT[-PORT]"),
+        ("--tz ../shadow img", "no time zone"),
+        ("--tz /etc/shadow img", "no time zone"),
+        ("--tz Europe//Berlin img", "no time zone"),
+        ("--replace img", "--name"),
+    ] {
+        refuse(words, reason);
+    }
+}

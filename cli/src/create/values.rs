@@ -192,6 +192,20 @@ pub(super) fn ulimit(text: &str) -> Result<Ulimit, ValueError> {
     }
 }
 
+/// `PORT[-PORT][/PROTOCOL]`, as one name for each port.
+pub(super) fn exposed(text: &str) -> Result<Vec<String>, ValueError> {
+    let wrong = || form(text, "PORT[-PORT][/tcp|udp|sctp], as in 8080 or 8000-8010/udp");
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last && matches!(protocol, "tcp" | "udp" | "sctp") => {
+            Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+        }
+        _ => Err(wrong()),
+    }
+}
+
 /// Security options pass to the daemon; a seccomp profile's file becomes its text, for the daemon opens no file of the client's.
 pub(super) fn security_option(text: &str) -> Result<String, ValueError> {
     let normal = if text.contains('=') {

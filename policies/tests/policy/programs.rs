@@ -225,6 +225,11 @@ fn the_schema_is_the_committed_one() {
 }
 
 #[test]
+fn the_reference_is_the_committed_one() {
+    golden("REFERENCE.md", &kakoi_policy::reference());
+}
+
+#[test]
 fn the_shipped_profiles_compile_to_the_committed_summaries() {
     for profile in &SHIPPED {
         let c = compiled(&shipped(profile.name));

@@ -15,6 +15,7 @@
 
 mod attach;
 mod bundle;
+mod diagnose;
 mod host_tree;
 mod trees;
 
@@ -281,10 +282,12 @@ fn run_builder(
         .with_detach(true)
         .with_no_pivot(no_pivot)
         .build();
-    // The child may have said more than libcontainer's text carries.
+    // The child may have said more than libcontainer's text carries, or the hook process; else what it was about to mount is looked at.
     built.map_err(|error| match outcome::read_now(reader) {
         Err(OutcomeError::Failed(failure)) => CreateError::Refused(failure),
-        _ => CreateError::Build(Box::new(error)),
+        _ => outcome::read_failure(&state_dir.join(crate::stage::STAGE_FILE))
+            .or_else(|| diagnose::mounts(&state_dir.join("bundle")))
+            .map_or_else(|| CreateError::Build(Box::new(error)), CreateError::Refused),
     })
 }
 

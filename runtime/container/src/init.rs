@@ -13,7 +13,7 @@ use kakoi_confine::{Entry, apply, capabilities_for};
 use kakoi_policy::confinement::{Confinement, Landlock};
 use kakoi_sys::process::{Forked, exit_now, fork};
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
 
@@ -27,8 +27,7 @@ pub(crate) fn divide(confinement: &Confinement, status: RawFd) -> Result<(), Fai
     let failed =
         |step: &str, error: &dyn std::error::Error| Failure::new(FailureKind::Runtime, step, chain(error));
     // Blocked before the fork, so that none is lost before process 1 waits for them. The app's side unblocks them when it resets signals.
-    let signals = SigSet::all();
-    signals
+    SigSet::all()
         .thread_block()
         .map_err(|errno| failed("block signals", &errno))?;
     let (go, go_writer) = kakoi_sys::descriptors::pipe().map_err(|error| failed("make a pipe", &error))?;
@@ -58,7 +57,7 @@ pub(crate) fn divide(confinement: &Confinement, status: RawFd) -> Result<(), Fai
                 exit_now(125);
             }
             // Never returns, so `go`, whose descriptor is closed already, is not dropped and closes nothing else's number.
-            exit_now(run(&signals, pid))
+            exit_now(run(pid))
         }
     }
 }
@@ -133,17 +132,17 @@ fn lead_foreground() -> Result<(), Errno> {
     }
 }
 
-fn run(signals: &SigSet, app: Pid) -> i32 {
+fn run(app: Pid) -> i32 {
     loop {
         if let Some(code) = reap(app, true) {
             return code;
         }
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) => {}
+        match kakoi_sys::event::wait_for_any_signal() {
+            Ok(number) if number == Signal::SIGCHLD as i32 => {}
             // An app that is gone is noticed by the next round.
-            Ok(signal) => drop(kill(app, signal)),
-            // A real-time signal is an error to nix: it is lost, and only it.
-            Err(Errno::EINVAL) => {}
+            Ok(number) => drop(kakoi_sys::process::signal_child(app, number)),
+            // A stop and a continuation of our own, by whoever traces or freezes us.
+            Err(error) if error.errno == Errno::EINTR => {}
             // A filter that refuses to wait for signals costs their passing on, not the reaping.
             Err(_) => {
                 if let Some(code) = reap(app, false) {

@@ -112,6 +112,20 @@ pub(crate) fn read_now(pipe: OwnedFd) -> Result<Receipt, OutcomeError> {
     parse(&text)
 }
 
+/// The failure that a hook process of ours wrote in its list's place; `None` where it wrote none.
+pub(crate) fn read_failure(path: &std::path::Path) -> Option<Failure> {
+    let mut text = Vec::new();
+    File::open(path)
+        .ok()?
+        .take(BYTES_MAX)
+        .read_to_end(&mut text)
+        .ok()?;
+    match serde_json::from_slice(&text).ok()? {
+        Line::Failed(failure) => Some(failure),
+        Line::Started(_) => None,
+    }
+}
+
 fn parse(text: &[u8]) -> Result<Receipt, OutcomeError> {
     let mut outcome = Err(OutcomeError::Died);
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

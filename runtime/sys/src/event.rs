@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -79,6 +80,18 @@ pub fn watch_modified(path: &std::path::Path) -> Result<OwnedFd> {
     let added = unsafe { libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY) };
     checked("inotify_add_watch", libc::c_long::from(added))?;
     Ok(watch)
+}
+
+/// Waits for one of all signals, real-time ones among them, which the caller blocked before (sigwaitinfo(2)); answers its number.
+pub fn wait_for_any_signal() -> Result<i32> {
+    // SAFETY: a signal set is plain data, for which zero is a value, and is filled by the next call.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set outlives the call.
+    let filled = unsafe { libc::sigfillset(&raw mut all) };
+    Errno::result(filled).named("sigfillset")?;
+    // SAFETY: the set outlives the call; a null pointer asks for no further word about the signal.
+    let number = unsafe { libc::sigwaitinfo(&raw const all, std::ptr::null_mut()) };
+    Errno::result(number).named("sigwaitinfo")
 }
 
 #[cfg(test)]

@@ -232,6 +232,13 @@ pub fn set_parent_death_signal(signal: nix::sys::signal::Signal) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(signal).named("prctl(PR_SET_PDEATHSIG)")
 }
 
+/// Sends a signal by its number, real-time ones among them, to a child of the caller that has not been reaped.
+pub fn signal_child(child: Pid, signal: i32) -> Result<()> {
+    // SAFETY: takes and returns plain numbers.
+    let done = unsafe { libc::kill(child.as_raw(), signal) };
+    Errno::result(done).named("kill").map(drop)
+}
+
 /// Sets no_new_privs, for good.
 pub fn set_no_new_privileges() -> Result<()> {
     nix::sys::prctl::set_no_new_privs().named("prctl(PR_SET_NO_NEW_PRIVS)")

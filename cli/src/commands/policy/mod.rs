@@ -28,7 +28,7 @@ pub enum PolicyCommand {
     /// List the policies there are
     #[command(visible_alias = "list")]
     Ls(list::Arguments),
-    /// Print the JSON Schema of policies, for editors
+    /// Print what a policy may say: a JSON Schema for editors, or a reference for people
     Schema(schema::Arguments),
     /// Show a policy with everything it extends, or what becomes of it on this device
     Show(show::Arguments),

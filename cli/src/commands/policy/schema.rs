@@ -1,4 +1,4 @@
-//! `kakoi policy schema`: the JSON Schema of policies.
+//! `kakoi policy schema`: what a policy may say, for editors and for people.
 
 use crate::failure::Failure;
 use crate::listing::pretty;
@@ -6,10 +6,18 @@ use crate::output;
 
 /// The arguments of `kakoi policy schema`.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// How it is written: a JSON Schema for editors, or markdown, a reference for people
+    #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = ["json", "markdown"])]
+    format: String,
+}
 
 /// Prints the schema.
-pub fn run(_: &Arguments) -> Result<u8, Failure> {
-    output::print(&pretty(&kakoi_policy::json_schema())?)?;
+pub fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    if arguments.format == "markdown" {
+        output::print(&kakoi_policy::reference())?;
+    } else {
+        output::print(&pretty(&kakoi_policy::json_schema())?)?;
+    }
     Ok(0)
 }

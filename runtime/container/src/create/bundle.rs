@@ -168,7 +168,11 @@ fn write_stage(
     stage.state.status = "creating".into();
     write(state_dir, STAGE_FILE, &stage)?;
     let path = state_dir.join(STAGE_FILE);
-    let list = fs::File::open(&path).map_err(|source| CreateError::State { path, source })?;
+    let list = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|source| CreateError::State { path, source })?;
     let list = trees::inheritable(list.into(), lowest).map_err(trees::failed(STAGE_FILE.to_owned()))?;
     let ours = |point: &str| {
         let args = ["kakoi-shim", "stage", point, &list.as_raw_fd().to_string()];

@@ -14,7 +14,10 @@ use serde_json::Value;
 use super::mount::{self, MountError, make, make_file, make_folder, open_inside};
 use super::options::{StagedKind, StagedMount};
 use super::{STAGE_FILE, Stage};
+use crate::executor::chain;
+use crate::frames::FailureKind;
 use crate::hook::{self, HookError, HookState};
+use crate::outcome::Failure;
 
 /// The most bytes of a state document on standard input.
 const STATE_BYTES_MAX: u64 = 1 << 20;
@@ -66,7 +69,8 @@ pub enum StageError {
     },
 }
 
-/// Does one point: `runtime` or `container`. The list is on the inherited descriptor `list`, the state document on standard input.
+/// Does one point: `runtime` or `container`. The list is on the inherited descriptor `list`, the state document on standard input. Why it failed is written
+/// in the list's place, where the runtime reads it: libcontainer says of a hook no more than that it failed.
 pub fn run(list: i32, point: &str) -> Result<(), StageError> {
     let unreadable = |source| StageError::Read {
         path: STAGE_FILE.into(),
@@ -78,8 +82,23 @@ pub fn run(list: i32, point: &str) -> Result<(), StageError> {
     // The other point has read it through the same open file.
     list.rewind().map_err(unreadable)?;
     list.read_to_end(&mut text).map_err(unreadable)?;
-    drop(list);
-    let stage: Stage = serde_json::from_slice(&text).map_err(StageError::Parse)?;
+    let done = perform(&text, point);
+    if let Err(error) = &done {
+        let failure = Failure::new(FailureKind::Runtime, "stage", chain(error));
+        let told = list
+            .set_len(0)
+            .and_then(|()| list.rewind())
+            .map_err(crate::outcome::OutcomeError::Pipe)
+            .and_then(|()| crate::outcome::tell_failed(list.as_fd(), &failure));
+        if let Err(error) = told {
+            tracing::warn!(error = %chain(&error), "ignoring that the reason cannot be told");
+        }
+    }
+    done
+}
+
+fn perform(text: &[u8], point: &str) -> Result<(), StageError> {
+    let stage: Stage = serde_json::from_slice(text).map_err(StageError::Parse)?;
     let mut told = String::new();
     std::io::stdin()
         .take(STATE_BYTES_MAX)

@@ -201,7 +201,7 @@ pub async fn pause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<(
 pub async fn unpause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
     let _turn = container.turn().await;
     if container.shared().phase != Phase::Paused {
-        return Err(Refusal::broken(format!(
+        return Err(Refusal::conflict(format!(
             "Container {} is not paused",
             container.id
         )));
