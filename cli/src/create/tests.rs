@@ -217,3 +217,132 @@ fn podmans_further_words() {
         refuse(words, reason);
     }
 }
+
+/// Where each flag of `create` and `run` goes: a field of the request, which the daemon's own table judges (`knobs.rs`), or nowhere but this program.
+const PLACES: &[(&str, &str)] = &[
+    ("add-host", "ExtraHosts"),
+    ("annotation", "Annotations"),
+    ("authfile", "client: credentials for a registry"),
+    ("blkio-weight", "BlkioWeight"),
+    ("cap-add", "CapAdd"),
+    ("cap-drop", "CapDrop"),
+    ("cgroup-parent", "CgroupParent"),
+    ("cgroupns", "CgroupnsMode"),
+    ("cidfile", "ContainerIDFile"),
+    ("cpu-period", "CpuPeriod"),
+    ("cpu-quota", "CpuQuota"),
+    ("cpu-shares", "CpuShares"),
+    ("cpus", "NanoCpus"),
+    ("cpuset-cpus", "CpusetCpus"),
+    ("cpuset-mems", "CpusetMems"),
+    ("device", "Devices"),
+    ("device-cgroup-rule", "DeviceCgroupRules"),
+    ("dns", "refused"),
+    ("domainname", "Domainname"),
+    ("entrypoint", "Entrypoint"),
+    ("env", "Env"),
+    ("env-file", "Env"),
+    ("expose", "ExposedPorts"),
+    ("group-add", "GroupAdd"),
+    ("health-cmd", "Healthcheck"),
+    ("health-interval", "Healthcheck"),
+    ("health-retries", "Healthcheck"),
+    ("health-start-period", "Healthcheck"),
+    ("health-timeout", "Healthcheck"),
+    ("help", "client: prints"),
+    ("hostname", "Hostname"),
+    ("init", "Init"),
+    ("interactive", "OpenStdin"),
+    ("ip", "refused"),
+    ("ipc", "IpcMode"),
+    ("label", "Labels"),
+    ("label-file", "Labels"),
+    ("log-driver", "LogConfig"),
+    ("log-opt", "LogConfig"),
+    ("mac-address", "refused"),
+    ("memory", "Memory"),
+    ("memory-reservation", "MemoryReservation"),
+    ("memory-swap", "MemorySwap"),
+    ("mount", "Mounts"),
+    ("name", "the path of the request"),
+    ("network", "NetworkMode"),
+    ("network-alias", "refused"),
+    ("no-healthcheck", "Healthcheck"),
+    ("no-hosts", "NoHosts"),
+    ("oom-kill-disable", "OomKillDisable"),
+    ("oom-score-adj", "OomScoreAdj"),
+    ("pid", "PidMode"),
+    ("pidfile", "client: writes a file of the caller's"),
+    ("pids-limit", "PidsLimit"),
+    ("pod", "refused"),
+    ("policy", "Policy"),
+    ("privileged", "Privileged"),
+    ("publish", "refused"),
+    ("publish-all", "refused"),
+    ("pull", "client: asks for an image first"),
+    ("quiet", "client: prints less"),
+    ("read-only", "ReadonlyRootfs"),
+    (
+        "replace",
+        "client: removes the other first, by a request of its own",
+    ),
+    ("restart", "RestartPolicy"),
+    ("rm", "AutoRemove"),
+    ("rootfs", "refused"),
+    ("secret", "refused"),
+    ("security-opt", "SecurityOpt"),
+    ("shm-size", "ShmSize"),
+    ("stop-signal", "StopSignal"),
+    ("stop-timeout", "StopTimeout"),
+    ("sysctl", "Sysctls"),
+    ("tmpfs", "Tmpfs"),
+    ("tty", "Tty"),
+    ("tz", "Mounts"),
+    ("ulimit", "Ulimits"),
+    ("umask", "SecurityOpt"),
+    ("unsetenv", "Env"),
+    ("user", "User"),
+    ("userns", "UsernsMode"),
+    ("uts", "UTSMode"),
+    ("volume", "Binds"),
+    ("volumes-from", "VolumesFrom"),
+    ("workdir", "WorkingDir"),
+];
+
+#[test]
+fn every_flag_has_a_place_that_is_judged() {
+    use clap::CommandFactory as _;
+    let command = Line::command();
+    let flags: std::collections::BTreeSet<&str> =
+        command.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let named: std::collections::BTreeSet<&str> = PLACES.iter().map(|(flag, _)| *flag).collect();
+    let differ: Vec<_> = flags.symmetric_difference(&named).collect();
+    assert!(
+        differ.is_empty(),
+        "flags without a place, or places without a flag: {differ:?}"
+    );
+    // A place on the wire is one that the wire has.
+    let wire = serde_json::to_value(body("--privileged img")).expect("plain data");
+    let skipped = [
+        // Left out of the body where nobody asks.
+        "Annotations",
+        "NoHosts",
+        "Tmpfs",
+        "Sysctls",
+        "Mounts",
+        "Init",
+        "StopSignal",
+        "StopTimeout",
+        "Policy",
+    ];
+    for (flag, place) in PLACES
+        .iter()
+        .filter(|(_, place)| place.starts_with(char::is_uppercase))
+    {
+        let is_there = wire.get(place).is_some() || wire["HostConfig"].get(place).is_some();
+        assert!(
+            is_there || skipped.contains(place),
+            "--{flag}: the wire has no {place}"
+        );
+    }
+}
