@@ -106,6 +106,15 @@ fn what_is_signed_runs_also_offline_and_what_is_not_does_not_come_in() {
     let (key, stranger) = (lab.key("acme"), lab.key("stranger"));
     let (classic, bundle) = (lab.push("acme/classic:1"), lab.push("acme/bundle:1"));
     lab.pull(&classic).fails(125, "no scope of trust.yaml covers it");
+    // What could not run anyway is asked of nobody, and Docker's clients hear why as a 403.
+    let answer = lab.host.raw_request(
+        b"POST /v1.47/images/create?fromImage=nowhere.invalid/a&tag=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    );
+    assert!(
+        answer.starts_with("HTTP/1.1 403")
+            && answer.contains("kakoi trust allow nowhere.invalid/a --mode audit"),
+        "{answer}"
+    );
     lab.require("acme", &key);
     for name in [&classic, &bundle] {
         let refused = lab.pull(name).fails(125, "it is not signed");
@@ -406,4 +415,44 @@ fn an_image_brings_its_policy_within_what_the_owner_allows() {
     for container in ["plain", "brought", "named"] {
         lab.host.ok(&["rm", container]);
     }
+}
+
+#[test]
+fn an_archive_carries_its_signatures() {
+    needs_root!();
+    let lab = Lab::new();
+    let (key, stranger) = (lab.key("acme"), lab.key("stranger"));
+    let (signed, forged) = (lab.push("acme/app:1"), lab.push("acme/app:2"));
+    lab.sign(&signed, &key, &[]);
+    lab.sign(&forged, &stranger, &[]);
+    lab.require("acme", &key);
+    let pack = |name: &str, folder: &str| {
+        let layout = lab.host.path(folder);
+        for part in [name.to_owned(), lab.signatures(name)] {
+            let layout = layout.display();
+            tool(
+                "skopeo",
+                &format!("--insecure-policy copy --src-tls-verify=false docker://{part} oci:{layout}:{part}"),
+            )
+            .ok();
+        }
+        let archive = format!("{}.tar", layout.display());
+        tool("tar", &format!("-C {} -cf {archive} .", layout.display())).ok();
+        archive
+    };
+    let (good, bad) = (pack(&signed, "good"), pack(&forged, "bad"));
+    // The stick goes to a device that sees no registry.
+    lab.host.file("config/registries.yaml", "");
+    for archive in [&good, &bad] {
+        lab.host.ok(&["load", "--input", archive]);
+    }
+    assert_eq!(
+        lab.host.ok(&["images", "--quiet"]).lines().count(),
+        2,
+        "signatures are no images"
+    );
+    lab.run(&signed).ok();
+    lab.run(&forged).fails(125, "no key of the scope made");
+    lab.host.ok(&["trust", "revoke", "acme"]);
+    lab.run(&signed).fails(125, "is revoked");
 }

@@ -13,6 +13,7 @@ use crate::config::{ConfigDocument, ConfigError};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::reference::{Reference, ReferenceError};
+use crate::registry::{Attached, Basket, Document, PAYLOAD_BYTES_MAX};
 use crate::spool::{Member, Spool};
 use crate::tree::FileError;
 
@@ -30,6 +31,8 @@ pub(crate) struct Planned {
     /// The lowest first, with the diff id that each must have.
     pub(crate) layers: Vec<(Digest, Member)>,
     pub(crate) tags: Vec<Reference>,
+    /// The indexes through which it was found, which signatures may be of.
+    pub(crate) indexes: Vec<Member>,
 }
 
 /// Why an archive's documents make no image.
@@ -155,6 +158,50 @@ pub(crate) fn plan(spool: &Spool, limits: &Limits) -> Result<Vec<Planned>, Archi
     Ok(planned)
 }
 
+/// What an OCI layout carries beside its images: the payloads of manifests that its index names, itself or one index further down, and that
+/// are no layers. What is malformed or too large belongs to nobody's image, and is passed over.
+pub(crate) fn carried(spool: &Spool, limits: &Limits) -> Vec<Attached> {
+    let mut basket = Basket::new(None);
+    let mut looked_at = 0;
+    let Some(index) = spool.member("index.json") else {
+        return Vec::new();
+    };
+    let mut indexes = vec![(index.clone(), 0)];
+    while let Some((member, depth)) = indexes.pop() {
+        let Some(Document::Index(manifests)) = document_of(&member, limits) else {
+            continue;
+        };
+        for descriptor in manifests {
+            looked_at += 1;
+            if looked_at > limits.descriptors_max || basket.is_full() {
+                return basket.found;
+            }
+            let Some(member) = spool.blob(&descriptor.digest) else {
+                continue;
+            };
+            match document_of(member, limits) {
+                Some(Document::Index(_)) if depth == 0 => indexes.push((member.clone(), 1)),
+                Some(Document::Manifest { layers, .. }) => {
+                    for layer in layers.iter().filter(|layer| !layer.media_type.contains("tar")) {
+                        let payload = spool.blob(&layer.digest).filter(|_| basket.takes(layer));
+                        let payload = payload.and_then(|payload| payload.read(PAYLOAD_BYTES_MAX).ok()?);
+                        if let Some(payload) = payload {
+                            basket.put(layer, payload);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    basket.found
+}
+
+fn document_of(member: &Member, limits: &Limits) -> Option<Document> {
+    let bytes = member.read(limits.manifest_bytes_max).ok()??;
+    Document::parse(&bytes, "", limits).ok()
+}
+
 /// This machine's architecture in Go's words.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -214,7 +261,7 @@ impl Planner<'_> {
             let tags = image.repo_tags.unwrap_or_default();
             at_most(tags.len(), self.limits.descriptors_max, "names for an image")?;
             let tags = tags.iter().map(|name| tag(name)).collect::<Result<Vec<_>, _>>()?;
-            planned.push(self.image(config, manifest, layers, tags)?);
+            planned.push(self.image(config, manifest, layers, tags, Vec::new())?);
         }
         Ok(planned)
     }
@@ -228,8 +275,13 @@ impl Planner<'_> {
             let tags: Vec<Reference> = found.name.into_iter().collect();
             // One image under several names has a descriptor for each.
             match planned.iter_mut().find(|image| image.id == found.config) {
-                Some(image) => image.tags.extend(tags),
-                None => planned.push(self.image(config, Some(found.manifest), layers, tags)?),
+                Some(image) => {
+                    image.tags.extend(tags);
+                    image.indexes.extend(found.indexes);
+                }
+                None => {
+                    planned.push(self.image(config, Some(found.manifest), layers, tags, found.indexes)?)
+                }
             }
         }
         at_most(planned.len(), self.limits.archive_images_max, "images")?;
@@ -242,6 +294,7 @@ impl Planner<'_> {
         manifest: Option<Member>,
         layers: Vec<Member>,
         tags: Vec<Reference>,
+        indexes: Vec<Member>,
     ) -> Result<Planned, ArchiveError> {
         let id = config.digest.clone();
         let bytes = self.bytes(
@@ -268,6 +321,7 @@ impl Planner<'_> {
             manifest,
             layers: diff_ids.into_iter().zip(layers).collect(),
             tags,
+            indexes,
         })
     }
 
@@ -308,6 +362,7 @@ struct OciImage {
     config: Digest,
     layers: Vec<Digest>,
     name: Option<Reference>,
+    indexes: Vec<Member>,
 }
 
 struct Walk<'a> {
@@ -324,7 +379,12 @@ impl Walk<'_> {
         for descriptor in manifests {
             let name = name_of(descriptor)?;
             if is_index(descriptor) {
+                let first = self.found.len();
                 self.nested(descriptor, &name, 1)?;
+                let index = self.look(descriptor)?;
+                if let (Some(found), Some(index)) = (self.found.get_mut(first), index) {
+                    found.indexes.push(index);
+                }
             } else if fitness(descriptor).is_some() {
                 self.manifest(descriptor, name)?;
             }
@@ -385,6 +445,11 @@ impl Walk<'_> {
         ) {
             return Ok(false);
         }
+        // Classic signatures have the shape of an image.
+        let is_layer = |layer: &Descriptor| layer.media_type().to_string().contains("tar");
+        if !manifest.layers().is_empty() && !manifest.layers().iter().any(is_layer) {
+            return Ok(false);
+        }
         at_most(
             manifest.layers().len(),
             planner.limits.layers_max,
@@ -407,6 +472,7 @@ impl Walk<'_> {
             config,
             layers,
             name,
+            indexes: Vec::new(),
         });
         Ok(true)
     }

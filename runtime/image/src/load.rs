@@ -5,16 +5,17 @@
 //! step leaves the images there were, and what was staged is gone at the latest when the store is next opened.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use oci_spec::image::{DescriptorBuilder, ImageManifestBuilder, MediaType, SCHEMA_VERSION};
 
-use crate::archive::{ArchiveError, Planned, plan};
+use crate::archive::{ArchiveError, Planned, carried, plan};
 use crate::compression::{Compression, Decoder};
 use crate::digest::{Digest, Hashing};
+use crate::evidence::keep_carried;
 use crate::fault;
 use crate::guard::{Counted, Guarded};
 use crate::index::{LayerRecord, Record, Stored};
@@ -166,6 +167,7 @@ impl ImageStore {
         for image in plan(&spool, &self.limits)? {
             self.add(&mut staging, &mut additions, image, progress)?;
         }
+        keep_carried(&staging, carried(&spool, &self.limits), &mut additions)?;
         self.publish(staging, additions)
     }
 
@@ -218,11 +220,14 @@ impl ImageStore {
         };
         additions.take_blob(&manifest);
         additions.take_blob(&image.config);
+        for index in &image.indexes {
+            additions.take_blob(index);
+        }
         let record = Record {
             manifest: manifest.digest,
             layers,
             repo_digests: Vec::new(),
-            documents: BTreeSet::new(),
+            documents: image.indexes.iter().map(|index| index.digest.clone()).collect(),
             evidence: BTreeMap::new(),
             loaded: now(),
             hidden: false,

@@ -205,6 +205,7 @@ pub async fn pull(asked: Asked) -> Answer<Reply> {
         .settings()
         .candidates(&name)
         .map_err(|error| Refusal::bad(error.to_string()))?;
+    trust::refuse_unasked(&asked.engine, &candidates)?;
     long(&asked.engine, move |engine, say| {
         let client = client;
         let count = candidates.len();

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kakoi_image::registry::{RegistryError, Resolved};
-use kakoi_image::{Digest, Image, Limits, Reference};
+use kakoi_image::registry::{Attached, RegistryError, Resolved};
+use kakoi_image::{Carried, Digest, Image, Limits, Reference};
 use kakoi_trust::{
     BUNDLE, BroughtPolicy, Complaint, Downgrade, Evidence, Grounds, Layer, Mode, Repository, SIMPLE_SIGNING,
     Subject, Trust, Verdict, brought_policy, decide, recheck,
@@ -128,6 +128,34 @@ pub enum PullRefusal {
     Registry(#[source] RegistryError),
 }
 
+/// Refuses a name that no registry needs to be asked about: nothing of any of the repositories that it may mean could run.
+pub fn refuse_unasked(engine: &Engine, candidates: &[Reference]) -> Answer<()> {
+    let trust = engine.trust.trust()?;
+    let mut first = None;
+    for reference in candidates {
+        let repository = of_reference(reference)?;
+        if trust.mode(&repository) != Mode::Reject {
+            return Ok(());
+        }
+        first.get_or_insert(repository);
+    }
+    let Some(repository) = first else {
+        return Ok(());
+    };
+    let subject = Subject {
+        repository: repository.clone(),
+        digests: Vec::new(),
+    };
+    let (verdict, policy) = judged(engine, &trust, |grounds| decide(subject, Vec::new(), grounds))?;
+    let admission = Admission {
+        repository,
+        verdict,
+        policy,
+        has_evidence: true,
+    };
+    admission.settle(engine).map(drop)
+}
+
 /// Whether an image may come in: asked once its name is resolved, before any layer is fetched. Gives the evidence to be kept beside it.
 pub fn admit_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Option<Vec<u8>>, PullRefusal> {
     let admission = judge_pull(engine, resolved)?;
@@ -157,11 +185,7 @@ pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admiss
     } else {
         Vec::new()
     };
-    let layers = found.into_iter().map(|one| Layer {
-        media_type: one.media_type,
-        payload: one.payload,
-        annotations: one.annotations,
-    });
+    let layers = found.into_iter().map(layer);
     let subject = Subject {
         repository: repository.clone(),
         digests: digests.iter().map(trust_digest).collect(),
@@ -193,6 +217,25 @@ fn stored(evidence: &Evidence) -> Option<Vec<u8>> {
     Some(serde_json::to_vec(&less).expect("texts, digests and times serialise"))
 }
 
+/// The signatures that came with an image in an archive, and when: the validity of keys is judged by that time, as after a pull.
+fn carried(carried: Option<Carried>) -> (Vec<Layer>, Option<Timestamp>) {
+    let taken_in = carried.as_ref().and_then(|carried| carried.loaded.parse().ok());
+    let attached = carried.into_iter().flat_map(|carried| carried.attached);
+    let layers = attached.map(layer).filter(|layer| {
+        let kinds = [SIMPLE_SIGNING, BUNDLE];
+        kinds.contains(&layer.media_type.as_str())
+    });
+    (layers.collect(), taken_in)
+}
+
+fn layer(attached: Attached) -> Layer {
+    Layer {
+        media_type: attached.media_type,
+        payload: attached.payload,
+        annotations: attached.annotations,
+    }
+}
+
 /// Judges an image of the store under a repository's name, from what lies beside it.
 fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repository) -> Answer<Admission> {
     let origin = engine
@@ -207,7 +250,11 @@ fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repositor
                 repository: repository.clone(),
                 digests,
             };
-            judged(engine, trust, |grounds| decide(subject, Vec::new(), grounds))?
+            let (layers, taken_in) = carried(origin.carried);
+            judged(engine, trust, |grounds| {
+                let now = taken_in.unwrap_or(grounds.now);
+                decide(subject, layers, Grounds { now, ..grounds })
+            })?
         }
         Some(bytes) => {
             let evidence: Evidence = serde_json::from_slice(&bytes).map_err(|cause| {

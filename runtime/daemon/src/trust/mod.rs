@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kakoi_trust::{DOCUMENT_BYTES_MAX, Trust};
 
-pub use judge::{Admission, PullRefusal, admit_image, admit_pull, admit_start, examine, judge_pull};
+pub use judge::{
+    Admission, PullRefusal, admit_image, admit_pull, admit_start, examine, judge_pull, refuse_unasked,
+};
 pub use kept::Kept;
 
 use crate::config::read_owner_file;

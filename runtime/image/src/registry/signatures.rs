@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::document::{BlobDescriptor, Document, is_index};
 use super::error::RegistryError;
 use super::repository::{Repository, Served, fallback_tag};
@@ -16,35 +18,79 @@ pub const ATTACHED_MAX: usize = 65;
 /// The most documents that refer to one digest and are opened to see what they are.
 const REFERRERS_MAX: usize = 64;
 /// The most bytes of one payload: bills of materials are larger, and nobody asks for them here.
-const PAYLOAD_BYTES_MAX: u64 = 256 << 10;
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 256 << 10;
 /// The most bytes of all payloads of one image, so that memory does not grow with what strangers attached.
 const PAYLOADS_BYTES_MAX: u64 = 4 << 20;
 /// The most bytes of a document that refers: some hundred signatures with their annotations.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
+/// The most signatures of a document that is read at all: no signer's is lost because others signed often.
+const SIGNATURES_MAX: usize = 4096;
 /// The most bytes of one payload's annotations. An RSA signature of 8192 bits is 1.4 KB; certificates that ride along are larger.
 const ANNOTATIONS_BYTES_MAX: usize = 16 << 10;
 
 /// Something small that is attached to an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Attached {
     /// The layer's media type.
     pub media_type: String,
     /// The layer's bytes.
+    #[serde(with = "base64_text")]
     pub payload: Vec<u8>,
     /// The layer's annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What was taken so far.
-struct Basket<'w> {
-    media_types: &'w [&'w str],
-    found: Vec<Attached>,
+mod base64_text {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD
+            .decode(String::deserialize(from)?)
+            .map_err(D::Error::custom)
+    }
+}
+
+/// What was taken so far, within bounds.
+pub(crate) struct Basket<'w> {
+    /// What is asked for; everything without them.
+    media_types: Option<&'w [&'w str]>,
+    pub(crate) found: Vec<Attached>,
     bytes: u64,
 }
 
-impl Basket<'_> {
-    fn is_full(&self) -> bool {
+impl<'w> Basket<'w> {
+    pub(crate) fn new(media_types: Option<&'w [&'w str]>) -> Self {
+        Self {
+            media_types,
+            found: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= ATTACHED_MAX || self.bytes >= PAYLOADS_BYTES_MAX
+    }
+
+    /// Whether a layer is asked for, and there is room for it.
+    pub(crate) fn takes(&self, layer: &BlobDescriptor) -> bool {
+        let is_asked = |kinds: &[&str]| kinds.contains(&layer.media_type.as_str());
+        self.media_types.is_none_or(is_asked) && !self.is_full() && !is_too_wordy(layer)
+    }
+
+    pub(crate) fn put(&mut self, layer: &BlobDescriptor, payload: Vec<u8>) {
+        self.bytes += payload.len() as u64;
+        self.found.push(Attached {
+            media_type: layer.media_type.clone(),
+            payload,
+            annotations: layer.annotations.clone().unwrap_or_default(),
+        });
     }
 }
 
@@ -62,13 +108,10 @@ impl Repository<'_> {
     ) -> Result<Vec<Attached>, RegistryError> {
         let limits = Limits {
             manifest_bytes_max: DOCUMENT_BYTES_MAX,
+            layers_max: SIGNATURES_MAX,
             ..limits.clone()
         };
-        let mut basket = Basket {
-            media_types,
-            found: Vec::new(),
-            bytes: 0,
-        };
+        let mut basket = Basket::new(Some(media_types));
         for digest in digests {
             match self.manifest(&format!("{}.sig", fallback_tag(digest)), &limits) {
                 Ok(served) => self.take(&served, &mut basket, &limits)?,
@@ -100,22 +143,12 @@ impl Repository<'_> {
                 return Ok(());
             }
         };
-        for layer in layers {
-            if basket.is_full() {
-                break;
-            }
-            if !basket.media_types.contains(&layer.media_type.as_str()) || is_too_wordy(&layer) {
+        for layer in layers.iter().filter(|layer| layer.size <= PAYLOAD_BYTES_MAX) {
+            if !basket.takes(layer) {
                 continue;
             }
             match self.blob(&layer.digest, layer.size, PAYLOAD_BYTES_MAX) {
-                Ok(payload) => {
-                    basket.bytes += payload.len() as u64;
-                    basket.found.push(Attached {
-                        media_type: layer.media_type,
-                        payload,
-                        annotations: layer.annotations.unwrap_or_default(),
-                    });
-                }
+                Ok(payload) => basket.put(layer, payload),
                 Err(error) => passed_over(error)?,
             }
         }

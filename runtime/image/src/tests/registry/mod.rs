@@ -1,5 +1,6 @@
 //! Pulling from and pushing to registries in threads: good ones here, bad ones in `hostile`.
 
+mod attached;
 mod hostile;
 mod server;
 mod tls;
