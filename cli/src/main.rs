@@ -17,6 +17,7 @@ mod detach_keys;
 mod each;
 mod failure;
 mod frames;
+mod layout;
 mod listing;
 mod output;
 mod progress;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::client::{Body, ClientError, JsonStream};
 use crate::failure::Failure;
+use crate::layout::LayoutTar;
 use crate::{output, text};
 
 /// How much is read at a time, and how many such pieces wait.
@@ -58,7 +59,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Opens a file, or standard input.
+    /// Opens a file, a folder that is an OCI layout, or standard input.
     pub fn open(path: Option<&Path>, is_quiet: bool) -> Result<Self, ProgressError> {
         let Some(path) = path else {
             if io::stdin().is_terminal() {
@@ -77,7 +78,15 @@ impl Upload {
         let file = File::open(path).map_err(wrong)?;
         let found = file.metadata().map_err(wrong)?;
         if found.is_dir() {
-            return Err(wrong(io::Error::from(io::ErrorKind::IsADirectory)));
+            return Ok(Self {
+                source: Box::new(LayoutTar::open(path).map_err(|error| match error.kind() {
+                    // A folder of anything else.
+                    io::ErrorKind::NotFound => wrong(io::ErrorKind::IsADirectory.into()),
+                    _ => wrong(error),
+                })?),
+                length: None,
+                is_quiet,
+            });
         }
         let length = found.is_file().then_some(found.len());
         Ok(Self {

@@ -1,6 +1,9 @@
 //! A real registry on loopback, with TLS and passwords: what Kakoi pushes others pull, and what others push Kakoi pulls and runs.
 #![forbid(unsafe_code)]
 
+use std::process::Command;
+
+use kakoi_integration::command;
 use kakoi_integration::host::{Host, binary};
 use kakoi_integration::registry::{Registry, tool};
 use kakoi_integration::{image, needs_root};
@@ -164,6 +167,87 @@ fn run_fetches_what_is_missing_and_only_where_it_may() {
     ]);
     assert_eq!(short, "short");
     assert!(host.ok(&["images"]).contains(&registry.name));
+    // And is found there when it is here.
+    for command in [
+        &[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--pull",
+            "never",
+            "library/tool:1",
+            "true",
+        ][..],
+        &["inspect", "library/tool:1"],
+        &["rmi", "library/tool:1"],
+    ] {
+        host.ok(command);
+    }
+}
+
+/// A folder on a stick, the same as one file, and Docker's form: what skopeo writes is what runs, and what is damaged is refused.
+#[test]
+fn images_come_from_files_under_their_transport_s_name() {
+    needs_root!();
+    let source = Host::empty();
+    let stick = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| stick.path().join(name).display().to_string();
+    let archive = image::archive(
+        "docker.io/library/tool:1",
+        &json!({"Cmd": ["sh"]}),
+        &[image::busybox_layer(&binary("attacker"))],
+    );
+    source.load(&archive).ok();
+    source.ok(&["save", "-o", &at("docker.tar"), "tool:1"]);
+    let name = "docker.io/library/tool:1";
+    for target in [
+        format!("oci:{}:{name}", at("folder")),
+        format!("oci-archive:{}:{name}", at("oci.tar")),
+    ] {
+        let from = format!("docker-archive:{}", at("docker.tar"));
+        command::run(
+            Command::new("skopeo").args(["copy", "--insecure-policy", &from, &target]),
+            b"",
+        )
+        .ok();
+    }
+    for place in [
+        format!("oci:{}", at("folder")),
+        format!("oci:{}", at("oci.tar")),
+        format!("docker-archive:{}", at("docker.tar")),
+    ] {
+        let host = Host::empty();
+        host.ok(&["pull", &place]);
+        let said = host.ok(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--pull",
+            "never",
+            "tool:1",
+            "echo",
+            "here",
+        ]);
+        assert_eq!(said, "here", "{place}");
+    }
+    let host = Host::empty();
+    for place in ["oci:/nowhere/at/all", "docker-archive:/etc/hostname", "oci:/etc"] {
+        host.kakoi(&["pull", place]).is_one_clear_error();
+    }
+    let blobs = stick.path().join("folder/blobs/sha256");
+    for blob in std::fs::read_dir(&blobs).expect("blobs") {
+        let path = blob.expect("blob").path();
+        let good = std::fs::read(&path).expect("blob");
+        let mut bad = good.clone();
+        bad[0] ^= 1;
+        std::fs::write(&path, &bad).expect("damaged");
+        host.kakoi(&["pull", &format!("oci:{}", at("folder"))])
+            .is_one_clear_error();
+        std::fs::write(&path, &good).expect("whole");
+    }
+    assert_eq!(host.ok(&["images", "--quiet"]), "");
 }
 
 #[test]

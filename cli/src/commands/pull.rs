@@ -1,14 +1,16 @@
-//! `kakoi pull`: fetch images from registries.
+//! `kakoi pull`: fetch images from registries, or from files.
 
 use std::path::{Path, PathBuf};
 
 use hyper::Method;
 use serde_json::Value;
 
+use super::load::load;
 use super::tag::split;
 use crate::client::{Client, Target, empty_body};
 use crate::credentials::Credentials;
 use crate::failure::Failure;
+use crate::layout::path_of;
 use crate::{output, progress, text};
 
 /// The arguments of `kakoi pull`.
@@ -23,7 +25,7 @@ pub struct Arguments {
     /// The file with credentials, in Docker's format
     #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE", hide_env_values = true)]
     authfile: Option<PathBuf>,
-    /// The images
+    /// The images; after oci:, oci-archive: or docker-archive: the path of an archive, or of a folder that is an OCI layout
     #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
     names: Vec<String>,
 }
@@ -39,6 +41,10 @@ pub struct Pulled {
 /// Pulls images.
 pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     for name in &arguments.names {
+        if let Some(path) = path_of(name) {
+            load(client, Some(path), arguments.quiet).await?;
+            continue;
+        }
         let platform = arguments.platform.as_deref();
         let pulled = pull(
             client,

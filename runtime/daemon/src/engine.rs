@@ -6,7 +6,7 @@ use kakoi_api::kakoi::CheckFinding;
 use kakoi_image::ImageStore;
 use kakoi_policy::kernel::KernelFacts;
 
-use crate::config::{ConfigError, Paths, Settings};
+use crate::config::{ConfigError, Paths, Settings, read_registries};
 use crate::denials::Denials;
 use crate::events::Events;
 use crate::exec::Execs;
@@ -76,5 +76,13 @@ impl Engine {
         }
         *self.shelf.write().expect("no panic while locked") = Arc::new(shelf);
         Ok(())
+    }
+
+    /// Tells the image store where short names are looked for. A file that cannot be read leaves it as it was; whoever pulls says why.
+    pub fn search_images(&self) {
+        match read_registries(&self.paths.config) {
+            Ok(registries) => self.images.search_in(&registries.search),
+            Err(error) => tracing::warn!(%error, "ignoring registries.yaml for names of images"),
+        }
     }
 }

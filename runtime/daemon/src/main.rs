@@ -181,6 +181,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         paths,
     });
     engine.trust.look();
+    engine.search_images();
     let is_damaged = !kept.damage.is_empty();
     life::boot::take_over(&engine, kept.containers, is_damaged).await;
     denials::begin(&engine);

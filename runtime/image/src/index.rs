@@ -47,6 +47,9 @@ pub(crate) struct Index {
     /// What the files of all this measured when they were published.
     #[serde(default)]
     pub(crate) measures: Measures,
+    /// Registries in which a short name is looked for, in order. The owner's settings, not stored here.
+    #[serde(skip)]
+    pub(crate) search: Vec<String>,
 }
 
 /// What was published, as [`ImageStore::check`](crate::ImageStore::check) finds it again without reading content.
@@ -158,6 +161,7 @@ impl Index {
             images: BTreeMap::new(),
             tags: BTreeMap::new(),
             measures: Measures::default(),
+            search: Vec::new(),
         }
     }
 
@@ -178,10 +182,15 @@ impl Index {
             return Ok(Found::Id(id));
         }
         let parsed = Reference::parse(name);
-        if let Ok(reference) = &parsed
-            && let Some(id) = self.named(reference)
+        // As it would be pulled first; an archive may have brought it under its familiar name all the same.
+        for reference in Reference::candidates(name, &self.search)
+            .into_iter()
+            .flatten()
+            .chain(parsed.iter().cloned())
         {
-            return Ok(Found::Name(reference.clone(), id));
+            if let Some(id) = self.named(&reference) {
+                return Ok(Found::Name(reference, id));
+            }
         }
         let is_prefix = (ID_DIGITS_MIN..64).contains(&hex.len())
             && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -371,6 +380,37 @@ mod tests {
         index.images.get_mut(&ids[0]).expect("there").hidden = true;
         assert!(index.find(ids[0].hex()).is_err());
         assert_eq!(index.find("a").expect("no longer ambiguous").id(), &ids[1]);
+    }
+
+    #[test]
+    fn short_names_are_looked_for_where_they_are_pulled_from() {
+        let mut index = Index::new();
+        let ids: Vec<Digest> = ["ab", "ac", "ad"]
+            .iter()
+            .map(|s| Digest::from_hex(&s.repeat(32)).expect("hex"))
+            .collect();
+        for (name, id) in [
+            ("r.example/app", 0),
+            ("s.example/app", 1),
+            ("docker.io/library/app", 2),
+        ] {
+            let name = Reference::parse(name).expect("name");
+            index.tags.insert(name, ids[id].clone());
+        }
+        let found = |index: &Index, name: &str| index.find(name).map(|found| found.id().clone()).ok();
+        assert_eq!(found(&index, "app").as_ref(), Some(&ids[2]));
+        index.search = ["q.example", "s.example", "r.example"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(found(&index, "app:latest").as_ref(), Some(&ids[1]));
+        index.search.truncate(1);
+        assert_eq!(found(&index, "app").as_ref(), Some(&ids[2]));
+        assert_eq!(
+            found(&index, "q.example/app"),
+            None,
+            "a name with a registry is complete"
+        );
+        assert_eq!(found(&index, "x/app"), None);
     }
 
     #[test]

@@ -105,6 +105,21 @@ impl Reference {
         })
     }
 
+    /// The complete names that a text may stand for, in order; one, unless it is short and there are registries to search.
+    pub(crate) fn candidates(text: &str, search: &[String]) -> Result<Vec<Self>, ReferenceError> {
+        let parsed = Self::parse(text)?;
+        let is_short = !text
+            .split_once('/')
+            .is_some_and(|(first, _)| Self::names_registry(first));
+        if !is_short || search.is_empty() {
+            return Ok(vec![parsed]);
+        }
+        search
+            .iter()
+            .map(|registry| Self::parse(&format!("{registry}/{text}")))
+            .collect()
+    }
+
     /// Parses a name that a tag is to be made of: a digest is refused.
     pub fn parse_tag(text: &str) -> Result<Self, ReferenceError> {
         let parsed = Self::parse(text)?;

@@ -237,6 +237,14 @@ impl ImageStore {
         })
     }
 
+    /// Says in which registries short names are looked for, in order, as [`Registries::search`](crate::registry::Registries::search) has them.
+    pub fn search_in(&self, registries: &[String]) {
+        let mut state = self.state();
+        if state.index.search != registries {
+            state.index.search = registries.to_vec();
+        }
+    }
+
     /// The folder of the store.
     pub fn path(&self) -> &Path {
         &self.root

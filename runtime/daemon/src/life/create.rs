@@ -192,6 +192,7 @@ fn take_brought_policy(engine: &Engine, body: &mut CreateBody, policy: Option<Br
 }
 
 fn find_image(engine: &Engine, name: &str) -> Answer<Image> {
+    engine.search_images();
     engine.images.resolve(name).map_err(image_refusal)
 }
 

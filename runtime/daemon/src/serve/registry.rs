@@ -33,6 +33,7 @@ const DOCKER_HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docke
 fn client(engine: &Engine) -> Answer<Client> {
     let registries =
         read_registries(&engine.paths.config).map_err(|error| Refusal::failed(chain(&error), error))?;
+    engine.images.search_in(&registries.search);
     let proxies = Proxies::read(|name| std::env::var(name).ok());
     Ok(Client::new(registries, proxies, Patience::DEVICE))
 }

@@ -151,17 +151,7 @@ impl Registries {
 
     /// The complete names that a person's name may stand for, in order; one, unless it is short and there are several places to search.
     pub fn candidates(&self, text: &str) -> Result<Vec<Reference>, ReferenceError> {
-        let parsed = Reference::parse(text)?;
-        let is_short = !text
-            .split_once('/')
-            .is_some_and(|(first, _)| Reference::names_registry(first));
-        if !is_short || self.search.is_empty() {
-            return Ok(vec![parsed]);
-        }
-        self.search
-            .iter()
-            .map(|registry| Reference::parse(&format!("{registry}/{text}")))
-            .collect()
+        Reference::candidates(text, &self.search)
     }
 }
 
