@@ -310,11 +310,17 @@ impl Unpacker<'_> {
         // A hole takes no disk, but a copy of the file would: the whole size counts.
         self.report.bytes = self.report.bytes.saturating_add(entry.size);
         within(self.report.bytes, self.limits.layer_bytes_max, "bytes")?;
-        self.make_way(place, layer.inner().bodies())?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let file = open_beneath(place.folder, Path::new(place.name), flags, 0o600)
-            .map_err(|error| failed(entry, "create", error.errno))?;
-        let mut file = File::from(file);
+        let create = || open_beneath(place.folder, Path::new(place.name), flags, 0o600);
+        // Hardly ever does something stand there: it is looked for only then.
+        let file = match create() {
+            Err(error) if error.errno == Errno::EEXIST => {
+                self.make_way(place, layer.inner().bodies())?;
+                create()
+            }
+            done => done,
+        };
+        let mut file = File::from(file.map_err(|error| failed(entry, "create", error.errno))?);
         copy_body(entry, place.path().as_deref(), layer, &mut file)?;
         self.set_metadata(file.as_fd(), entry)?;
         let time = time_spec(entry.mtime);

@@ -1,10 +1,12 @@
 //! Times Kakoi beside its peers, in one run on one machine, and prints a table in Markdown.
 //!
-//! `bench RELEASE_FOLDER`: the folder holds the release binaries; peers are whatever of crun, runc, podman and docker is installed. Rounds are
+//! `bench RELEASE_FOLDER [pull]`: the folder holds the release binaries, `pull` leaves out all but pulling; peers are whatever of crun, runc, podman
+//! and docker is installed. Rounds are
 //! interleaved, so that a machine that slows down slows everyone down. Everything runs in a temporary folder and a daemon of its own.
 #![forbid(unsafe_code)]
 
 mod peers;
+mod pull;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +46,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn start(release: &Path) -> Self {
+    fn start(release: &Path, registry: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("kakoi-")
             .tempdir()
@@ -53,6 +55,8 @@ impl Bench {
             fs::create_dir(folder.path().join(name)).expect("making a folder");
         }
         fs::write(folder.path().join("config/trust.yaml"), host::TRUST).expect("writing trust.yaml");
+        let registries = format!("registries:\n  \"{registry}\": {{transport: http}}\n");
+        fs::write(folder.path().join("config/registries.yaml"), registries).expect("writing a file");
         // As /run is everywhere; seen by this process and what it starts alone.
         let none = None::<&str>;
         nix::mount::mount(
@@ -318,7 +322,8 @@ fn main() -> ExitCode {
         eprintln!("bench: leaving the host's mounts: {errno}");
         return ExitCode::FAILURE;
     }
-    let bench = Bench::start(&release);
+    let place = pull::free_place();
+    let bench = Bench::start(&release, &place);
     let archive = image::busybox(&host::binary("attacker"));
     run(&mut bench.kakoi(&["load"]), &archive).ok();
     let rootfs = bench.folder.path().join("rootfs.tar");
@@ -346,9 +351,18 @@ fn main() -> ExitCode {
     })];
     let (running, found) = peers::engines(bench.folder.path(), &rootfs);
     engines.extend(found);
-    print_race("a container's life, whole command", race(&mut engines));
+    let only_pull = std::env::args().nth(2).is_some_and(|what| what == "pull");
+    if !only_pull {
+        print_race("a container's life, whole command", race(&mut engines));
+    }
+    match pull::Registry::start(bench.folder.path(), &place) {
+        Ok(registry) => pull::race(&bench, &registry),
+        Err(why) => println!("\nPulling is left out: {why}"),
+    }
     drop(running);
-
+    if only_pull {
+        return ExitCode::SUCCESS;
+    }
     let mut runtimes = peers::runtimes(bench.folder.path(), &release, &rootfs);
     print_race(
         "create, start, wait, delete: the OCI runtime alone",

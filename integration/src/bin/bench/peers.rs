@@ -116,17 +116,54 @@ fn import(mut engine: Command, rootfs: &Path) -> Result<(), String> {
     }
 }
 
-fn podman(folder: &Path, rootfs: &Path) -> Result<Peer, String> {
-    let base = [
+/// Name, and the beginning of every command, of the engines that [`engines`] found.
+pub fn bases(folder: &Path) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    if folder.join("podman").exists() {
+        found.push((format!("podman {}", version("podman")), podman_base(folder)));
+    }
+    if dockerd_pid(folder).is_some() {
+        let name = format!("docker {}", version("dockerd").trim_end_matches(','));
+        found.push((
+            name,
+            vec![
+                String::from("docker"),
+                format!("--host={}", docker_socket(folder)),
+            ],
+        ));
+    }
+    found
+}
+
+/// The process of the dockerd that [`engines`] started.
+pub fn dockerd_pid(folder: &Path) -> Option<u32> {
+    fs::read_to_string(folder.join("run/docker.pid"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn docker_socket(folder: &Path) -> String {
+    format!("unix://{}", folder.join("run/docker.sock").display())
+}
+
+fn podman_base(folder: &Path) -> Vec<String> {
+    vec![
+        String::from("podman"),
         format!("--root={}", folder.join("podman").display()),
         format!("--runroot={}", folder.join("run/podman").display()),
         format!("--tmpdir={}", folder.join("run/podman-tmp").display()),
         "--cgroup-manager=cgroupfs".into(),
         "--events-backend=none".into(),
-    ];
+    ]
+}
+
+fn podman(folder: &Path, rootfs: &Path) -> Result<Peer, String> {
+    let base = podman_base(folder);
     let podman = move || {
-        let mut command = Command::new("podman");
-        command.args(&base);
+        let mut command = Command::new(&base[0]);
+        command.args(&base[1..]);
         command
     };
     import(podman(), rootfs)?;
@@ -144,7 +181,7 @@ fn podman(folder: &Path, rootfs: &Path) -> Result<Peer, String> {
 }
 
 fn docker(engines: &mut Engines, folder: &Path, rootfs: &Path) -> Result<Peer, String> {
-    let socket = format!("unix://{}", folder.join("run/docker.sock").display());
+    let socket = docker_socket(folder);
     let log = fs::File::create(folder.join("dockerd.log")).map_err(|error| error.to_string())?;
     let daemon = Command::new("dockerd")
         .arg(format!("--host={socket}"))
