@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use kakoi_integration::command::Ran;
+use kakoi_integration::command::{Ran, run};
 use kakoi_integration::host::{Host, binary};
 use kakoi_integration::registry::{Registry, key_pair, tool};
 use kakoi_integration::{image, needs_root};
@@ -455,4 +455,80 @@ fn an_archive_carries_its_signatures() {
     lab.run(&forged).fails(125, "no key of the scope made");
     lab.host.ok(&["trust", "revoke", "acme"]);
     lab.run(&signed).fails(125, "is revoked");
+}
+
+/// Whether cosign is here. Debian has it from trixie on, so only `KAKOI_TEST_REQUIRE=cosign` makes its absence a failure.
+fn has_cosign() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_here = std::env::split_paths(&path).any(|folder| folder.join("cosign").is_file());
+    if !is_here {
+        println!("SKIP no cosign in PATH");
+        assert_ne!(
+            std::env::var("KAKOI_TEST_REQUIRE").as_deref(),
+            Ok("cosign"),
+            "cosign is required"
+        );
+    }
+    is_here
+}
+
+#[test]
+fn cosign_and_kakoi_take_each_other_s_signatures() {
+    needs_root!();
+    if !has_cosign() {
+        return;
+    }
+    let lab = Lab::new();
+    let key = lab.key("acme");
+    let http = "--allow-http-registry --allow-insecure-registry";
+    let cosign = |line: String| {
+        let mut command = std::process::Command::new("cosign");
+        command
+            .args(line.split_whitespace())
+            .current_dir(lab.host.path(""))
+            .env("COSIGN_PASSWORD", "pw");
+        run(&mut command, b"")
+    };
+    cosign("generate-key-pair".into()).ok();
+    let theirs = lab.host.path("cosign").display().to_string();
+    let (classic, bundle, ours) = (lab.push("acme/a:1"), lab.push("acme/b:1"), lab.push("acme/c:1"));
+    lab.require("acme", &theirs);
+    for name in [&classic, &bundle, &ours] {
+        lab.pull(name).fails(125, "it is not signed");
+    }
+    cosign(format!(
+        "sign -y --key cosign.key --tlog-upload=false {http} {classic}"
+    ))
+    .ok();
+    lab.host.file("predicate.json", "{}");
+    cosign(format!(
+        "attest -y --key cosign.key --tlog-upload=false --new-bundle-format --type https://sigstore.dev/cosign/sign/v1 --predicate predicate.json {http} {bundle}"
+    ))
+    .ok();
+    for name in [&classic, &bundle] {
+        lab.pull(name).ok();
+        lab.run(name).ok();
+    }
+    lab.sign(&ours, &key, &["--form", "both"]);
+    lab.pull(&ours).fails(125, "no key of the scope made");
+    let verify = |public: &str, name: &str| {
+        cosign(format!(
+            "verify --key {public} --insecure-ignore-tlog {http} {name}"
+        ))
+    };
+    verify("acme.pub", &ours).ok();
+    assert_ne!(verify("cosign.pub", &ours).code, 0);
+    assert_ne!(verify("acme.pub", &classic).code, 0);
+    cosign("trusted-root create --out root.json".into()).ok();
+    cosign(format!(
+        "verify-attestation --key acme.pub --new-bundle-format --trusted-root root.json --insecure-ignore-tlog --type https://sigstore.dev/cosign/sign/v1 {http} {ours}"
+    ))
+    .ok();
+    // Added to, by either: all count.
+    cosign(format!(
+        "sign -y --key cosign.key --tlog-upload=false {http} {ours}"
+    ))
+    .ok();
+    verify("acme.pub", &ours).ok();
+    lab.pull(&ours).ok();
 }
