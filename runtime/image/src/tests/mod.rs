@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod cuts;
 mod disk;
+mod formats;
 mod hostile;
 mod memory;
 mod registry;
