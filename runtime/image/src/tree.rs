@@ -160,7 +160,12 @@ pub(crate) fn keep_previous(path: &Path, previous: &Path) -> Result<(), FileErro
         }
         Err(error) => return Err(error).at("link", &aside),
     }
-    rename(&aside, previous)
+    rename(&aside, previous)?;
+    // Where the change before was cut off, both names are of one file already, and rename(2) leaves them alone.
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &aside),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a tree of any depth with one open folder at a time: subfolders are first moved up beside the tree's root, so that neither the

@@ -5,6 +5,8 @@
 //! (memory), which outlives the daemon and costs no write to flash.
 
 pub mod copies;
+#[cfg(test)]
+mod cuts;
 pub mod record;
 pub mod store;
 

@@ -15,10 +15,12 @@ use super::copies;
 use super::record::{RECORD_FORMAT, Record, VolumeRecord};
 
 const CONTAINERS: TableDefinition<&str, &[u8]> = TableDefinition::new("containers");
-const VOLUMES: TableDefinition<&str, &[u8]> = TableDefinition::new("volumes");
+pub(super) const VOLUMES: TableDefinition<&str, &[u8]> = TableDefinition::new("volumes");
 
 /// Everything is read once, at the start: the cache only serves writes.
 const CACHE_BYTES: usize = 256 << 10;
+/// So many daemons may be killed while they read the records, which takes milliseconds, before the records are taken for the reason.
+const DEATHS_MAX: u32 = 2;
 /// Changes that wait for the writer; more than there can be requests.
 const QUEUE_MAX: usize = 1024;
 /// Changes that share one sync.
@@ -64,11 +66,11 @@ pub enum StoreError {
     Stopping,
 }
 
-struct Change {
-    table: TableDefinition<'static, &'static str, &'static [u8]>,
-    key: String,
-    value: Option<Vec<u8>>,
-    done: oneshot::Sender<Result<(), std::sync::Arc<redb::Error>>>,
+pub(super) struct Change {
+    pub(super) table: TableDefinition<'static, &'static str, &'static [u8]>,
+    pub(super) key: String,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) done: oneshot::Sender<Result<(), std::sync::Arc<redb::Error>>>,
 }
 
 /// Where records are kept.
@@ -111,21 +113,26 @@ impl Store {
             path: path.clone(),
             cause,
         };
+        // A file that is damaged in the wrong place takes its reader down: redb panics, and a panic ends the daemon.
+        let deaths = Deaths::begin(root);
         // A new file has nothing in it, and neither have the folders beside it.
         let is_lost = std::fs::metadata(&path).map_or(0, |meta| meta.len()) == 0 && copies::are_there(root);
-        let opened = open_file(&path).and_then(|database| {
-            let kept = read_all(&database, root)?;
-            Ok((database, kept))
-        });
-        let (database, mut kept) = match opened {
-            Ok((database, _)) if is_lost => {
-                drop(database);
-                make_anew(root, &path, "it was empty")?
+        let (database, mut kept) = if is_lost {
+            make_anew(root, &path, "it was empty")?
+        } else if deaths.are_too_many() {
+            make_anew(root, &path, "daemons died while they read it")?
+        } else {
+            let opened = open_file(&path).and_then(|database| {
+                let kept = read_all(&database, root)?;
+                Ok((database, kept))
+            });
+            match opened {
+                Ok(opened) => opened,
+                Err(error) if is_damage(&error) => make_anew(root, &path, &crate::refusal::chain(&error))?,
+                Err(error) => return Err(error),
             }
-            Ok(opened) => opened,
-            Err(error) if is_damage(&error) => make_anew(root, &path, &crate::refusal::chain(&error))?,
-            Err(error) => return Err(error),
         };
+        deaths.end();
         for record in read_ephemeral(records_dir) {
             if !kept.containers.iter().any(|other| other.id == record.id) {
                 kept.containers.push(record);
@@ -219,7 +226,37 @@ impl Store {
     }
 }
 
-fn open_file(path: &Path) -> Result<Database, StoreError> {
+/// How many daemons in a row died while they read the records. Counted in a file that is there only meanwhile.
+struct Deaths {
+    path: PathBuf,
+    count: u32,
+}
+
+impl Deaths {
+    fn begin(root: &Path) -> Self {
+        let path = root.join("state.redb.opening");
+        let count = std::fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let count = count.unwrap_or(0);
+        let written = crate::host::create_private_file(&path)
+            .and_then(|mut file| io::Write::write_all(&mut file, (count + 1).to_string().as_bytes()));
+        if let Err(cause) = written {
+            tracing::warn!(%cause, "ignoring that readers of the records cannot be counted");
+        }
+        Self { path, count }
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.count >= DEATHS_MAX
+    }
+
+    fn end(self) {
+        std::fs::remove_file(self.path).ok();
+    }
+}
+
+pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     let open = |cause: redb::Error| StoreError::Open {
         path: path.to_owned(),
         cause,
@@ -238,7 +275,7 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
 }
 
 /// Opens the database over whatever holds its bytes.
-fn open_backend(backend: impl redb::StorageBackend) -> Result<Database, redb::Error> {
+pub(super) fn open_backend(backend: impl redb::StorageBackend) -> Result<Database, redb::Error> {
     Ok(Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(backend)?)
@@ -271,7 +308,10 @@ fn make_anew(root: &Path, path: &Path, error: &str) -> Result<(Database, Kept), 
         error,
         "the records are damaged; they are set aside and made anew from their copies"
     );
-    std::fs::rename(path, copies::damaged_path(root)).map_err(|cause| failed(redb::Error::Io(cause)))?;
+    match std::fs::rename(path, copies::damaged_path(root)) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(redb::Error::Io(cause))),
+        _ => {}
+    }
     let database = open_file(path)?;
     let (mut kept, silent) = copies::all(root);
     fill(&database, &kept).map_err(failed)?;
@@ -321,7 +361,7 @@ fn write_changes(database: &Database, mut queue: mpsc::Receiver<Change>) {
     }
 }
 
-fn write_batch(database: &Database, batch: &[Change]) -> Result<(), redb::Error> {
+pub(super) fn write_batch(database: &Database, batch: &[Change]) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     for change in batch {
@@ -335,7 +375,7 @@ fn write_batch(database: &Database, batch: &[Change]) -> Result<(), redb::Error>
     Ok(())
 }
 
-fn read_all(database: &Database, root: &Path) -> Result<Kept, StoreError> {
+pub(super) fn read_all(database: &Database, root: &Path) -> Result<Kept, StoreError> {
     let read = |cause: redb::Error| StoreError::Read(cause);
     let transaction = database.begin_read().map_err(|cause| read(cause.into()))?;
     let mut kept = Kept::default();

@@ -141,6 +141,8 @@ fn look(root: &Path) -> Visible {
     );
     store.remove("next:1", false, &nobody).expect("removed");
     assert_eq!(visible(&store), found, "working on changes nothing else");
+    let report = store.check(Depth::Content, Repair::No, &nobody).expect("checked");
+    assert!(report.findings.is_empty(), "after working on: {report:?}");
     found
 }
 

@@ -1,0 +1,298 @@
+//! Power cuts under the records, in thousands: a disk in memory that keeps what was synced and, of the rest, whatever it likes.
+//!
+//! One run is one seed; a failure names it, and `KAKOI_CUT_SEED=N` runs it again. `KAKOI_CUTS=N` says how many cuts are made.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use redb::StorageBackend;
+
+use super::record::{RECORD_FORMAT, VolumeRecord};
+use super::store::{Change, Store, VOLUMES, open_backend, open_file, read_all, write_batch};
+
+/// Cuts of one run of the tests.
+const CUTS: usize = 300;
+/// What a disk writes at once.
+const SECTOR: usize = 512;
+
+/// Numbers from a seed: splitmix64.
+#[derive(Clone, Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Length(u64),
+    Write(u64, Vec<u8>),
+}
+
+/// What is on the disk for certain, and what was done since.
+#[derive(Clone, Debug, Default)]
+struct Bytes {
+    synced: Vec<u8>,
+    since: Vec<Step>,
+    now: Vec<u8>,
+    /// The disk at moments that a cut may take.
+    moments: Vec<(Vec<u8>, Vec<Step>)>,
+    /// One in so many steps is such a moment; 0 is none.
+    every: usize,
+    steps: usize,
+}
+
+impl Bytes {
+    fn done(&mut self, step: Step) {
+        apply(&mut self.now, &step, 0..usize::MAX);
+        self.since.push(step);
+        self.steps += 1;
+        if self.every > 0 && self.steps.is_multiple_of(self.every) {
+            self.moments.push((self.synced.clone(), self.since.clone()));
+        }
+    }
+}
+
+/// Does one step, or the sectors of it that are in `kept`.
+fn apply(bytes: &mut Vec<u8>, step: &Step, kept: std::ops::Range<usize>) {
+    match step {
+        Step::Length(length) => bytes.resize(*length as usize, 0),
+        Step::Write(offset, data) => {
+            let offset = *offset as usize;
+            if bytes.len() < offset + data.len() {
+                bytes.resize(offset + data.len(), 0);
+            }
+            let (first, last) = (kept.start.min(data.len()), kept.end.min(data.len()));
+            bytes[offset + first..offset + last].copy_from_slice(&data[first..last]);
+        }
+    }
+}
+
+/// What a cut leaves: each step since the last sync is there, or not, or some sectors of it; in half of the cuts the first ones are there and
+/// the others are not.
+fn cut(moment: &(Vec<u8>, Vec<Step>), random: &mut Random) -> Vec<u8> {
+    let (mut bytes, steps) = (moment.0.clone(), &moment.1);
+    let in_order = random.below(2) == 0;
+    let until = random.below(steps.len() + 1);
+    for (number, step) in steps.iter().enumerate() {
+        let is_kept = if in_order {
+            number < until
+        } else {
+            random.below(2) == 0
+        };
+        let kept = match step {
+            _ if is_kept => 0..usize::MAX,
+            Step::Write(_, data) if random.below(4) == 0 => {
+                let sectors = data.len().div_ceil(SECTOR);
+                let first = random.below(sectors);
+                first * SECTOR..(first + random.below(sectors - first + 1)) * SECTOR
+            }
+            _ => continue,
+        };
+        apply(&mut bytes, step, kept);
+    }
+    bytes
+}
+
+/// The disk, as redb sees it.
+#[derive(Clone, Debug, Default)]
+struct Disk(Arc<Mutex<Bytes>>);
+
+impl Disk {
+    fn of(bytes: Vec<u8>) -> Self {
+        let disk = Self::default();
+        disk.with(|inner| (inner.synced, inner.now) = (bytes.clone(), bytes));
+        disk
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Bytes) -> T) -> T {
+        work(&mut self.0.lock().expect("no panic while locked"))
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> Result<u64, io::Error> {
+        Ok(self.with(|bytes| bytes.now.len() as u64))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        let offset = offset as usize;
+        self.with(|bytes| match bytes.now.get(offset..offset + out.len()) {
+            Some(found) => {
+                out.copy_from_slice(found);
+                Ok(())
+            }
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        })
+    }
+
+    fn set_len(&self, length: u64) -> Result<(), io::Error> {
+        self.with(|bytes| bytes.done(Step::Length(length)));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.with(|bytes| {
+            bytes.synced = bytes.now.clone();
+            bytes.since.clear();
+        });
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.with(|bytes| bytes.done(Step::Write(offset, data.to_vec())));
+        Ok(())
+    }
+}
+
+type Kept = BTreeMap<String, String>;
+
+/// Opens what a cut left and reads all of it.
+fn look(bytes: Vec<u8>) -> Kept {
+    let database = open_backend(Disk::of(bytes)).expect("the records open by themselves");
+    let kept = read_all(&database, Path::new("/nonexistent")).expect("they read");
+    assert!(kept.damage.is_empty(), "{:?}", kept.damage);
+    // It works on.
+    let (change, _written) = put("after", "the cut");
+    write_batch(&database, &[change]).expect("the next change is written");
+    kept.volumes
+        .into_iter()
+        .map(|volume| (volume.name, volume.created))
+        .collect()
+}
+
+fn put(
+    name: &str,
+    value: &str,
+) -> (
+    Change,
+    tokio::sync::oneshot::Receiver<Result<(), Arc<redb::Error>>>,
+) {
+    let volume = VolumeRecord {
+        format: RECORD_FORMAT,
+        name: name.to_owned(),
+        created: value.to_owned(),
+        labels: BTreeMap::from([("size".to_owned(), "x".repeat(value.len() * 40))]),
+        options: BTreeMap::new(),
+        anonymous: false,
+    };
+    change(name, Some(serde_json::to_vec(&volume).expect("plain data")))
+}
+
+fn change(
+    name: &str,
+    value: Option<Vec<u8>>,
+) -> (
+    Change,
+    tokio::sync::oneshot::Receiver<Result<(), Arc<redb::Error>>>,
+) {
+    let (done, written) = tokio::sync::oneshot::channel();
+    let change = Change {
+        table: VOLUMES,
+        key: name.to_owned(),
+        value,
+        done,
+    };
+    (change, written)
+}
+
+/// One life of the records, cut at many steps of every commit.
+fn life(seed: u64, cuts_max: usize) -> usize {
+    let mut random = Random(seed);
+    let disk = Disk::default();
+    let database = open_backend(disk.clone()).expect("a new database");
+    let (mut before, mut cuts) = (Kept::new(), 0);
+    while cuts < cuts_max {
+        let mut after = before.clone();
+        let mut batch = Vec::new();
+        for _ in 0..=random.below(4) {
+            let name = format!("volume-{}", random.below(12));
+            if random.below(3) == 0 {
+                after.remove(&name);
+                batch.push(change(&name, None).0);
+            } else {
+                let value = format!("{:x}", random.next() >> random.below(60));
+                batch.push(put(&name, &value).0);
+                after.insert(name, value);
+            }
+        }
+        disk.with(|bytes| {
+            bytes.moments.clear();
+            bytes.every = 1 + random.below(4);
+        });
+        write_batch(&database, &batch).expect("written");
+        let mut moments = disk.with(|bytes| {
+            bytes.every = 0;
+            std::mem::take(&mut bytes.moments)
+        });
+        for moment in &moments {
+            let found = look(cut(moment, &mut random));
+            assert!(
+                found == before || found == after,
+                "{found:?} is neither {before:?} nor {after:?}"
+            );
+        }
+        // It was acknowledged.
+        moments.push(disk.with(|bytes| (bytes.synced.clone(), bytes.since.clone())));
+        let last = &moments[moments.len() - 1];
+        assert_eq!(look(cut(last, &mut random)), after, "acknowledged and lost");
+        cuts += moments.len();
+        before = after;
+    }
+    cuts
+}
+
+#[test]
+fn power_cuts_lose_no_record_that_was_acknowledged() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let wanted = number("KAKOI_CUTS").map_or(CUTS, |cuts| cuts as usize);
+    let first = number("KAKOI_CUT_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let (mut cuts, mut seed) = (0, first);
+    while cuts < wanted {
+        println!("KAKOI_CUT_SEED={seed}");
+        cuts += life(seed, wanted.min(500));
+        seed += 1;
+    }
+    println!(
+        "{cuts} power cuts of the records, seeds {first} to {}: nothing was lost",
+        seed - 1
+    );
+}
+
+/// redb panics on some damage, and a panic ends the daemon: the third start sets the records aside, and not one before.
+#[test]
+fn records_that_kill_their_readers_are_set_aside() {
+    for (deaths, is_anew) in [("0", false), ("1", false), ("2", true), ("nonsense", false)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path();
+        std::fs::create_dir_all(root.join("volumes/kept/_data")).expect("a folder");
+        let counted = root.join("state.redb.opening");
+        drop(open_file(&root.join("state.redb")).expect("new records"));
+        std::fs::write(&counted, deaths).expect("a file");
+        let (_store, kept) = Store::open(root, &root.join("run")).expect("they open");
+        let anew = kept
+            .damage
+            .iter()
+            .any(|damage| damage.key.is_none() && damage.healed);
+        assert_eq!(anew, is_anew, "{deaths}");
+        assert_eq!(super::copies::damaged_path(root).exists(), is_anew, "{deaths}");
+        assert_eq!(
+            kept.volumes.len(),
+            usize::from(is_anew),
+            "a folder's record comes back"
+        );
+        assert!(!counted.exists(), "{deaths}: this one lived");
+    }
+}
