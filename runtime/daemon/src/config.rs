@@ -184,6 +184,12 @@ pub struct Settings {
     pub subordinate_ranges: u32,
     /// Seconds within which an app must run after its start; where a whole image must be copied on slow storage that takes its time.
     pub start_seconds_max: u32,
+    /// Bytes that loading and pulling leave free.
+    pub disk_reserve_bytes: u64,
+    /// Below so many free bytes, images that nothing uses go by themselves; 0 means never.
+    pub disk_low_bytes: u64,
+    /// Whether those with a name go too.
+    pub disk_low_takes_named: bool,
 }
 
 impl Default for Settings {
@@ -196,12 +202,20 @@ impl Default for Settings {
             subordinate_id_first: 0x2000_0000,
             subordinate_ranges: 4096,
             start_seconds_max: 120,
+            disk_reserve_bytes: 16 << 20,
+            disk_low_bytes: 0,
+            disk_low_takes_named: false,
         }
     }
 }
 
 /// Nobody waits longer than an hour for an app.
 const START_SECONDS_MAX: u32 = 3600;
+
+/// The index of images and the records must be written on a full disk too.
+const DISK_RESERVE_BYTES_MIN: u64 = 1 << 20;
+/// No gateway has more flash.
+const DISK_BYTES_MAX: u64 = 1 << 44;
 
 /// Longest `kakoid.yaml`.
 const SETTINGS_BYTES_MAX: u64 = 64 << 10;
@@ -230,6 +244,17 @@ impl Settings {
         }
         if !(1..=START_SECONDS_MAX).contains(&settings.start_seconds_max) {
             return Err(format!("start_seconds_max must be 1 to {START_SECONDS_MAX}"));
+        }
+        if !(DISK_RESERVE_BYTES_MIN..=DISK_BYTES_MAX).contains(&settings.disk_reserve_bytes) {
+            return Err(format!(
+                "disk_reserve_bytes must be {DISK_RESERVE_BYTES_MIN} to {DISK_BYTES_MAX}"
+            ));
+        }
+        let low = settings.disk_low_bytes;
+        if low != 0 && !(settings.disk_reserve_bytes..=DISK_BYTES_MAX).contains(&low) {
+            return Err(format!(
+                "disk_low_bytes must be 0 (never), or disk_reserve_bytes to {DISK_BYTES_MAX}"
+            ));
         }
         Ok(settings)
     }
@@ -337,6 +362,12 @@ mod tests {
             "log_files_max: x",
             "log_files_max: 0",
             "start_seconds_max: 0",
+            "disk_reserve_bytes: 0",
+            "disk_reserve_bytes: 99999999999999",
+            "disk_low_bytes: 1",
+            "disk_low_bytes: -1",
+            "disk_low_takes_named: 3",
+            "disk_reserve_bytes: 4194304\ndisk_low_bytes: 2097152",
             "subordinate_id_first: 0",
         ] {
             assert!(Settings::parse(bad).is_err(), "{bad}");

@@ -35,7 +35,7 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, RwLock};
 
 use kakoi_confine::{NarrowError, Part};
-use kakoi_image::ImageStore;
+use kakoi_image::{ImageStore, Limits};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::sync::watch;
 use tracing_subscriber::Layer as _;
@@ -161,7 +161,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     let was_cut_off = check::begin(&paths.root).map_err(Failure::Mark)?;
     let (store, kept) = Store::open(&paths.root, &paths.run.join("records"))?;
     let engine = Arc::new(Engine {
-        images: Arc::new(ImageStore::open(&paths.root)?),
+        images: Arc::new(ImageStore::open_limited(&paths.root, limits(&settings))?),
         facts,
         id: names::new_id().map_err(Failure::Id)?,
         ids: ids::IdPool::new(&settings),
@@ -226,6 +226,13 @@ fn narrow(most: Most) -> Result<(), Failure> {
         no_new_privileges: !most.new_privileges,
     })
     .map_err(Failure::Narrow)
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        reserve_bytes: settings.disk_reserve_bytes,
+        ..Limits::DEVICE
+    }
 }
 
 fn reload(engine: &Engine) {

@@ -23,11 +23,40 @@ pub enum StreamRefusal {
         max: u64,
     },
     /// The disk would be left too full.
-    #[error("no space left on device: {reserve_bytes} bytes are kept free")]
+    #[error(
+        "no space left on device: {reserve_bytes} bytes are kept free; remove what nothing uses (kakoi system prune), or images (kakoi rmi)"
+    )]
     Disk {
         /// [`Limits::reserve_bytes`].
         reserve_bytes: u64,
     },
+}
+
+/// Too little room for what is about to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no space left on device: at least {needed} bytes are needed and {free} are free, of which {reserve} are kept; remove what nothing uses (kakoi system prune), or images (kakoi rmi)"
+)]
+pub struct RoomError {
+    /// Bytes that will be written for certain.
+    pub needed: u64,
+    /// Bytes that are free.
+    pub free: u64,
+    /// Bytes of these that are kept free ([`Limits::reserve_bytes`]).
+    pub reserve: u64,
+}
+
+/// Looks for room before anything is written.
+pub(crate) fn check_room(disk: &Path, needed: u64, limits: &Limits) -> io::Result<Result<(), RoomError>> {
+    let (free, reserve) = (free_bytes(disk)?, limits.reserve_bytes);
+    Ok(match needed > free.saturating_sub(reserve) {
+        true => Err(RoomError {
+            needed,
+            free,
+            reserve,
+        }),
+        false => Ok(()),
+    })
 }
 
 /// Counts what is taken from a reader, for a [`Guarded`] further up.

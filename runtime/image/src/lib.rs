@@ -17,6 +17,7 @@
 //! | `images`, `inspect`, `history`, `system df` | [`ImageStore::list`], [`inspect`](ImageStore::inspect), [`history`](ImageStore::history), [`disk_usage`](ImageStore::disk_usage) |
 //! | `tag`, `untag`, `rmi`, `image prune` | [`ImageStore::tag`], [`untag`](ImageStore::untag), [`remove`](ImageStore::remove), [`prune`](ImageStore::prune) |
 //! | `system check` | [`ImageStore::check`] |
+//! | before something comes in | [`ImageStore::make_room`], [`ImageStore::check_room`] |
 //! | after a container was removed, and once after the daemon's start | [`ImageStore::release`] |
 //! | answer a client with an error | [`client_message`] of it, `is_conflict`, `is_disk_full`; [`ResolveError::NotFound`] is a 404 |
 //!
@@ -67,7 +68,7 @@ pub use check::{CheckReport, Damage, Depth, Finding, Lost, Outcome, Repair};
 pub use config::{ConfigDocument, ConfigError, Empty, Healthcheck, HistoryStep, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError};
 pub use evidence::{Carried, Origin};
-pub use guard::StreamRefusal;
+pub use guard::{RoomError, StreamRefusal};
 pub use import::{ImportError, ImportOptions};
 pub use index::ResolveError;
 pub use inspect::{Details, DiskUsage, HistoryEntry, Summary};
@@ -75,7 +76,7 @@ pub use layered::real_path;
 pub use limits::Limits;
 pub use load::{LoadError, Loaded, Progress};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError};
-pub use remove::{Pruned, RemoveError, Removed, Use, Uses};
+pub use remove::{LowWater, Pruned, RemoveError, Removed, Use, Uses};
 pub use save::{ArchiveFormat, SaveError};
 pub use sparse::SparseError;
 pub use spool::SpoolError;

@@ -6,9 +6,11 @@
 use std::collections::BTreeSet;
 
 use crate::digest::Digest;
+use crate::guard::{RoomError, check_room, free_bytes};
 use crate::index::{Found, Index, chain_ids};
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{ImageStore, StoreError};
+use crate::tree::At;
 
 /// Digits of an id in messages, as Docker shortens them.
 const SHORT_DIGITS: usize = 12;
@@ -41,6 +43,15 @@ pub struct Pruned {
     pub removed: Vec<Removed>,
     /// Bytes of unpacked layers that are free now.
     pub reclaimed_bytes: u64,
+}
+
+/// When images go by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LowWater {
+    /// Below so many free bytes; 0 means never.
+    pub free_bytes: u64,
+    /// Images with a name too, not only those without.
+    pub takes_named: bool,
 }
 
 /// Why nothing was removed or named.
@@ -180,6 +191,39 @@ impl ImageStore {
         self.commit(&mut state, index)?;
         self.collect(&mut state).map_err(StoreError::from)?;
         Ok(pruned)
+    }
+
+    /// Removes images that no container uses, those without a name before those with one and the longest here before the later, until the disk
+    /// has as much room as `low` wants or none is left.
+    pub fn make_room(&self, low: LowWater, uses: Uses<'_>) -> Result<Pruned, RemoveError> {
+        let mut made = Pruned::default();
+        let room = || free_bytes(&self.root).at("look at the room for", &self.root);
+        while room().map_err(StoreError::from)? < low.free_bytes {
+            let mut state = self.state();
+            let mut index = state.index.clone();
+            let candidates = index
+                .images
+                .iter()
+                .filter(|(id, record)| !record.hidden && uses(id).is_empty());
+            let oldest = candidates
+                .map(|(id, record)| (!index.tags_of(id).is_empty(), record.loaded.clone(), id.clone()))
+                .filter(|(is_named, _, _)| low.takes_named || !is_named)
+                .min();
+            let Some((_, _, id)) = oldest else { break };
+            let before = unpacked_bytes(&index);
+            let names = index.names_of(&id);
+            take_names(&mut index, &names, &mut made.removed);
+            delete(&mut index, &id, false, &mut made.removed);
+            made.reclaimed_bytes += before - unpacked_bytes(&index);
+            self.commit(&mut state, index)?;
+            self.collect(&mut state).map_err(StoreError::from)?;
+        }
+        Ok(made)
+    }
+
+    /// Whether so many bytes more leave what is kept free. Unpacking takes more than an archive's own size: this says only what cannot be.
+    pub fn check_room(&self, needed: u64) -> Result<Result<(), RoomError>, StoreError> {
+        Ok(check_room(&self.root, needed, &self.limits).at("look at the room for", &self.root)?)
     }
 
     /// Removes what was kept only for containers that are gone now. The caller calls it after removing a container.

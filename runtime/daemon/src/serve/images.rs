@@ -14,8 +14,8 @@ use kakoi_api::image::{
     ProgressDetail, RootFs,
 };
 use kakoi_image::{
-    ArchiveFormat, Details, Digest, ImportError, ImportOptions, LoadError, Loaded, Progress, RemoveError,
-    Removed, SaveError, Summary, Use, client_message,
+    ArchiveFormat, Details, Digest, ImportError, ImportOptions, LoadError, Loaded, LowWater, Progress,
+    RemoveError, Removed, SaveError, Summary, Use, client_message,
 };
 use tokio::sync::mpsc;
 
@@ -529,9 +529,42 @@ fn loaded_line(engine: &Engine, image: &Loaded) -> Vec<Line> {
         .collect()
 }
 
+/// Removes images that nothing uses where the owner's low-water mark says so, before something comes in.
+pub async fn make_room(engine: &Arc<Engine>) -> Answer<()> {
+    let low = LowWater {
+        free_bytes: engine.settings.disk_low_bytes,
+        takes_named: engine.settings.disk_low_takes_named,
+    };
+    if low.free_bytes == 0 {
+        return Ok(());
+    }
+    let _turn = engine.image_turn.write().await;
+    let made = blocking(engine, move |engine| {
+        engine
+            .images
+            .make_room(low, &|id| uses(engine, id))
+            .map_err(remove_refusal)
+    })
+    .await?;
+    for row in deleted(engine, made.removed) {
+        tracing::info!(
+            untagged = row.untagged,
+            deleted = row.deleted,
+            "removed to make room"
+        );
+    }
+    Ok(())
+}
+
 /// `POST /images/load`
 pub async fn load(asked: Asked) -> Answer<Reply> {
     let quiet = asked.query.flag("quiet");
+    make_room(&asked.engine).await?;
+    let length = asked.request.headers().get(hyper::header::CONTENT_LENGTH);
+    if let Some(needed) = length.and_then(|text| text.to_str().ok()?.parse().ok()) {
+        let room = asked.engine.images.check_room(needed).map_err(image_refusal)?;
+        room.map_err(|error| Refusal::failed(error.to_string(), error))?;
+    }
     let archive = reader(asked.request.into_body());
     long(&asked.engine, move |engine, say| {
         let loaded = engine
@@ -558,6 +591,7 @@ pub async fn create(asked: Asked) -> Answer<Reply> {
         }
         None => return registry::pull(asked).await,
     }
+    make_room(&asked.engine).await?;
     let reference = query.get("repo").map(|repository| match query.get("tag") {
         Some(tag) => format!("{repository}:{tag}"),
         None => repository.to_owned(),

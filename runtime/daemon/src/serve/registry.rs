@@ -207,6 +207,7 @@ pub async fn pull(asked: Asked) -> Answer<Reply> {
         .candidates(&name)
         .map_err(|error| Refusal::bad(error.to_string()))?;
     trust::refuse_unasked(&asked.engine, &candidates)?;
+    super::images::make_room(&asked.engine).await?;
     long(&asked.engine, move |engine, say| {
         let client = client;
         let count = candidates.len();

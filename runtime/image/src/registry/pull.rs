@@ -23,7 +23,7 @@ use crate::compression::Decoder;
 use crate::config::{ConfigDocument, ConfigError};
 use crate::digest::{Digest, Hashing};
 use crate::fault;
-use crate::guard::{Counted, Guarded, free_bytes};
+use crate::guard::{Counted, Guarded, RoomError, check_room};
 use crate::index::{LayerRecord, Record, Stored};
 use crate::load::{Additions, LoadError, Made, check_diff_id, now, write_member};
 use crate::reference::Reference;
@@ -135,15 +135,8 @@ pub enum PullError {
         diff_ids: usize,
     },
     /// Not enough room.
-    #[error("the image needs at least {needed} bytes and {free} are free, of which {reserve} are kept")]
-    Space {
-        /// Its layers.
-        needed: u64,
-        /// What is free.
-        free: u64,
-        /// What is kept free.
-        reserve: u64,
-    },
+    #[error(transparent)]
+    Room(#[from] RoomError),
     /// It may not come in.
     #[error(transparent)]
     Refused(Box<dyn std::error::Error + Send + Sync>),
@@ -165,7 +158,7 @@ impl PullError {
     /// Whether the disk is full, or would be; the remedy is to remove images.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Space { .. } => true,
+            Self::Room(_) => true,
             Self::Load(error) => error.is_disk_full(),
             _ => false,
         }
@@ -412,16 +405,7 @@ impl ImageStore {
     fn check_space(&self, jobs: &[Job<'_>]) -> Result<(), PullError> {
         let unpacked = jobs.iter().filter(|job| job.unpacks).map(|job| job.blob.size);
         let needed = unpacked.fold(0, u64::saturating_add);
-        let free = free_bytes(&self.root).at("look at the room for", &self.root)?;
-        let reserve = self.limits.reserve_bytes;
-        if needed > free.saturating_sub(reserve) {
-            return Err(PullError::Space {
-                needed,
-                free,
-                reserve,
-            });
-        }
-        Ok(())
+        Ok(check_room(&self.root, needed, &self.limits).at("look at the room for", &self.root)??)
     }
 
     /// Does the jobs, a few at a time. The first failure ends the others.

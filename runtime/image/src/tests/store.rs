@@ -638,3 +638,67 @@ fn overlayfs_shows_what_the_layers_say() {
     };
     std::thread::scope(|scope| scope.spawn(run).join()).expect("the thread's own assertions");
 }
+
+/// Below the low-water mark images without a name go, the longest here first; named ones only where that is wanted; used ones never.
+#[test]
+fn room_is_made_by_what_nothing_uses() {
+    if !root("room_is_made_by_what_nothing_uses") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let layers = two_layers();
+    let image = |author: &str, names: &[&str]| {
+        let archive = docker_archive(&config(&layers, json!({"author": author})), &layers, names);
+        load(&store, &archive).expect("loaded")[0].id.clone()
+    };
+    let (first, second) = (image("first", &["x:1"]), image("second", &["x:1"]));
+    let (named, used) = (image("named", &["y:1"]), image("used", &[]));
+    let uses = |id: &Digest| {
+        let user = (*id == used).then(|| Use {
+            container: "c".to_owned(),
+            running: false,
+        });
+        user.into_iter().collect::<Vec<_>>()
+    };
+    let low = |free_bytes, takes_named| LowWater {
+        free_bytes,
+        takes_named,
+    };
+    let ids = |store: &ImageStore| -> std::collections::BTreeSet<Digest> {
+        store
+            .list()
+            .expect("list")
+            .into_iter()
+            .map(|image| image.id)
+            .collect()
+    };
+    // There is room: nothing goes.
+    for enough in [low(0, true), low(1, true)] {
+        assert_eq!(store.make_room(enough, &uses).expect("looked"), Pruned::default());
+    }
+    // No disk has so much: all that may go goes, and it ends.
+    let made = store.make_room(low(u64::MAX, false), &uses).expect("made");
+    assert_eq!(made.removed[0], Removed::Deleted(first));
+    assert_eq!(ids(&store), [second.clone(), named.clone(), used.clone()].into());
+    let made = store.make_room(low(u64::MAX, true), &uses).expect("made");
+    let untagged: Vec<_> = made
+        .removed
+        .iter()
+        .filter(|removed| matches!(removed, Removed::Untagged(_)))
+        .collect();
+    assert_eq!(
+        untagged,
+        [
+            &Removed::Untagged("x:1".to_owned()),
+            &Removed::Untagged("y:1".to_owned())
+        ]
+    );
+    assert_eq!(ids(&store), [used.clone()].into());
+    store.check_room(1).expect("looked").expect("there is room");
+    let error = store
+        .check_room(u64::MAX)
+        .expect("looked")
+        .expect_err("no disk has so much");
+    assert!(error.to_string().contains("kakoi system prune"), "{error}");
+}
