@@ -123,7 +123,7 @@ def main():
             marks.append((number, int(found.group(1))))
     assert marks and marks[-1][1] == max(states), "every acknowledgement has a mark in the log"
     print(f"{len(entries)} writes, {len(marks)} marks; {cuts} cuts, seed {seed}", flush=True)
-    points = sorted(choose.randrange(marks[0][0], len(entries) + 1) for _ in range(cuts))
+    points = sorted(choose.randrange(marks[0][0] + 1, len(entries) + 1) for _ in range(cuts))
     # What a flush covers is on the disk: it is written once, into the image that all later cuts begin with.
     base, done = f"{work}/base", 0
     shutil.copyfile(f"{work}/pristine", base)
