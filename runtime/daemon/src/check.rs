@@ -5,7 +5,7 @@
 //! shown goes.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -330,10 +330,13 @@ impl Records {
     async fn repair(&mut self, engine: &Arc<Engine>, repair: Repair) {
         for damage in &mut self.damage {
             let healed = match &damage.kind {
-                Kind::FolderMode(path) => {
-                    own(path).map_err(|cause| Refusal::failed(cause.to_string(), cause))
+                Kind::FolderMode(path) => kakoi_sys::path::own(path, 0o700)
+                    .map_err(|cause| Refusal::failed(cause.to_string(), cause)),
+                Kind::FolderWithoutVolume(name)
+                    if repair == Repair::Full || copies::is_volume(&engine.paths.volume_dir(name)) =>
+                {
+                    adopt_volume(engine, name).await
                 }
-                Kind::FolderWithoutVolume(name) => adopt_volume(engine, name).await,
                 Kind::VolumeWithoutFolder(name) if repair == Repair::Full => {
                     make_folders(&engine.paths, name)
                         .map_err(|cause| Refusal::failed(format!("volume {name} cannot be made"), cause))
@@ -355,11 +358,6 @@ impl Records {
             }
         }
     }
-}
-
-fn own(path: &Path) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(0), Some(0))?;
-    fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
 /// Removes a folder that no container has, and what stands in the records under its name but does not read.

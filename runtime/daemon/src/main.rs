@@ -182,8 +182,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     });
     engine.trust.look();
     engine.search_images();
-    let is_damaged = !kept.damage.is_empty();
-    life::boot::take_over(&engine, kept.containers, is_damaged).await;
+    life::boot::take_over(&engine, kept.containers, kept.is_damaged).await;
     denials::begin(&engine);
     serve::images::release(&engine).await;
     if was_cut_off {

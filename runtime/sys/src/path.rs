@@ -5,12 +5,27 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::error::{CallError, Named, Result, checked_fd};
+
+/// Makes a file or folder its caller's alone, with `mode`. It acts on what it opened, so that no link in its place leads it elsewhere.
+///
+/// # Errors
+/// `path` is a link, cannot be opened for reading, or is not the caller's to change.
+pub fn own(path: &Path, mode: u32) -> std::io::Result<()> {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)?;
+    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    fchown(&opened, Some(user.as_raw()), Some(group.as_raw()))?;
+    opened.set_permissions(PermissionsExt::from_mode(mode))
+}
 
 /// How a path may be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,13 +18,13 @@ use crate::engine::Engine;
 use crate::refusal::chain;
 use crate::restart::{self, Policy};
 use crate::shim::{self, Word};
-use crate::state::Record;
+use crate::state::{Record, copies};
 
 /// How long a shim may take to tell its state: it is a local socket and one thread, so this is a machine under water.
 const SHIM_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Takes over every container. Fails for none: what cannot be taken over is logged and left as `dead`. Where the records were damaged
-/// (`is_damaged`), a folder without one may be somebody's container: it stays until a person has a repair made.
+/// Takes over every container. Fails for none: what cannot be taken over is logged and left as `dead`. Where the records were damaged,
+/// now or at an earlier start (`is_damaged`), a folder without one may be somebody's container: it stays until a person has a repair made.
 pub async fn take_over(engine: &Arc<Engine>, records: Vec<Record>, is_damaged: bool) {
     let mut known = BTreeSet::new();
     for record in records {
@@ -186,7 +186,7 @@ async fn sweep(engine: &Arc<Engine>, known: &BTreeSet<String>) {
         strange.extend(
             entries
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                .filter(|name| !known.contains(name)),
+                .filter(|name| name != copies::LOST_AND_FOUND && !known.contains(name)),
         );
     }
     for id in strange {

@@ -420,6 +420,9 @@ pub async fn update(mut asked: Asked, id: &str) -> Answer<Reply> {
         .put(&record)
         .await
         .map_err(|cause| Refusal::failed("the update cannot be recorded", cause))?;
+    if !record.host_config.auto_remove {
+        crate::state::copies::keep(&state_dir, &record);
+    }
     asked
         .engine
         .events

@@ -1,7 +1,7 @@
 //! Second copies of records, beside what they are about, and the records that are made anew from them.
 //!
-//! Owns `record.json` in a container's durable folder and in a volume's. They are written when a record is made or its name or limits change,
-//! and read only where `state.redb` is damaged; they are not synced, since no power cut damages what was synced. Refuses to keep what happened
+//! Owns `record.json` in a container's durable folder and in a volume's. They are written when a record is made or its name or limits change, and
+//! at a start where one is missing; and read only where `state.redb` is damaged; they are not synced, since no power cut damages what was synced. Refuses to keep what happened
 //! to a container: a copy knows how it was made, and the folder whether it ever ran.
 
 use std::fs;
@@ -14,6 +14,8 @@ use crate::host::create_private_file;
 
 /// A copy's name.
 const COPY: &str = "record.json";
+/// Where `fsck` puts what it finds. It is there wherever a folder is a file system of its own, and never ours.
+pub const LOST_AND_FOUND: &str = "lost+found";
 /// Longest copy: an environment at the kernel's limit fits.
 const COPY_BYTES_MAX: u64 = 4 << 20;
 
@@ -94,28 +96,50 @@ pub fn all(root: &Path) -> (Kept, Vec<String>) {
         }
     }
     for name in folders(&root.join("volumes")) {
+        if !is_volume(&root.join("volumes").join(&name)) {
+            continue;
+        }
         kept.volumes.push(volume(root, &name));
     }
     (kept, silent)
 }
 
-/// Whether any folder below `root` holds a copy.
-pub fn are_there(root: &Path) -> bool {
-    ["containers", "volumes"].iter().any(|kind| {
-        let path = root.join(kind);
-        folders(&path)
-            .iter()
-            .any(|name| path.join(name).join(COPY).exists())
-    })
+/// Whether a folder among the volumes looks like one: others are a person's, and only told of.
+pub fn is_volume(folder: &Path) -> bool {
+    folder.join("_data").is_dir() || folder.join(COPY).exists()
 }
 
-/// Names of folders, without those on their way to removal.
+/// Writes the copies that are missing: of records that a version before made, or whose copy was lost.
+pub fn keep_missing(root: &Path, kept: &Kept) {
+    let is_missing = |folder: &Path| folder.is_dir() && !folder.join(COPY).exists();
+    for record in &kept.containers {
+        let folder = root.join("containers").join(&record.id);
+        if is_missing(&folder) {
+            keep(&folder, record);
+        }
+    }
+    for volume in &kept.volumes {
+        let folder = root.join("volumes").join(&volume.name);
+        if is_missing(&folder) {
+            keep_volume(&folder, volume);
+        }
+    }
+}
+
+/// Whether any folder below `root` is a container's or a volume's, with or without a copy.
+pub fn has_folders(root: &Path) -> bool {
+    ["containers", "volumes"]
+        .iter()
+        .any(|kind| !folders(&root.join(kind)).is_empty())
+}
+
+/// Names of folders, without those on their way to removal and without what a file system keeps in its own root.
 pub fn folders(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !name.starts_with('.'))
+        .filter(|name| !name.starts_with('.') && name != LOST_AND_FOUND)
         .collect();
     names.sort();
     names

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use redb::StorageBackend;
 
 use super::record::{RECORD_FORMAT, VolumeRecord};
-use super::store::{Change, Store, VOLUMES, open_backend, open_file, read_all, write_batch};
+use super::store::{Change, VOLUMES, open_backend, open_file, read_all, read_kept, write_batch};
 
 /// Cuts of one run of the tests.
 const CUTS: usize = 300;
@@ -271,28 +271,144 @@ fn power_cuts_lose_no_record_that_was_acknowledged() {
     );
 }
 
+/// A file beside the records that a reader of them left.
+const COUNTED: &str = "state.redb.opening";
+
+/// A root with records in which one volume stands, and a folder of it.
+fn root_with_volume() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("volumes/kept");
+    std::fs::create_dir_all(folder.join("_data")).expect("a folder");
+    drop(open_file(&dir.path().join("state.redb")).expect("new records"));
+    dir
+}
+
+fn open(root: &Path) -> Result<super::store::Kept, super::StoreError> {
+    read_kept(root, &root.join("run")).map(|(_, kept)| kept)
+}
+
 /// redb panics on some damage, and a panic ends the daemon: the third start sets the records aside, and not one before.
 #[test]
-fn records_that_kill_their_readers_are_set_aside() {
-    for (deaths, is_anew) in [("0", false), ("1", false), ("2", true), ("nonsense", false)] {
-        let dir = tempfile::tempdir().expect("a folder");
+fn records_that_make_their_readers_panic_are_set_aside() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (panics, is_anew) in [
+        (format!("1 {version}"), false),
+        (format!("2 {version}"), true),
+        // Another version's panics, kills as a version before counted them, and nonsense.
+        ("2 0.0.0".to_owned(), false),
+        ("2".to_owned(), false),
+        ("nonsense".to_owned(), false),
+    ] {
+        let dir = root_with_volume();
         let root = dir.path();
-        std::fs::create_dir_all(root.join("volumes/kept/_data")).expect("a folder");
-        let counted = root.join("state.redb.opening");
-        drop(open_file(&root.join("state.redb")).expect("new records"));
-        std::fs::write(&counted, deaths).expect("a file");
-        let (_store, kept) = Store::open(root, &root.join("run")).expect("they open");
+        std::fs::write(root.join(COUNTED), &panics).expect("a file");
+        let kept = open(root).expect("they open");
         let anew = kept
             .damage
             .iter()
             .any(|damage| damage.key.is_none() && damage.healed);
-        assert_eq!(anew, is_anew, "{deaths}");
-        assert_eq!(super::copies::damaged_path(root).exists(), is_anew, "{deaths}");
+        assert_eq!(anew, is_anew, "{panics}");
+        assert_eq!(super::copies::damaged_path(root).exists(), is_anew, "{panics}");
         assert_eq!(
             kept.volumes.len(),
             usize::from(is_anew),
             "a folder's record comes back"
         );
-        assert!(!counted.exists(), "{deaths}: this one lived");
+        assert!(!root.join(COUNTED).exists(), "{panics}: this one lived");
     }
+}
+
+/// A reader that panics is counted; one that is killed leaves without a word, however often.
+#[test]
+fn only_panics_are_counted() {
+    let dir = root_with_volume();
+    let root = dir.path();
+    let counted = || std::fs::read_to_string(root.join(COUNTED)).ok();
+    for _ in 0..9 {
+        drop(super::store::Panics::begin(root));
+        assert_eq!(counted(), None, "killed");
+        drop(std::panic::take_hook());
+    }
+    assert!(open(root).expect("they open").damage.is_empty());
+    for panics in 1..=2 {
+        let reading = std::panic::catch_unwind(|| {
+            drop(super::store::Panics::begin(root));
+            panic!("as redb does");
+        });
+        drop(std::panic::take_hook());
+        assert!(reading.is_err());
+        assert_eq!(counted(), Some(format!("{panics} {}", env!("CARGO_PKG_VERSION"))));
+    }
+    assert_eq!(open(root).expect("made anew").damage.len(), 1);
+}
+
+/// What another version wrote, and what cannot be read now, are neither damaged nor a reader's death.
+#[test]
+fn an_error_that_is_no_damage_leaves_the_records_alone() {
+    use super::StoreError;
+    let newer = r#"{"format": 99, "name": "kept", "colour": "blue"}"#;
+    for row in [newer, r#"{"format": 99}"#] {
+        let dir = root_with_volume();
+        let (root, path) = (dir.path(), dir.path().join("state.redb"));
+        let database = open_file(&path).expect("records");
+        let (done, _written) = tokio::sync::oneshot::channel();
+        let change = super::store::Change {
+            table: super::store::VOLUMES,
+            key: "kept".into(),
+            value: Some(row.into()),
+            done,
+        };
+        super::store::write_batch(&database, &[change]).expect("written");
+        drop(database);
+        for start in 1..=5 {
+            let refused = open(root).map(|kept| kept.damage);
+            let is_version = matches!(refused, Err(StoreError::Version { format: 99, .. }));
+            assert!(is_version, "start {start}: {refused:?}");
+            assert!(!root.join(COUNTED).exists(), "start {start}");
+        }
+        assert!(!super::copies::damaged_path(root).exists());
+    }
+    // A folder cannot be opened for writing.
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("state.redb")).expect("a folder");
+    for start in 1..=5 {
+        assert!(
+            matches!(open(dir.path()), Err(StoreError::Open { .. })),
+            "start {start}"
+        );
+        assert!(dir.path().join("state.redb").is_dir(), "start {start}");
+    }
+}
+
+/// Until a repair removed the damaged records, every start knows that something may be missing; and copies that are missing are written.
+#[test]
+fn damage_is_known_until_somebody_looked_at_it() {
+    for is_gone in [true, false] {
+        let dir = root_with_volume();
+        let (root, path) = (dir.path(), dir.path().join("state.redb"));
+        std::fs::create_dir_all(root.join("containers/00ff")).expect("a folder");
+        if is_gone {
+            std::fs::remove_file(&path).expect("gone");
+        } else {
+            std::fs::write(&path, [0x5a; 65536]).expect("a file");
+        }
+        for start in 1..=3 {
+            let kept = open(root).expect("they open");
+            assert_eq!(
+                kept.damage.is_empty(),
+                start > 1,
+                "start {start}: {:?}",
+                kept.damage
+            );
+            assert!(kept.is_damaged, "start {start}");
+            assert!(root.join("volumes/kept/record.json").exists(), "start {start}");
+        }
+        std::fs::remove_file(super::copies::damaged_path(root)).expect("looked at");
+        assert!(!open(root).expect("they open").is_damaged);
+    }
+    // A file system's own folder is nothing that was lost.
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir_all(dir.path().join("volumes/lost+found")).expect("a folder");
+    let kept = open(dir.path()).expect("they open");
+    assert!(!kept.is_damaged && kept.volumes.is_empty(), "{kept:?}");
 }

@@ -19,8 +19,8 @@ pub(super) const VOLUMES: TableDefinition<&str, &[u8]> = TableDefinition::new("v
 
 /// Everything is read once, at the start: the cache only serves writes.
 const CACHE_BYTES: usize = 256 << 10;
-/// So many daemons may be killed while they read the records, which takes milliseconds, before the records are taken for the reason.
-const DEATHS_MAX: u32 = 2;
+/// So many daemons of one version may panic in a row while they read the records before the records are taken for the reason.
+const PANICS_MAX: u32 = 2;
 /// Changes that wait for the writer; more than there can be requests.
 const QUEUE_MAX: usize = 1024;
 /// Changes that share one sync.
@@ -89,6 +89,8 @@ pub struct Kept {
     pub volumes: Vec<VolumeRecord>,
     /// What was damaged and is healed, or not.
     pub damage: Vec<Damaged>,
+    /// Whether something may be missing: now, or since an earlier start whose damaged database nobody has looked at yet.
+    pub is_damaged: bool,
 }
 
 /// Damage to the records.
@@ -113,31 +115,7 @@ impl Store {
             path: path.clone(),
             cause,
         };
-        // A file that is damaged in the wrong place takes its reader down: redb panics, and a panic ends the daemon.
-        let deaths = Deaths::begin(root);
-        // A new file has nothing in it, and neither have the folders beside it.
-        let is_lost = std::fs::metadata(&path).map_or(0, |meta| meta.len()) == 0 && copies::are_there(root);
-        let (database, mut kept) = if is_lost {
-            make_anew(root, &path, "it was empty")?
-        } else if deaths.are_too_many() {
-            make_anew(root, &path, "daemons died while they read it")?
-        } else {
-            let opened = open_file(&path).and_then(|database| {
-                let kept = read_all(&database, root)?;
-                Ok((database, kept))
-            });
-            match opened {
-                Ok(opened) => opened,
-                Err(error) if is_damage(&error) => make_anew(root, &path, &crate::refusal::chain(&error))?,
-                Err(error) => return Err(error),
-            }
-        };
-        deaths.end();
-        for record in read_ephemeral(records_dir) {
-            if !kept.containers.iter().any(|other| other.id == record.id) {
-                kept.containers.push(record);
-            }
-        }
+        let (database, kept) = read_kept(root, records_dir)?;
         let (writer, queue) = mpsc::channel(QUEUE_MAX);
         std::thread::Builder::new()
             .name("records".into())
@@ -226,32 +204,90 @@ impl Store {
     }
 }
 
-/// How many daemons in a row died while they read the records. Counted in a file that is there only meanwhile.
-struct Deaths {
-    path: PathBuf,
-    count: u32,
+/// What is kept below `root` and in `records_dir`, and the database that it is kept in.
+pub(super) fn read_kept(root: &Path, records_dir: &Path) -> Result<(Database, Kept), StoreError> {
+    // A file that is damaged in the wrong place takes its reader down: redb panics, and a panic ends the daemon.
+    let panics = Panics::begin(root);
+    let read = read_or_make_anew(root, &root.join("state.redb"), panics.are_too_many());
+    // It lived: whatever it says, the file is no reader's death.
+    panics.end();
+    let (database, mut kept) = read?;
+    copies::keep_missing(root, &kept);
+    kept.is_damaged = !kept.damage.is_empty() || copies::damaged_path(root).exists();
+    for record in read_ephemeral(records_dir) {
+        if !kept.containers.iter().any(|other| other.id == record.id) {
+            kept.containers.push(record);
+        }
+    }
+    Ok((database, kept))
 }
 
-impl Deaths {
-    fn begin(root: &Path) -> Self {
+/// Reads the records; those that are damaged are made anew. Any other error leaves everything as it is: what cannot be read now, or was written
+/// by another version, is not damaged.
+fn read_or_make_anew(root: &Path, path: &Path, has_killed: bool) -> Result<(Database, Kept), StoreError> {
+    // A new file has nothing in it, and neither have the folders beside it.
+    let is_lost = match std::fs::metadata(path) {
+        Ok(meta) => meta.len() == 0,
+        Err(cause) => cause.kind() == io::ErrorKind::NotFound,
+    };
+    if is_lost && copies::has_folders(root) {
+        return make_anew(root, path, "it was empty");
+    }
+    if has_killed {
+        return make_anew(root, path, "daemons panicked while they read it");
+    }
+    let opened = open_file(path).and_then(|database| {
+        let kept = read_all(&database, root)?;
+        Ok((database, kept))
+    });
+    match opened {
+        Err(error) if is_damage(&error) => make_anew(root, path, &crate::refusal::chain(&error)),
+        opened => opened,
+    }
+}
+
+type Hook = dyn Fn(&std::panic::PanicHookInfo<'_>) + Send + Sync;
+
+/// How many daemons of this version in a row panicked while they read the records, counted by a panic hook that is there only meanwhile.
+///
+/// A daemon that is killed, or loses its power, while it reads is not counted: that says nothing about the records.
+pub(super) struct Panics {
+    path: PathBuf,
+    count: u32,
+    before: std::sync::Arc<Hook>,
+}
+
+impl Panics {
+    pub(super) fn begin(root: &Path) -> Self {
         let path = root.join("state.redb.opening");
-        let count = std::fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        let count = count.unwrap_or(0);
-        let written = crate::host::create_private_file(&path)
-            .and_then(|mut file| io::Write::write_all(&mut file, (count + 1).to_string().as_bytes()));
-        if let Err(cause) = written {
-            tracing::warn!(%cause, "ignoring that readers of the records cannot be counted");
-        }
-        Self { path, count }
+        let count = std::fs::read_to_string(&path).ok().and_then(|text| {
+            let (count, version) = text.trim_end().split_once(' ')?;
+            // Another version may read what this one could not.
+            (version == env!("CARGO_PKG_VERSION")).then(|| count.parse().ok())?
+        });
+        let count: u32 = count.unwrap_or(0);
+        let before: std::sync::Arc<Hook> = std::panic::take_hook().into();
+        let (reader, counted, next) = (std::thread::current().id(), path.clone(), before.clone());
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().id() == reader {
+                let text = format!("{} {}", count.saturating_add(1), env!("CARGO_PKG_VERSION"));
+                // The panic itself is told by the next hook; one that is not counted costs a start.
+                crate::host::create_private_file(&counted)
+                    .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+                    .ok();
+            }
+            next(info);
+        }));
+        Self { path, count, before }
     }
 
     fn are_too_many(&self) -> bool {
-        self.count >= DEATHS_MAX
+        self.count >= PANICS_MAX
     }
 
     fn end(self) {
+        let before = self.before;
+        std::panic::set_hook(Box::new(move |info| before(info)));
         std::fs::remove_file(self.path).ok();
     }
 }
@@ -287,9 +323,9 @@ fn is_damage(error: &StoreError) -> bool {
         return false;
     };
     match cause {
-        redb::Error::Corrupted(_)
-        | redb::Error::UpgradeRequired(_)
-        | redb::Error::TableTypeMismatch { .. } => true,
+        // A newer redb's file is told only by these words.
+        redb::Error::Corrupted(text) => !text.starts_with("Expected file format version"),
+        redb::Error::TableTypeMismatch { .. } => true,
         redb::Error::Io(cause) => matches!(
             cause.kind(),
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
@@ -308,10 +344,15 @@ fn make_anew(root: &Path, path: &Path, error: &str) -> Result<(Database, Kept), 
         error,
         "the records are damaged; they are set aside and made anew from their copies"
     );
-    match std::fs::rename(path, copies::damaged_path(root)) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(redb::Error::Io(cause))),
-        _ => {}
-    }
+    let aside = copies::damaged_path(root);
+    let is_aside = match std::fs::rename(path, &aside) {
+        // What is gone leaves an empty file: as long as something lies there, no folder without a record is removed.
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            crate::host::create_private_file(&aside).map(drop)
+        }
+        renamed => renamed,
+    };
+    is_aside.map_err(|cause| failed(redb::Error::Io(cause)))?;
     let database = open_file(path)?;
     let (mut kept, silent) = copies::all(root);
     fill(&database, &kept).map_err(failed)?;
@@ -441,6 +482,13 @@ fn each<T: serde::de::DeserializeOwned>(
                     format: format(&document),
                 });
             }
+            // Another format may have other fields: that it is another is asked first.
+            Err(_) if format_of(value.value()).is_some_and(|format| format != RECORD_FORMAT) => {
+                return Err(StoreError::Version {
+                    key: key.value().to_owned(),
+                    format: format_of(value.value()).unwrap_or_default(),
+                });
+            }
             Err(cause) => {
                 let key = key.value().to_owned();
                 tracing::error!(%key, %cause, "a record is damaged");
@@ -449,6 +497,15 @@ fn each<T: serde::de::DeserializeOwned>(
         }
     }
     Ok(())
+}
+
+/// The format that a record says it has.
+fn format_of(bytes: &[u8]) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    serde_json::from_slice(bytes).ok().map(|head: Head| head.format)
 }
 
 /// Ephemeral records. One that is not whole was never confirmed to a client: it goes.
