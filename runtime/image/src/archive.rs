@@ -31,8 +31,8 @@ pub(crate) struct Planned {
     /// The lowest first, with the diff id that each must have.
     pub(crate) layers: Vec<(Digest, Member)>,
     pub(crate) tags: Vec<Reference>,
-    /// The indexes through which it was found, which signatures may be of.
-    pub(crate) indexes: Vec<Member>,
+    /// The indexes through which it was found, and its further manifests: signatures may be of them.
+    pub(crate) documents: Vec<Member>,
 }
 
 /// Why an archive's documents make no image.
@@ -277,7 +277,8 @@ impl Planner<'_> {
             match planned.iter_mut().find(|image| image.id == found.config) {
                 Some(image) => {
                     image.tags.extend(tags);
-                    image.indexes.extend(found.indexes);
+                    image.documents.extend(found.indexes);
+                    image.documents.push(found.manifest);
                 }
                 None => {
                     planned.push(self.image(config, Some(found.manifest), layers, tags, found.indexes)?)
@@ -294,7 +295,7 @@ impl Planner<'_> {
         manifest: Option<Member>,
         layers: Vec<Member>,
         tags: Vec<Reference>,
-        indexes: Vec<Member>,
+        documents: Vec<Member>,
     ) -> Result<Planned, ArchiveError> {
         let id = config.digest.clone();
         let bytes = self.bytes(
@@ -321,7 +322,7 @@ impl Planner<'_> {
             manifest,
             layers: diff_ids.into_iter().zip(layers).collect(),
             tags,
-            indexes,
+            documents,
         })
     }
 
@@ -379,12 +380,7 @@ impl Walk<'_> {
         for descriptor in manifests {
             let name = name_of(descriptor)?;
             if is_index(descriptor) {
-                let first = self.found.len();
                 self.nested(descriptor, &name, 1)?;
-                let index = self.look(descriptor)?;
-                if let (Some(found), Some(index)) = (self.found.get_mut(first), index) {
-                    found.indexes.push(index);
-                }
             } else if fitness(descriptor).is_some() {
                 self.manifest(descriptor, name)?;
             }
@@ -422,6 +418,9 @@ impl Walk<'_> {
                 false => self.manifest(inner, name.clone())?,
             };
             if found {
+                // Each index on the way, or a signature of the outermost would lead nowhere.
+                let found = self.found.last_mut().expect("one was found just now");
+                found.indexes.push(member);
                 return Ok(true);
             }
         }

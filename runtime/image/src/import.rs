@@ -88,7 +88,7 @@ impl ImageStore {
             manifest: None,
             layers: vec![(layer.digest.clone(), layer)],
             tags: tag.into_iter().collect(),
-            indexes: Vec::new(),
+            documents: Vec::new(),
         };
         let mut additions = Additions::default();
         self.add(&mut staging, &mut additions, planned, progress)?;

@@ -15,7 +15,6 @@ use oci_spec::image::{DescriptorBuilder, ImageManifestBuilder, MediaType, SCHEMA
 use crate::archive::{ArchiveError, Planned, carried, plan};
 use crate::compression::{Compression, Decoder};
 use crate::digest::{Digest, Hashing};
-use crate::evidence::keep_carried;
 use crate::fault;
 use crate::guard::{Counted, Guarded};
 use crate::index::{LayerRecord, Record, Stored};
@@ -167,7 +166,7 @@ impl ImageStore {
         for image in plan(&spool, &self.limits)? {
             self.add(&mut staging, &mut additions, image, progress)?;
         }
-        keep_carried(&staging, carried(&spool, &self.limits), &mut additions)?;
+        self.keep_carried(&staging, carried(&spool, &self.limits), &mut additions)?;
         self.publish(staging, additions)
     }
 
@@ -220,14 +219,14 @@ impl ImageStore {
         };
         additions.take_blob(&manifest);
         additions.take_blob(&image.config);
-        for index in &image.indexes {
-            additions.take_blob(index);
+        for document in &image.documents {
+            additions.take_blob(document);
         }
         let record = Record {
             manifest: manifest.digest,
             layers,
             repo_digests: Vec::new(),
-            documents: image.indexes.iter().map(|index| index.digest.clone()).collect(),
+            documents: image.documents.iter().map(|it| it.digest.clone()).collect(),
             evidence: BTreeMap::new(),
             loaded: now(),
             hidden: false,
@@ -260,6 +259,10 @@ impl ImageStore {
                 // packings of its layers that registries serve, the later is kept, so that the next pull finds it.
                 Some(known) => {
                     known.hidden = false;
+                    // Signatures may be of either manifest.
+                    known
+                        .documents
+                        .extend([known.manifest.clone(), record.manifest.clone()]);
                     if !record.repo_digests.is_empty() {
                         (known.manifest, known.layers) = (record.manifest, record.layers);
                     }

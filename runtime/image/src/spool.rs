@@ -1,8 +1,8 @@
 //! An archive's members become files of the staging folder, hashed as they pass.
 //!
 //! Owns the first pass over an archive, which may come from a pipe and so is read once. Refuses to interpret documents. Member names are only
-//! keys of a map here, never paths on the disk. Invariant: a [`Member`] has the digest of its bytes, and a member that is named by a digest
-//! has that digest.
+//! keys of a map here, never paths on the disk. Invariants: a [`Member`] has the digest of its bytes, and a member that is named by, or asked
+//! for by, a digest has that digest; a name means one content, for tools differ over which of two counts.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -42,7 +42,7 @@ pub(crate) struct Member {
 pub(crate) struct Spool {
     members: HashMap<String, Member>,
     links: HashMap<String, String>,
-    by_digest: HashMap<Digest, String>,
+    by_digest: HashMap<Digest, Member>,
 }
 
 /// Why an archive is not taken in.
@@ -61,6 +61,12 @@ pub enum SpoolError {
         name: String,
         /// The digest of its bytes.
         digest: Digest,
+    },
+    /// A second member of the same name, with other bytes.
+    #[error("archive has two members {name:?} with different content")]
+    Repeated {
+        /// The name.
+        name: String,
     },
     /// More members, or longer names, than [`Limits::archive_entries_max`] allows.
     #[error("archive has too many members")]
@@ -100,9 +106,7 @@ pub(crate) fn spool(
                 let path = staging.join(format!("member-{entries}"));
                 let member = keep(&mut archive, path, &mut || progress(count.get()))?;
                 check_name(&name, &member)?;
-                spool.by_digest.insert(member.digest.clone(), name.clone());
-                spool.links.remove(&name);
-                spool.members.insert(name, member);
+                spool.put(name, member)?;
             }
             Kind::Symlink => {
                 if let Some(target) = link_target(&name, &entry.link) {
@@ -139,7 +143,20 @@ impl Spool {
 
     /// The member with a digest, under whatever name.
     pub(crate) fn blob(&self, digest: &Digest) -> Option<&Member> {
-        self.members.get(self.by_digest.get(digest)?)
+        self.by_digest.get(digest)
+    }
+
+    /// Takes a member; what some tools write, the same one again, changes nothing.
+    fn put(&mut self, name: String, member: Member) -> Result<(), SpoolError> {
+        match self.members.get(&name) {
+            Some(known) if known.digest == member.digest => return Ok(()),
+            Some(_) => return Err(SpoolError::Repeated { name }),
+            None => {}
+        }
+        self.links.remove(&name);
+        self.by_digest.insert(member.digest.clone(), member.clone());
+        self.members.insert(name, member);
+        Ok(())
     }
 
     /// Whether the archive has anything in it.

@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kakoi_image::registry::{Attached, RegistryError, Resolved};
-use kakoi_image::{Carried, Digest, Image, Limits, Reference};
+use kakoi_image::{Carried, Digest, Image, Limits, Reference, intake_time};
 use kakoi_trust::{
-    BUNDLE, BroughtPolicy, Complaint, Downgrade, Evidence, Grounds, Layer, Mode, Repository, SIMPLE_SIGNING,
-    Subject, Trust, Verdict, brought_policy, decide, recheck,
+    BUNDLE, BroughtPolicy, Complaint, Downgrade, Evidence, Floors, Grounds, Layer, Mode, Repository,
+    SIMPLE_SIGNING, Subject, Trust, Verdict, brought_policy, decide, recheck,
 };
 
 use crate::engine::Engine;
 use crate::life::create::image_refusal;
 use crate::refusal::{Answer, Refusal};
 use crate::state::Record;
+
+use super::kept::Kept;
 
 /// What counts as the repository of an image without a name: a scope can name it like any other.
 const UNNAMED: &str = "localhost/unnamed";
@@ -95,20 +97,40 @@ fn trust_digest(digest: &Digest) -> kakoi_trust::Digest {
     kakoi_trust::Digest::parse(&digest.to_string()).expect("both are sha256 and 64 hex digits")
 }
 
+/// What an image of a repository is judged by. What the device remembers is asked only where the scope has a question to it, so that damage stops
+/// no app that nobody needs to have signed.
+fn grounds<'a>(
+    trust: &'a Trust,
+    repository: &Repository,
+    kept: &'a Kept,
+    nothing: &'a Floors,
+) -> Answer<Grounds<'a>> {
+    let rule = trust.rule(repository).map(|(_, rule)| rule);
+    Ok(Grounds {
+        trust,
+        revocations: match rule {
+            Some(rule) if !rule.keys.is_empty() => kept.revocations()?,
+            _ => None,
+        },
+        floors: match rule {
+            Some(rule) if rule.release => kept.floors()?,
+            _ => nothing,
+        },
+        now: intake_time(Timestamp::now()),
+        downgrade: Downgrade::Refused,
+    })
+}
+
 /// Judges, and looks for the policy that the image brings.
 fn judged(
     engine: &Engine,
     trust: &Trust,
+    repository: &Repository,
     judge: impl FnOnce(Grounds<'_>) -> Verdict,
 ) -> Answer<(Verdict, Option<BroughtPolicy>)> {
     let kept = engine.trust.kept();
-    let grounds = Grounds {
-        trust,
-        revocations: kept.revocations()?,
-        floors: kept.floors()?,
-        now: Timestamp::now(),
-        downgrade: Downgrade::Refused,
-    };
+    let nothing = Floors::none();
+    let grounds = grounds(trust, repository, &kept, &nothing)?;
     let verdict = judge(grounds);
     let policy = match &verdict {
         Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => brought_policy(evidence, grounds),
@@ -146,7 +168,9 @@ pub fn refuse_unasked(engine: &Engine, candidates: &[Reference]) -> Answer<()> {
         repository: repository.clone(),
         digests: Vec::new(),
     };
-    let (verdict, policy) = judged(engine, &trust, |grounds| decide(subject, Vec::new(), grounds))?;
+    let (verdict, policy) = judged(engine, &trust, &repository, |grounds| {
+        decide(subject, Vec::new(), grounds)
+    })?;
     let admission = Admission {
         repository,
         verdict,
@@ -191,8 +215,10 @@ pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admiss
         digests: digests.iter().map(trust_digest).collect(),
     };
     let layers = layers.collect();
-    let (verdict, policy) =
-        judged(engine, &trust, |grounds| decide(subject, layers, grounds)).map_err(PullRefusal::Untrusted)?;
+    let (verdict, policy) = judged(engine, &trust, &repository, |grounds| {
+        decide(subject, layers, grounds)
+    })
+    .map_err(PullRefusal::Untrusted)?;
     Ok(Admission {
         repository,
         verdict,
@@ -217,15 +243,26 @@ fn stored(evidence: &Evidence) -> Option<Vec<u8>> {
     Some(serde_json::to_vec(&less).expect("texts, digests and times serialise"))
 }
 
-/// The signatures that came with an image in an archive, and when: the validity of keys is judged by that time, as after a pull.
-fn carried(carried: Option<Carried>) -> (Vec<Layer>, Option<Timestamp>) {
-    let taken_in = carried.as_ref().and_then(|carried| carried.loaded.parse().ok());
-    let attached = carried.into_iter().flat_map(|carried| carried.attached);
-    let layers = attached.map(layer).filter(|layer| {
-        let kinds = [SIMPLE_SIGNING, BUNDLE];
-        kinds.contains(&layer.media_type.as_str())
-    });
-    (layers.collect(), taken_in)
+/// Judges by the signatures that came with an image in archives, the validity of keys by when they came, as after a pull: all of them, by when
+/// the last came; where that is not enough, those that were there before, by theirs. So a key may expire between two loads.
+fn decide_carried(subject: &Subject, carried: &[Carried], grounds: Grounds<'_>) -> Verdict {
+    let mut first = None;
+    for count in (1..=carried.len()).rev() {
+        let known = &carried[..count];
+        let times = known.iter().filter_map(|carried| carried.loaded.parse().ok());
+        let now = times.max().unwrap_or(grounds.now);
+        let attached = known.iter().flat_map(|carried| carried.attached.iter().cloned());
+        let layers = attached.map(layer).filter(|layer| {
+            let kinds = [SIMPLE_SIGNING, BUNDLE];
+            kinds.contains(&layer.media_type.as_str())
+        });
+        let verdict = decide(subject.clone(), layers.collect(), Grounds { now, ..grounds });
+        match verdict {
+            Verdict::Trusted(_) | Verdict::Audited { complaint: None, .. } => return verdict,
+            worse => first.get_or_insert(worse),
+        };
+    }
+    first.unwrap_or_else(|| decide(subject.clone(), Vec::new(), grounds))
 }
 
 fn layer(attached: Attached) -> Layer {
@@ -250,10 +287,8 @@ fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repositor
                 repository: repository.clone(),
                 digests,
             };
-            let (layers, taken_in) = carried(origin.carried);
-            judged(engine, trust, |grounds| {
-                let now = taken_in.unwrap_or(grounds.now);
-                decide(subject, layers, Grounds { now, ..grounds })
+            judged(engine, trust, &repository, |grounds| {
+                decide_carried(&subject, &origin.carried, grounds)
             })?
         }
         Some(bytes) => {
@@ -273,7 +308,7 @@ fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repositor
                     "what is kept of the signatures of {repository} is about another image: pull it again"
                 )));
             }
-            judged(engine, trust, |grounds| recheck(&evidence, grounds))?
+            judged(engine, trust, &repository, |grounds| recheck(&evidence, grounds))?
         }
     };
     Ok(Admission {
@@ -333,4 +368,86 @@ pub fn admit_start(engine: &Engine, record: &Record) -> Answer<()> {
         name => from_store(engine, &trust, &id, repository_of(name)?)?,
     };
     admission.settle(engine).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use kakoi_trust::{Padding, PrivateKey, edit, sign::sign_bundle};
+
+    use super::*;
+
+    #[test]
+    fn damage_stops_only_what_must_be_signed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["floors.json", "revocations.json"] {
+            std::fs::write(folder.path().join(name), "{").expect("damaged");
+        }
+        let kept = Kept::open(folder.path());
+        let pem = PrivateKey::generate().expect("random numbers");
+        let key = PrivateKey::from_pem(&pem, None, Padding::Pss).expect("own key");
+        let keys = edit::add_key(None, "acme", key.public(), None, None).expect("added");
+        let scopes =
+            "scopes:\n  r.example/free: {mode: audit}\n  r.example/keys: {mode: audit, keys: [acme]}\n";
+        let trust = Trust::parse("t", &format!("{keys}{scopes}")).expect("valid");
+        let nothing = Floors::none();
+        let asked = |name: &str| {
+            let repository = Repository::parse(name).expect("a name");
+            grounds(&trust, &repository, &kept, &nothing).map(drop)
+        };
+        assert!(asked("r.example/free/app").is_ok() && asked("elsewhere.example/app").is_ok());
+        let refusal = asked("r.example/keys/app").expect_err("who knows which keys are revoked");
+        assert_eq!(refusal.status.as_u16(), 403);
+        let floors = kept.floors().map(drop).expect_err("damaged");
+        assert!(floors.message.contains("remove"), "{}", floors.message);
+    }
+
+    #[test]
+    fn a_load_after_a_key_expired_takes_nothing_away() {
+        let pem = PrivateKey::generate().expect("random numbers");
+        let key = PrivateKey::from_pem(&pem, None, Padding::Pss).expect("own key");
+        let keys = edit::add_key(None, "acme", key.public(), None, None).expect("added");
+        let keys = format!(
+            "{}    not_after: 2026-06-01T00:00:00Z\n",
+            keys.trim_end().to_owned() + "\n"
+        );
+        let scope = "scopes:\n  r.example/a:\n    mode: require\n    keys: [acme]\n";
+        let trust = Trust::parse("t", &format!("{keys}{scope}")).expect("valid");
+        let image = kakoi_trust::Digest::of(b"image");
+        let signed = sign_bundle(&key, &image, &BTreeMap::new()).expect("signed");
+        let batch = |loaded: &str, payload: &[u8]| Carried {
+            loaded: loaded.to_owned(),
+            attached: vec![Attached {
+                media_type: signed.media_type.clone(),
+                payload: payload.to_vec(),
+                annotations: signed.annotations.clone(),
+            }],
+        };
+        let subject = Subject {
+            repository: Repository::parse("r.example/a/b").expect("a name"),
+            digests: vec![image],
+        };
+        let floors = Floors::none();
+        let is_trusted = |carried: &[Carried]| {
+            let grounds = Grounds {
+                trust: &trust,
+                revocations: None,
+                floors: &floors,
+                now: "2026-09-01T00:00:00Z".parse().expect("a time"),
+                downgrade: Downgrade::Refused,
+            };
+            matches!(decide_carried(&subject, carried, grounds), Verdict::Trusted(_))
+        };
+        let (early, late) = ("2026-05-01T00:00:00Z", "2026-07-01T00:00:00Z");
+        let good = || batch(early, &signed.payload);
+        assert!(is_trusted(&[good()]));
+        assert!(is_trusted(&[good(), batch(late, b"another's")]));
+        assert!(!is_trusted(&[batch(late, &signed.payload)]));
+        // A clock that was set back between two loads makes no key young again.
+        assert!(!is_trusted(&[
+            batch(late, b"another's"),
+            batch(early, &signed.payload)
+        ]));
+        assert!(!is_trusted(&[batch("no time", &signed.payload)]));
+        assert!(!is_trusted(&[]));
+    }
 }

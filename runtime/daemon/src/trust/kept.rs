@@ -31,10 +31,17 @@ pub struct Kept {
 impl Kept {
     /// Reads what is there.
     pub(super) fn open(folder: &Path) -> Self {
-        let floors = read(&folder.join("floors.json"), FLOORS_BYTES_MAX).and_then(|bytes| match bytes {
+        let path = folder.join("floors.json");
+        let floors = read(&path, FLOORS_BYTES_MAX).and_then(|bytes| match bytes {
             None => Ok(Floors::none()),
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|cause| format!("the committed versions (floors.json) are damaged: {cause}")),
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|cause| format!("damaged: {cause}")),
+        });
+        let floors = floors.map_err(|cause| {
+            format!(
+                "the committed versions cannot be used ({cause}): put {} back from a copy, or remove it, which gives up what was committed; \
+                 then start kakoid again",
+                path.display()
+            )
         });
         let revocations = read(&folder.join("revocations.json"), REVOCATION_BYTES_MAX as u64).and_then(|bytes| {
             let restored = bytes.map(|bytes| Revocations::restore(&bytes)).transpose();
@@ -94,7 +101,8 @@ impl Kept {
     /// Takes a signed list of revoked keys; tells its version. One that is damaged is replaced by any that is signed.
     pub fn revoke(&mut self, document: &[u8], trust: &Trust) -> Answer<u64> {
         let current = self.revocations.as_ref().ok().and_then(Option::as_ref);
-        let taken = Revocations::verify(document, trust, current, jiff::Timestamp::now());
+        let now = kakoi_image::intake_time(jiff::Timestamp::now());
+        let taken = Revocations::verify(document, trust, current, now);
         let list = taken.map_err(|error| match error {
             RevocationError::NobodyMay | RevocationError::Threshold { .. } | RevocationError::Old { .. } => {
                 Refusal::forbidden(format!(
@@ -125,9 +133,16 @@ impl Kept {
             .and_then(|()| file.sync_all())
             .map_err(failed)?;
         fs::rename(&aside, self.folder.join(name)).map_err(failed)?;
-        File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)
+        // The folder may be new: then its own name must outlive a power cut too.
+        for folder in [Some(self.folder.as_path()), self.folder.parent()]
+            .into_iter()
+            .flatten()
+        {
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(failed)?;
+        }
+        Ok(())
     }
 }
 

@@ -43,4 +43,4 @@ pub(crate) use push::{media_type_of, relayered};
 pub use repository::{Access, Repository, Served, check_login, fallback_tag, platforms};
 pub use settings::{Proxies, Registries, Registry, SettingsError, Transport};
 pub use signatures::{ATTACHED_MAX, Attached};
-pub(crate) use signatures::{Basket, PAYLOAD_BYTES_MAX, is_manifest_of};
+pub(crate) use signatures::{Basket, PAYLOAD_BYTES_MAX};

@@ -5,7 +5,6 @@
 //! everything is asked for by digest; an error, a kill or a power cut leaves the images there were; memory does not grow with the layers.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
@@ -168,6 +167,8 @@ impl PullError {
 /// An image's documents, all of them checked against their digests.
 struct Plan {
     top: Served,
+    /// The indexes between the two, where indexes are nested.
+    between: Vec<Served>,
     manifest: Served,
     config: BlobDescriptor,
     layers: Vec<BlobDescriptor>,
@@ -187,6 +188,16 @@ struct Fetched {
     made: Option<Made>,
     /// Bytes of its files.
     bytes: u64,
+}
+
+impl Plan {
+    /// What leads to the image.
+    fn documents(&self) -> impl Iterator<Item = &Served> {
+        [&self.top]
+            .into_iter()
+            .chain(&self.between)
+            .chain([&self.manifest])
+    }
 }
 
 impl ImageStore {
@@ -234,7 +245,7 @@ impl ImageStore {
             manifest: plan.manifest.digest.clone(),
             layers,
             repo_digests: vec![reference.at_digest(plan.top.digest.clone())],
-            documents: BTreeSet::from([plan.top.digest.clone(), plan.manifest.digest.clone()]),
+            documents: plan.documents().map(|served| served.digest.clone()).collect(),
             evidence: evidence.into_iter().collect(),
             loaded: now(),
             hidden: false,
@@ -269,6 +280,7 @@ impl ImageStore {
         };
         let top = repository.manifest(&name, limits)?;
         let mut served = top.clone();
+        let mut between = Vec::new();
         for _ in 0..=limits.index_depth_max {
             let read = Document::parse(&served.bytes, &served.media_type, limits);
             match read.map_err(|reason| refused(&served, reason))? {
@@ -281,6 +293,7 @@ impl ImageStore {
                     }
                     return Ok(Plan {
                         top,
+                        between,
                         manifest: served,
                         config,
                         layers,
@@ -292,7 +305,11 @@ impl ImageStore {
                         wanted: wanted.to_string(),
                         found,
                     })?;
+                    let index = served;
                     served = repository.manifest(&chosen.digest.to_string(), limits)?;
+                    if index.digest != top.digest {
+                        between.push(index);
+                    }
                     if served.bytes.len() as u64 != chosen.size {
                         let reason = format!("its index says it has {} bytes", chosen.size);
                         return Err(refused(&served, reason).into());
@@ -323,12 +340,15 @@ impl ImageStore {
         config: &[u8],
         additions: &mut Additions,
     ) -> Result<(), PullError> {
-        for (name, digest, bytes) in [
-            ("config", &plan.config.digest, config),
-            ("top", &plan.top.digest, &plan.top.bytes[..]),
-            ("manifest", &plan.manifest.digest, &plan.manifest.bytes),
-        ] {
-            additions.take_blob(&write_member(staging, name, digest.clone(), bytes)?);
+        additions.take_blob(&write_member(
+            staging,
+            "config",
+            plan.config.digest.clone(),
+            config,
+        )?);
+        for (number, served) in plan.documents().enumerate() {
+            let (name, digest) = (format!("document-{number}"), served.digest.clone());
+            additions.take_blob(&write_member(staging, &name, digest, &served.bytes)?);
         }
         Ok(())
     }

@@ -85,12 +85,16 @@ impl<'w> Basket<'w> {
     }
 
     pub(crate) fn put(&mut self, layer: &BlobDescriptor, payload: Vec<u8>) {
-        self.bytes += payload.len() as u64;
-        self.found.push(Attached {
+        self.add(Attached {
             media_type: layer.media_type.clone(),
             payload,
             annotations: layer.annotations.clone().unwrap_or_default(),
         });
+    }
+
+    pub(crate) fn add(&mut self, attached: Attached) {
+        self.bytes += attached.payload.len() as u64;
+        self.found.push(attached);
     }
 }
 
@@ -176,9 +180,4 @@ fn is_too_wordy(layer: &BlobDescriptor) -> bool {
     let notes = layer.annotations.iter().flatten();
     let bytes: usize = notes.map(|(key, value)| key.len() + value.len()).sum();
     bytes > ANNOTATIONS_BYTES_MAX
-}
-
-/// Whether a document is a manifest whose configuration is the image's.
-pub(crate) fn is_manifest_of(bytes: &[u8], image: &Digest, limits: &Limits) -> bool {
-    matches!(Document::parse(bytes, "", limits), Ok(Document::Manifest { config, .. }) if config.digest == *image)
 }

@@ -527,3 +527,44 @@ fn odd_archives_are_read() {
         }]
     );
 }
+
+/// An image that somebody signed, and another configuration of the same size that nobody did: the archive would have the one taken for the other.
+#[test]
+fn no_archive_borrows_the_documents_of_another_image() {
+    if !root("no_archive_borrows_the_documents_of_another_image") {
+        return;
+    }
+    let ground = Ground::new();
+    let layer = TarBuilder::new().file("app", b"app").finish();
+    let bytes = |entrypoint: &str| {
+        config(
+            std::slice::from_ref(&layer),
+            json!({"config": {"Entrypoint": [entrypoint]}}),
+        )
+    };
+    let (authentic, evil) = (bytes("/good"), bytes("/evil"));
+    assert_eq!(authentic.len(), evil.len());
+    let mut layout = Layout::default();
+    let manifest = layout.image(&authentic, &[(TAR, layer.clone())]);
+    let index = layout.index(vec![manifest]);
+    let own = layout.image(&evil, &[(TAR, layer.clone())]);
+    let name = json!({"io.containerd.image.name": "reg.example/acme/app:1"});
+    layout.top(own, name.clone());
+    layout.top(index, name);
+    let honest = layout.finish();
+    let twice = TarBuilder::new()
+        .file("x", &authentic)
+        .file("x", &evil)
+        .unfinished();
+    let crafted = [twice, honest.clone()].concat();
+    ground.refused("two members of one name", &crafted, "two members \"x\"");
+    // The same member again is what some tools write.
+    let again = TarBuilder::new()
+        .file("x", &authentic)
+        .file("x", &authentic)
+        .unfinished();
+    load(&ground.store, &[again, honest].concat()).expect("loaded");
+    let (good, bad) = (Digest::of(&authentic), Digest::of(&evil));
+    assert_eq!(ground.store.repositories(&bad), Vec::<String>::new());
+    assert_eq!(ground.store.repositories(&good), ["reg.example/acme/app"]);
+}

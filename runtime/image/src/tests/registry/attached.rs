@@ -153,7 +153,7 @@ fn evidence_is_kept_with_the_image_and_believed_only_whole() {
     let origin = store.evidence(&id, &repository).expect("known");
     assert_eq!(
         (origin.documents, origin.evidence, origin.carried),
-        (vec![manifest], None, None)
+        (vec![manifest], None, Vec::new())
     );
     pull_with(Some(b"first"));
     pull_with(Some(b"second"));
