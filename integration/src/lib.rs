@@ -13,14 +13,19 @@ pub mod leaks;
 pub mod registry;
 pub mod wait;
 
+/// Whether `KAKOI_TEST_REQUIRE`, a list with commas, has a word: then what it names may not be missing.
+pub fn is_required(word: &str) -> bool {
+    let list = std::env::var("KAKOI_TEST_REQUIRE").unwrap_or_default();
+    list.split(',').any(|required| required.trim() == word)
+}
+
 /// Tells whether the test must be left out because it lacks root; prints why. With `KAKOI_TEST_REQUIRE=root` leaving out is a failure.
 pub fn lacks_root(test: &str) -> bool {
     if nix::unistd::geteuid().is_root() {
         return false;
     }
-    assert_ne!(
-        std::env::var("KAKOI_TEST_REQUIRE").as_deref(),
-        Ok("root"),
+    assert!(
+        !is_required("root"),
         "{test} needs root, and KAKOI_TEST_REQUIRE=root forbids leaving it out"
     );
     println!("SKIP {test}: needs root");

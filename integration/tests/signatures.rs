@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use kakoi_integration::command::{Ran, run};
 use kakoi_integration::host::{Host, binary};
 use kakoi_integration::registry::{Registry, key_pair, tool};
-use kakoi_integration::{image, needs_root};
+use kakoi_integration::{image, is_required, needs_root};
 use serde_json::{Value, json};
 
 /// A gateway that trusts nothing yet, and a registry that it knows.
@@ -457,17 +457,13 @@ fn an_archive_carries_its_signatures() {
     lab.run(&signed).fails(125, "is revoked");
 }
 
-/// Whether cosign is here. Debian has it from trixie on, so only `KAKOI_TEST_REQUIRE=cosign` makes its absence a failure.
+/// Whether cosign is here. Debian has it from trixie on, so only a `KAKOI_TEST_REQUIRE` with `cosign` makes its absence a failure.
 fn has_cosign() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_here = std::env::split_paths(&path).any(|folder| folder.join("cosign").is_file());
     if !is_here {
         println!("SKIP no cosign in PATH");
-        assert_ne!(
-            std::env::var("KAKOI_TEST_REQUIRE").as_deref(),
-            Ok("cosign"),
-            "cosign is required"
-        );
+        assert!(!is_required("cosign"), "cosign is required");
     }
     is_here
 }
