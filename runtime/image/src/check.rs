@@ -32,7 +32,7 @@ pub enum Depth {
 pub enum Repair {
     /// It is only told.
     No,
-    /// It is healed from what the store has; nothing that is shown goes.
+    /// It is healed from what the store has; nothing that is shown goes, and nothing whose name the store does not give.
     Heal,
     /// The same, and an image that cannot be healed goes, so that nothing that is not whole is shown.
     Full,
@@ -41,7 +41,7 @@ pub enum Repair {
 /// A kind of damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Damage {
-    /// The index is no index; it was made anew from what lies beside it.
+    /// The index is no index or gone; it was made anew from what lies beside it. Lost where something lies there that it cannot name.
     IndexUnreadable,
     /// A name leads to an image that the index does not have.
     NameWithoutImage,
@@ -253,6 +253,14 @@ impl Damage {
                 | Self::LayerKind
                 | Self::LayerFiles
                 | Self::LayerContent
+        )
+    }
+
+    /// Whether it is something that nothing names.
+    pub(crate) fn is_stranger(self) -> bool {
+        matches!(
+            self,
+            Self::BlobWithoutImage | Self::RecipeWithoutImage | Self::LayerWithoutImage | Self::Leftover
         )
     }
 

@@ -19,10 +19,10 @@ use crate::store::{ImageStore, Staging, StoreError};
 use crate::tree::FileError;
 
 /// Where evidence stands that came in an archive: no repository has this name, so it is nobody's own.
-const CARRIED: &str = "";
+pub(crate) const CARRIED: &str = "";
 
 /// The most bytes of evidence that are read back: the signatures of one image with their payloads, and findings about each.
-const EVIDENCE_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const EVIDENCE_BYTES_MAX: u64 = 8 << 20;
 
 /// The most archives, each with something new, whose evidence is kept beside one image: each is a time to judge by.
 const LOADS_MAX: usize = 16;

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! {
-//!   "format": 1,
+//!   "format": 2,
+//!   "written_by": "kakoi 0.1.0",
 //!   "images": {
 //!     "sha256:9f…": {
 //!       "manifest": "sha256:01…",
@@ -32,8 +33,12 @@ use crate::digest::Digest;
 use crate::measure::TreeMeasure;
 use crate::reference::Reference;
 
-/// The version of the stored form.
-pub const INDEX_FORMAT: u32 = 1;
+/// The version of the stored form. A new field or variant is a new version: one before this must refuse it rather than take it for damage.
+pub const INDEX_FORMAT: u32 = 2;
+/// The oldest that is read. It had no `written_by`, and its versions added fields without saying so.
+pub const INDEX_FORMAT_MIN: u32 = 1;
+/// Who writes it, for whoever cannot read it.
+pub(crate) const WRITER: &str = concat!("kakoi ", env!("CARGO_PKG_VERSION"));
 /// Fewest hex digits taken for the beginning of an id; Docker takes one, and so do we, but a name wins.
 const ID_DIGITS_MIN: usize = 1;
 
@@ -42,11 +47,17 @@ const ID_DIGITS_MIN: usize = 1;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Index {
     pub(crate) format: u32,
+    /// [`WRITER`] when it was written.
+    #[serde(default)]
+    pub(crate) written_by: String,
     pub(crate) images: BTreeMap<Digest, Record>,
     pub(crate) tags: BTreeMap<Reference, Digest>,
     /// What the files of all this measured when they were published.
     #[serde(default)]
     pub(crate) measures: Measures,
+    /// It was made anew and does not name all that lies beside it: nothing is collected until a full repair.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) incomplete: bool,
     /// Registries in which a short name is looked for, in order. The owner's settings, not stored here.
     #[serde(skip)]
     pub(crate) search: Vec<String>,
@@ -158,9 +169,11 @@ impl Index {
     pub(crate) fn new() -> Self {
         Self {
             format: INDEX_FORMAT,
+            written_by: WRITER.to_owned(),
             images: BTreeMap::new(),
             tags: BTreeMap::new(),
             measures: Measures::default(),
+            incomplete: false,
             search: Vec::new(),
         }
     }

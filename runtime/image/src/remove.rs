@@ -201,6 +201,10 @@ impl ImageStore {
         while room().map_err(StoreError::from)? < low.free_bytes {
             let mut state = self.state();
             let mut index = state.index.clone();
+            // It would take images and free nothing.
+            if index.incomplete {
+                break;
+            }
             let candidates = index
                 .images
                 .iter()

@@ -32,7 +32,9 @@ use crate::compression::Decoder;
 use crate::config::{ConfigDocument, ConfigError};
 use crate::digest::Digest;
 use crate::fault;
-use crate::index::{INDEX_FORMAT, Index, LayerRecord, Measures, Record, ResolveError, Stored};
+use crate::index::{
+    INDEX_FORMAT, INDEX_FORMAT_MIN, Index, LayerRecord, Measures, Record, ResolveError, Stored, WRITER,
+};
 use crate::limits::Limits;
 use crate::load::Made;
 use crate::measure::measure_tree;
@@ -48,8 +50,11 @@ pub(crate) const INDEX_PREVIOUS: &str = "index.json.previous";
 /// The index as it is being written.
 pub(crate) const INDEX_ASIDE: &str = "index.json.new";
 
+/// Where `fsck` puts what it finds. It is there wherever a folder is a file system of its own, and never ours.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
+
 /// What a change of the index leaves where it is cut off.
-const INDEX_LEFT: [&str; 2] = [INDEX_ASIDE, "index.json.previous.new"];
+pub(crate) const INDEX_LEFT: [&str; 2] = [INDEX_ASIDE, "index.json.previous.new"];
 
 /// Largest index read: some ten thousand images, far beyond any device, and a bound for a damaged file.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
@@ -75,11 +80,32 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
-    /// The index was written by a newer Kakoi.
-    #[error("image index has format {format}; this version reads format {INDEX_FORMAT}")]
+    /// The index is not there, though images are.
+    #[error("image index {} is missing", path.display())]
+    IndexMissing {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The index was written by a newer Kakoi: not damage, and not to be touched.
+    #[error(
+        "image index has format {format} and was written by {writer}; this version reads formats {INDEX_FORMAT_MIN} to {INDEX_FORMAT}"
+    )]
     IndexFormat {
         /// What it says.
         format: u32,
+        /// Who wrote it.
+        writer: String,
+    },
+    /// The index says something that this version does not know: not damage, and not to be touched.
+    #[error("image index {} was written by {writer} and says what this version does not know", path.display())]
+    IndexUnknown {
+        /// The index.
+        path: PathBuf,
+        /// Who wrote it.
+        writer: String,
+        /// What is not known.
+        #[source]
+        source: serde_json::Error,
     },
     /// Serialising failed: our own types, so only memory can be the reason.
     #[error("cannot write the image index")]
@@ -171,7 +197,12 @@ impl ImageStore {
         }
         let lock = lock(&root)?;
         let (index, damaged) = match read_index(&root.join(INDEX)) {
-            Ok(index) => (index, None),
+            Ok(Some(index)) => (index, None),
+            Ok(None) => {
+                let path = root.join(INDEX);
+                let is_lost = has_content(&root)?;
+                (Index::new(), is_lost.then_some(StoreError::IndexMissing { path }))
+            }
             Err(error @ StoreError::IndexDamaged { .. }) => (Index::new(), Some(error)),
             Err(error) => return Err(error),
         };
@@ -198,6 +229,10 @@ impl ImageStore {
             store.rebuild_index(&error)?;
         }
         let mut state = store.state();
+        // From here on a store without an index is one that lost it.
+        if !store.root.join(INDEX).exists() {
+            store.commit(&mut state, Index::new())?;
+        }
         store.collect(&mut state)?;
         drop(state);
         Ok(store)
@@ -304,6 +339,7 @@ impl ImageStore {
     /// Makes the index durable and then true.
     pub(crate) fn commit(&self, state: &mut State, mut index: Index) -> Result<(), StoreError> {
         index.forget_measures();
+        (index.format, index.written_by) = (INDEX_FORMAT, WRITER.to_owned());
         let bytes = serde_json::to_vec(&index).map_err(StoreError::IndexWrite)?;
         let path = self.root.join(INDEX);
         keep_previous(&path, &self.root.join(INDEX_PREVIOUS))?;
@@ -312,13 +348,16 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Removes blobs and unpacked layers that neither an image nor work in progress needs.
+    /// Removes blobs and unpacked layers that neither an image nor work in progress needs. What has no name of ours is not ours to remove.
     pub(crate) fn collect(&self, state: &mut State) -> Result<(), FileError> {
+        if state.index.incomplete {
+            return Ok(());
+        }
         let blobs = state.index.blobs();
         let layers = state.index.layers();
         let needed = |state: &State, set: &BTreeSet<Digest>, name: &str| {
             let digest = Digest::from_hex(name.strip_suffix(".zst").unwrap_or(name));
-            digest.is_some_and(|digest| set.contains(&digest) || state.pins.contains_key(&digest))
+            digest.is_none_or(|digest| set.contains(&digest) || state.pins.contains_key(&digest))
         };
         let folder = self.root.join("blobs/sha256");
         for entry in fs::read_dir(&folder).at("list", &folder)? {
@@ -483,10 +522,24 @@ fn lock(root: &Path) -> Result<Flock<File>, StoreError> {
     })
 }
 
-pub(crate) fn read_index(path: &Path) -> Result<Index, StoreError> {
+/// Whether anything lies in the store that only an index can have named.
+fn has_content(root: &Path) -> Result<bool, FileError> {
+    for folder in ["blobs/sha256", "layers", "recipes"] {
+        let path = root.join(folder);
+        for entry in fs::read_dir(&path).at("list", &path)? {
+            if entry.at("list", &path)?.file_name() != LOST_AND_FOUND {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(root.join(INDEX_PREVIOUS).exists())
+}
+
+/// The index at a path, if there is one. It is damaged where it is no JSON or has no format; what another version wrote is an error of its own.
+pub(crate) fn read_index(path: &Path) -> Result<Option<Index>, StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Index::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).at("open", path).map_err(StoreError::from),
     };
     let mut bytes = Vec::new();
@@ -501,10 +554,26 @@ pub(crate) fn read_index(path: &Path) -> Result<Index, StoreError> {
     #[derive(serde::Deserialize)]
     struct Head {
         format: u32,
+        #[serde(default)]
+        written_by: String,
     }
     let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if head.format != INDEX_FORMAT {
-        return Err(StoreError::IndexFormat { format: head.format });
+    let writer = match head.written_by.as_str() {
+        "" => "a version that does not say which".to_owned(),
+        written_by => written_by.chars().take(100).collect(),
+    };
+    if !(INDEX_FORMAT_MIN..=INDEX_FORMAT).contains(&head.format) {
+        let format = head.format;
+        return Err(StoreError::IndexFormat { format, writer });
     }
-    serde_json::from_slice(&bytes).map_err(damaged)
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| match source.classify() {
+            serde_json::error::Category::Data => StoreError::IndexUnknown {
+                path: path.to_owned(),
+                writer,
+                source,
+            },
+            _ => damaged(source),
+        })
 }

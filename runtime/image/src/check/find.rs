@@ -12,7 +12,7 @@ use crate::config::ConfigDocument;
 use crate::digest::{Digest, Hashing};
 use crate::index::{Index, LayerRecord, Stored};
 use crate::measure::measure_tree;
-use crate::store::{INDEX, INDEX_ASIDE, INDEX_PREVIOUS, ImageStore, StoreError};
+use crate::store::{INDEX, INDEX_ASIDE, INDEX_PREVIOUS, ImageStore, LOST_AND_FOUND, StoreError};
 use crate::tree::{At, FileError};
 
 /// The store's own folders.
@@ -114,13 +114,10 @@ impl ImageStore {
             let path = self.root.join(folder);
             let mut names = Vec::new();
             for entry in fs::read_dir(&path).at("list", &path)? {
-                names.push(
-                    entry
-                        .at("list", &path)?
-                        .file_name()
-                        .to_string_lossy()
-                        .into_owned(),
-                );
+                let name = entry.at("list", &path)?.file_name();
+                if name != LOST_AND_FOUND {
+                    names.push(name.to_string_lossy().into_owned());
+                }
             }
             names.sort();
             Ok(names)

@@ -3,8 +3,7 @@
 //! A layer's folder holds the only copy of its files' content. Where that is whole, its recipe tells everything else, and the layer is unpacked
 //! again from the tar that both give back, verified by its diff id.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::find;
@@ -14,7 +13,7 @@ use crate::index::{Index, LayerRecord, Record, Stored};
 use crate::load::{LoadError, check_diff_id};
 use crate::measure::measure_tree;
 use crate::remove::Uses;
-use crate::store::{ImageStore, Staging, StoreError};
+use crate::store::{INDEX_LEFT, ImageStore, Staging, StoreError};
 use crate::tree::{At, FileError, client_message, remove_tree, rename, sync_dir, sync_file_system};
 
 impl ImageStore {
@@ -24,6 +23,7 @@ impl ImageStore {
         repair: Repair,
         uses: Uses<'_>,
     ) -> Result<(), StoreError> {
+        let is_incomplete = self.state().index.incomplete;
         for finding in &mut report.findings {
             if finding.outcome != Outcome::Found {
                 continue;
@@ -31,10 +31,14 @@ impl ImageStore {
             finding.outcome = match finding.damage {
                 Damage::FolderMode => outcome(self.own(&finding.place, 0o700)),
                 Damage::BlobMode | Damage::RecipeMode => outcome(self.own(&finding.place, 0o600)),
-                Damage::BlobWithoutImage
-                | Damage::RecipeWithoutImage
-                | Damage::LayerWithoutImage
-                | Damage::Leftover => outcome(self.remove_stranger(finding)),
+                damage
+                    if damage.is_stranger()
+                        && repair == Repair::Heal
+                        && (is_incomplete || !is_ours(&finding.place)) =>
+                {
+                    continue;
+                }
+                damage if damage.is_stranger() => outcome(self.remove_stranger(finding)),
                 Damage::NameWithoutImage => outcome(self.remove_empty_names()),
                 damage if damage.is_of_layer() => self.heal_layer(finding, uses)?,
                 _ => Outcome::Lost,
@@ -53,10 +57,7 @@ impl ImageStore {
 
     fn own(&self, place: &str, mode: u32) -> Result<(), FileError> {
         let path = self.root.join(place);
-        let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
-        std::os::unix::fs::lchown(&path, Some(user.as_raw()), Some(group.as_raw()))
-            .at("set owner of", &path)?;
-        fs::set_permissions(&path, Permissions::from_mode(mode)).at("set mode of", &path)
+        kakoi_sys::path::own(&path, mode).at("set owner and mode of", &path)
     }
 
     /// Removes what nothing names, unless something has come to name it.
@@ -186,6 +187,8 @@ impl ImageStore {
             index.images.remove(&lost.id);
             index.tags.retain(|_, id| *id != lost.id);
         }
+        // A person asked: what the index does not name by now is gone or nobody's.
+        index.incomplete = false;
         if index != state.index {
             self.commit(&mut state, index)?;
         }
@@ -203,6 +206,18 @@ impl ImageStore {
         }
         self.collect(&mut state)?;
         Ok(())
+    }
+}
+
+/// Whether a place that nothing names has a name that only this store gives. Others are a person's or a file system's.
+fn is_ours(place: &str) -> bool {
+    let (folder, name) = place.rsplit_once('/').unwrap_or(("", place));
+    match folder {
+        "" => INDEX_LEFT.contains(&name),
+        "staging" => true,
+        "blobs/sha256" => Digest::from_hex(name.strip_suffix(".zst").unwrap_or(name)).is_some(),
+        "layers" | "recipes" => Digest::from_hex(name).is_some(),
+        _ => false,
     }
 }
 

@@ -504,7 +504,15 @@ fn an_unreadable_index_is_made_anew() {
         return;
     }
     type Hurts = fn(&Path);
-    let rows: [(&str, &[&str], Hurts); 4] = [
+    let rows: [(&str, &[&str], Hurts); 6] = [
+        ("gone", &["whole:1"], |images| {
+            fs::remove_file(images.join("index.json")).expect("gone")
+        }),
+        ("both gone", &[], |images| {
+            for name in ["index.json", "index.json.previous"] {
+                fs::remove_file(images.join(name)).expect("gone");
+            }
+        }),
         // The index before the last change knew the first image by name; the second is found by its manifest.
         ("cut", &["whole:1"], |images| cut(&images.join("index.json"))),
         ("empty", &["whole:1"], |images| {
@@ -581,4 +589,233 @@ fn a_name_without_an_image_goes() {
     assert!(given.check(Names, Repair::Full).is_whole());
     assert!(given.check(Content, Repair::No).findings.is_empty());
     assert!(given.store().resolve("whole:1").is_ok() && given.store().resolve("hurt:1").is_ok());
+}
+
+/// Every file of a store with its content.
+fn content(images: &Path) -> BTreeSet<(PathBuf, Vec<u8>)> {
+    let (mut files, mut left) = (BTreeSet::new(), vec![images.to_owned()]);
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(&folder).expect("list") {
+            let path = entry.expect("entry").path();
+            let meta = fs::symlink_metadata(&path).expect("there");
+            if meta.is_dir() {
+                left.push(path);
+            } else if meta.is_file() {
+                let bytes = fs::read(&path).expect("file");
+                files.insert((path, bytes));
+            }
+        }
+    }
+    files
+}
+
+/// A version may be taken back: what a newer one wrote is not damage.
+#[test]
+fn an_index_of_another_version_is_left_alone() {
+    if !root("an_index_of_another_version_is_left_alone") {
+        return;
+    }
+    type Edits = fn(&mut serde_json::Value);
+    let rows: [(&str, Edits); 4] = [
+        ("a format", |index| index["format"] = json!(99)),
+        ("a field", |index| index["colours"] = json!({})),
+        ("a field of an image", |index| {
+            for record in index["images"].as_object_mut().expect("images").values_mut() {
+                record["colour"] = json!("blue");
+            }
+        }),
+        ("a variant", |index| {
+            for record in index["images"].as_object_mut().expect("images").values_mut() {
+                record["layers"][0]["stored"] = json!("elsewhere");
+            }
+        }),
+    ];
+    for (name, edits) in rows {
+        for is_previous in [false, true] {
+            let mut given = Given::new();
+            given.store = None;
+            let images = given.dir.path().join("images");
+            let path = images.join("index.json");
+            let mut index: serde_json::Value =
+                serde_json::from_slice(&fs::read(&path).expect("index")).expect("json");
+            edits(&mut index);
+            index["written_by"] = json!("kakoi 7.5.3");
+            fs::write(&path, index.to_string()).expect("index");
+            if is_previous {
+                fs::rename(&path, images.join("index.json.previous")).expect("renamed");
+                fs::write(&path, b"").expect("damaged");
+            }
+            let before = content(&images);
+            for start in 1..=3 {
+                let refused = ImageStore::open(given.dir.path()).map(|_| ());
+                let told = refused.expect_err("not for this version").to_string();
+                assert!(told.contains("kakoi 7.5.3"), "{name} {start}: {told}");
+                assert!(
+                    content(&images) == before,
+                    "{name} {start}: everything lies there"
+                );
+            }
+        }
+    }
+}
+
+/// An index of the first format, which said less, is read and written anew.
+#[test]
+fn an_index_of_the_first_format_is_read() {
+    if !root("an_index_of_the_first_format_is_read") {
+        return;
+    }
+    let mut given = Given::new();
+    given.store = None;
+    let path = given.dir.path().join("images/index.json");
+    let read =
+        || -> serde_json::Value { serde_json::from_slice(&fs::read(&path).expect("index")).expect("json") };
+    let mut index = read();
+    index["format"] = json!(1);
+    let fields = index.as_object_mut().expect("an object");
+    fields.remove("written_by").expect("a field");
+    fields.remove("measures").expect("a field");
+    fs::write(&path, index.to_string()).expect("index");
+    given.again();
+    assert!(given.check(Content, Repair::No).is_whole());
+    given.store().tag("whole:1", "again:1").expect("tagged");
+    assert_eq!(read()["format"], 2);
+    given.again();
+    assert!(given.store().resolve("again:1").is_ok());
+}
+
+fn put_blob(given: &Given, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    let path = given.store().blob_path(&digest, crate::index::Stored::Plain);
+    fs::write(&path, bytes).expect("a blob");
+    mode(&path, 0o600);
+    digest
+}
+
+/// An index that was made anew names again what was written down about images; what it cannot name stays, and is told, until a person has it removed.
+#[test]
+fn an_index_made_anew_loses_nothing_in_silence() {
+    if !root("an_index_made_anew_loses_nothing_in_silence") {
+        return;
+    }
+    const REPOSITORY: &str = "r.example/app";
+    for is_more in [false, true] {
+        let mut given = Given::new();
+        let ids: Vec<Digest> = ["whole:1", "hurt:1"]
+            .map(|name| given.store().resolve(name).expect("found").id)
+            .to_vec();
+        let manifest = given.store().state().index.images[&ids[0]].manifest.clone();
+        let list = json!({"schemaVersion": 2, "manifests": [{"digest": manifest.to_string()}]});
+        let list = put_blob(&given, list.to_string().as_bytes());
+        let evidence = json!({
+            "subject": {"repository": REPOSITORY, "digests": [list.to_string(), manifest.to_string()]},
+            "layers": [], "decided_at": "2026-11-24T17:00:00Z", "downgrade": "refused",
+            "scope": null, "mode": "require", "findings": [], "release": null,
+        });
+        put_blob(&given, evidence.to_string().as_bytes());
+        let stranger = is_more.then(|| {
+            // What only looks like evidence: whoever wrote a manifest may have written this into it.
+            let mut other = evidence.clone();
+            other["subject"]["repository"] = json!("r.example/other");
+            other["config"] = json!({});
+            put_blob(&given, other.to_string().as_bytes())
+        });
+        given.store = None;
+        for name in ["index.json", "index.json.previous"] {
+            fs::remove_file(given.dir.path().join("images").join(name)).expect("gone");
+        }
+        given.again();
+        let kept = |given: &Given, id: &Digest, name: &str| given.store().evidence(id, name).expect("known");
+        let origin = kept(&given, &ids[0], REPOSITORY);
+        assert_eq!(origin.evidence, Some(evidence.to_string().into_bytes()));
+        assert!(origin.documents.contains(&list) && origin.documents.contains(&manifest));
+        assert_eq!(
+            kept(&given, &ids[1], REPOSITORY).evidence,
+            None,
+            "of another image"
+        );
+        assert_eq!(
+            kept(&given, &ids[0], "r.example/other").evidence,
+            None,
+            "a stranger's"
+        );
+        let report = given.check(Content, Repair::Heal);
+        let told = &report.findings[0];
+        assert_eq!(told.damage, IndexUnreadable);
+        let Some(stranger) = stranger else {
+            assert_eq!(told.outcome, Outcome::Healed, "{report:?}");
+            assert!(report.is_whole(), "{report:?}");
+            continue;
+        };
+        assert_eq!(told.outcome, Outcome::Lost, "{report:?}");
+        assert!(!report.is_whole());
+        let place = given.store().blob_path(&stranger, crate::index::Stored::Plain);
+        for start in 1..=2 {
+            given.again();
+            load(given.store(), &archive("more:1")).expect("loaded");
+            let report = given.check(Content, Repair::Heal);
+            assert_eq!(kinds(&report), [BlobWithoutImage], "{start}: {report:?}");
+            assert!(place.exists(), "{start}");
+            let low = LowWater {
+                free_bytes: u64::MAX,
+                takes_named: true,
+            };
+            let made = given.store().make_room(low, &nobody).expect("looked");
+            assert!(made.removed.is_empty(), "{start}: nothing goes by itself");
+        }
+        assert!(given.check(Content, Repair::Full).is_whole());
+        assert!(!place.exists(), "a person had it removed");
+        assert!(given.check(Content, Repair::No).findings.is_empty());
+    }
+}
+
+/// At a start nothing goes whose name the store does not give, and never what a file system keeps in its root.
+#[test]
+fn healing_takes_nothing_of_others() {
+    if !root("healing_takes_nothing_of_others") {
+        return;
+    }
+    let mut given = Given::new();
+    let images = given.dir.path().join("images");
+    for folder in ["lost+found", "layers/lost+found", "backup", "blobs/sha512"] {
+        fs::create_dir(images.join(folder)).expect("a folder");
+        fs::write(images.join(folder).join("file"), b"mine").expect("a file");
+    }
+    for file in ["notes", "blobs/sha256/README", "layers/x", "recipes/y"] {
+        fs::write(images.join(file), b"mine").expect("a file");
+    }
+    let before = content(&images);
+    given.again();
+    let report = given.check(Content, Repair::Heal);
+    assert_eq!(report.findings.len(), 6, "{report:?}");
+    assert!(
+        report
+            .findings
+            .iter()
+            .all(|finding| finding.outcome == Outcome::Found),
+        "{report:?}"
+    );
+    assert!(content(&images) == before);
+    assert!(given.check(Content, Repair::Full).is_whole());
+    for (path, is_there) in [("notes", false), ("backup", false), ("lost+found/file", true)] {
+        assert_eq!(images.join(path).exists(), is_there, "{path}");
+    }
+    assert!(given.check(Content, Repair::No).findings.is_empty());
+    // A link in a folder's place is not followed.
+    let outside = tempfile::tempdir().expect("a folder");
+    mode(outside.path(), 0o755);
+    fs::rename(images.join("recipes"), outside.path().join("recipes")).expect("moved");
+    mode(&outside.path().join("recipes"), 0o755);
+    std::os::unix::fs::symlink(outside.path().join("recipes"), images.join("recipes")).expect("a link");
+    let report = given.check(Names, Repair::Full);
+    let failed = |finding: &Finding| matches!(finding.outcome, Outcome::Failed { .. });
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|finding| finding.damage == FolderMode && failed(finding)),
+        "{report:?}"
+    );
+    let meta = fs::metadata(outside.path().join("recipes")).expect("there");
+    assert_eq!(meta.mode() & 0o7777, 0o755);
 }
