@@ -50,7 +50,9 @@ pub use dsse::EnvelopeError;
 pub use json::JsonError;
 pub use name::{NameError, Repository, Scope};
 pub use pem::{PEM_CHARS_MAX, PemError};
-pub use policy::{BroughtPolicy, POLICY_BYTES_MAX, POLICY_PREDICATE, brought_policy, sign_policy};
+pub use policy::{
+    BroughtPolicy, POLICY_BYTES_MAX, POLICY_PREDICATE, TooFewSigned, brought_policy, sign_policy,
+};
 pub use private::{PrivateKey, PrivateKeyError, SignError};
 pub use public::{Algorithm, Padding, PublicKey, PublicKeyError, RSA_BITS_MAX, RSA_BITS_MIN};
 pub use release::{

@@ -1,7 +1,7 @@
 //! Repositories and the scopes that cover them.
 //!
 //! Owns [`Repository`] and [`Scope`]: whole path components, so that `docker.io/library` covers `docker.io/library/x` and never
-//! `docker.io/library-evil`. Knows no tags: a tag is an opinion of whoever runs the registry.
+//! `docker.io/library-evil`. One registry has one spelling here, so that no scope is evaded by `GHCR.IO` or `ghcr.io:443`. Knows no tags: a tag is an opinion of whoever runs the registry.
 
 use std::fmt;
 
@@ -9,6 +9,12 @@ use serde::{Deserialize, Serialize};
 
 /// The longest repository with its registry: the distribution project's own limit.
 const NAME_BYTES_MAX: usize = 255;
+
+/// Docker Hub's name in names of images.
+const DOCKER_HUB: &str = "docker.io";
+
+/// The port that a registry without one has.
+const HTTPS_PORT: u16 = 443;
 
 /// A complete repository, `docker.io/library/busybox`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,6 +37,14 @@ pub enum NameError {
         /// The text, shortened.
         text: String,
     },
+    /// A scope that spells its registry in another way than is compared.
+    #[error("`{text}` is written `{canonical}` here")]
+    Spelling {
+        /// The text, shortened.
+        text: String,
+        /// How to write it, shortened.
+        canonical: String,
+    },
     /// Outside the grammar of the distribution project.
     #[error("`{text}` is not `REGISTRY/PATH` in lower case, without tag, digest or trailing slash")]
     Grammar {
@@ -40,13 +54,14 @@ pub enum NameError {
 }
 
 impl Repository {
-    /// Parses a complete repository, without tag or digest.
+    /// Parses a complete repository, without tag or digest. Its registry gets the spelling that scopes have: lower case, without the port of
+    /// HTTPS, and `docker.io` for any of Docker Hub's hosts.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check(text)?;
         if !text.contains('/') {
             return Err(NameError::Grammar { text: shown(text) });
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(canonical(text)))
     }
 
     /// Reads what signers write: with or without tag and digest, Docker Hub under any of its names.
@@ -61,7 +76,7 @@ impl Repository {
             Some((first, path)) if is_registry(first) => (first, path),
             _ => ("docker.io", name),
         };
-        if !matches!(registry, "docker.io" | "index.docker.io" | "registry-1.docker.io") {
+        if canonical(registry) != DOCKER_HUB {
             return Self::parse(name);
         }
         let library = if path.contains('/') { "" } else { "library/" };
@@ -83,9 +98,16 @@ impl Repository {
 }
 
 impl Scope {
-    /// Parses a scope.
+    /// Parses a scope, whose registry has to be spelled as repositories are compared: two spellings could say two things.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check(text)?;
+        let canonical = canonical(text);
+        if canonical != text {
+            return Err(NameError::Spelling {
+                text: shown(text),
+                canonical: shown(&canonical),
+            });
+        }
         Ok(Self(text.to_owned()))
     }
 
@@ -112,6 +134,32 @@ fn check(text: &str) -> Result<(), NameError> {
         return Err(NameError::Grammar { text: shown(text) });
     }
     Ok(())
+}
+
+/// The one spelling of a registry, with what follows it.
+fn canonical(text: &str) -> String {
+    let (registry, path) = match text.split_once('/') {
+        Some((registry, path)) => (registry, Some(path)),
+        None => (text, None),
+    };
+    let registry = registry.to_ascii_lowercase();
+    let registry = match registry.rsplit_once(':') {
+        // `:0443` is the same port.
+        Some((host, port))
+            if port.parse() == Ok(HTTPS_PORT) && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
+        _ => &registry,
+    };
+    let registry = match registry {
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB,
+        other => other,
+    };
+    match path {
+        Some(path) => format!("{registry}/{path}"),
+        None => registry.to_owned(),
+    }
 }
 
 fn shown(text: &str) -> String {
@@ -204,7 +252,7 @@ mod tests {
             ("docker.io/lib", false),
             ("docker.io/library/x/y", false),
             ("docker.io/library/xy", false),
-            ("docker.io:443", false),
+            ("docker.io:5000", false),
         ] {
             assert_eq!(
                 Scope::parse(scope).expect(scope).covers(&repository),
@@ -219,6 +267,34 @@ mod tests {
             "docker.io.evil.org/library/x",
         ] {
             assert!(!library.covers(&Repository::parse(evil).expect(evil)), "{evil}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_registry_evades_a_scope() {
+        for (scope, spelled) in [
+            ("ghcr.io/acme", "GHCR.IO/acme/app"),
+            ("ghcr.io/acme", "ghcr.io:443/acme/app"),
+            ("ghcr.io/acme", "Ghcr.io:0443/acme/app"),
+            ("docker.io/library", "index.docker.io/library/app"),
+            ("docker.io/library", "registry-1.docker.io/library/app"),
+            ("docker.io/library", "Registry-1.Docker.IO:443/library/app"),
+            ("[::1]/a", "[::1]:443/a/b"),
+        ] {
+            let covers = Scope::parse(scope)
+                .expect(scope)
+                .covers(&Repository::parse(spelled).expect(spelled));
+            assert!(covers, "{spelled}");
+            let refused = Scope::parse(spelled).expect_err(spelled).to_string();
+            assert!(refused.contains(scope), "{refused}");
+        }
+        for (scope, other) in [
+            ("ghcr.io", "ghcr.io:5000/a"),
+            ("[::1]", "[::443]/a"),
+            ("ghcr.io", "ghcr.io:80/a"),
+        ] {
+            let other = Repository::parse(other).expect(other);
+            assert!(!Scope::parse(scope).expect(scope).covers(&other), "{other}");
         }
     }
 

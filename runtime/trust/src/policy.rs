@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Owns finding the one that holds. Knows nothing of what a policy says: its language has its own reader, and the device's owner a ceiling.
-//! Invariant: a policy is taken on the word of as many keys as the image itself would need; of several the one that was issued last.
+//! Invariants: a policy is taken on the word of as many keys as the image itself would need; of several the one that was issued last, and when
+//! one was, that many keys say too: nobody makes an old policy young alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -41,6 +42,18 @@ pub struct BroughtPolicy {
     pub text: String,
 }
 
+/// Policies that an image brings, of which none holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it brings a policy that {signed} of {threshold} keys signed with the same name and text, so it is not used"
+)]
+pub struct TooFewSigned {
+    /// The most keys that signed the same one.
+    pub signed: usize,
+    /// How many must.
+    pub threshold: usize,
+}
+
 impl BroughtPolicy {
     /// Whether its parts are within their limits; a name is shown to people.
     pub(crate) fn is_proper(&self) -> bool {
@@ -59,15 +72,24 @@ pub fn sign_policy(key: &PrivateKey, image: &Digest, policy: &BroughtPolicy) -> 
 }
 
 /// The policy that an image brings, by the evidence with which it was let in; none where its scope names no keys, or too few of them signed one.
-pub fn brought_policy(evidence: &Evidence, grounds: Grounds<'_>) -> Option<BroughtPolicy> {
-    let (_, rule) = grounds.trust.rule(&evidence.subject.repository)?;
+///
+/// # Errors
+/// There are policies of keys of the scope, and none holds.
+pub fn brought_policy(
+    evidence: &Evidence,
+    grounds: Grounds<'_>,
+) -> Result<Option<BroughtPolicy>, TooFewSigned> {
+    let Some((_, rule)) = grounds.trust.rule(&evidence.subject.repository) else {
+        return Ok(None);
+    };
     let keys: Vec<&NamedKey> = rule
         .keys
         .iter()
         .filter_map(|name| grounds.trust.key(name))
         .filter(|key| standing(key, grounds.revocations, evidence.decided_at).is_ok())
         .collect();
-    let mut signers: BTreeMap<BroughtPolicy, BTreeSet<Digest>> = BTreeMap::new();
+    // By what they say: each signer has a clock of its own, and the last time that a key said it counts.
+    let mut signers: BTreeMap<(String, String), BTreeMap<Digest, Timestamp>> = BTreeMap::new();
     for layer in &evidence.layers {
         let Ok(signed) = Signed::find(layer) else {
             continue;
@@ -87,14 +109,23 @@ pub fn brought_policy(evidence: &Evidence, grounds: Grounds<'_>) -> Option<Broug
             .iter()
             .any(|image| evidence.subject.digests.contains(&image.digest));
         if let (true, Some(policy)) = (is_about_it, claim.policy) {
-            signers.entry(policy).or_default().insert(maker.key.fingerprint());
+            let times = signers.entry((policy.name, policy.text)).or_default();
+            let last = times.entry(maker.key.fingerprint()).or_insert(policy.issued);
+            *last = policy.issued.max(*last);
         }
     }
-    let held = signers
-        .into_iter()
-        .rev()
-        .find(|(_, keys)| keys.len() >= rule.threshold);
-    held.map(|(policy, _)| policy)
+    let signed = signers.values().map(BTreeMap::len).max();
+    let threshold = rule.threshold.max(1);
+    let held = signers.into_iter().filter_map(|((name, text), times)| {
+        let mut times: Vec<Timestamp> = times.into_values().collect();
+        times.sort_unstable_by(|one, other| other.cmp(one));
+        let issued = *times.get(threshold - 1)?;
+        Some(BroughtPolicy { issued, name, text })
+    });
+    match (held.max(), signed) {
+        (None, Some(signed)) => Err(TooFewSigned { signed, threshold }),
+        (held, _) => Ok(held),
+    }
 }
 
 #[cfg(test)]
@@ -157,17 +188,31 @@ mod tests {
             sign(&two, &image, &new),
             sign(&one, &image, &new),
         ];
-        assert_eq!(find(&scope(1), layers.clone()).0, Some(new.clone()));
-        assert_eq!(find(&scope(2), layers.clone()).0, Some(new.clone()));
-        assert_eq!(find(&scope(2), layers[..2].to_vec()).0, None);
-        assert_eq!(find(&scope(1), vec![sign(&stranger, &image, &new)]).0, None);
-        assert_eq!(find(&scope(1), vec![sign(&one, &other, &new)]).0, None);
+        let short = |signed, threshold| Err(TooFewSigned { signed, threshold });
+        assert_eq!(find(&scope(1), layers.clone()).0, Ok(Some(new.clone())));
+        assert_eq!(find(&scope(2), layers.clone()).0, Ok(Some(new.clone())));
+        assert_eq!(find(&scope(2), layers[..2].to_vec()).0, short(1, 2));
+        let twice = vec![
+            sign(&one, &image, &new),
+            sign(&one, &image, &policy("2026-02-02T00:00:00Z", "new")),
+        ];
+        assert_eq!(find(&scope(2), twice).0, short(1, 2), "one key twice is one key");
+        // Two people sign the same text at two times; neither makes it younger alone.
+        let later = policy("2026-04-01T00:00:00Z", "old");
+        let both_old = vec![sign(&one, &image, &old), sign(&two, &image, &later)];
+        assert_eq!(find(&scope(2), both_old.clone()).0, Ok(Some(old.clone())));
+        assert_eq!(
+            find(&scope(2), [both_old, layers.clone()].concat()).0,
+            Ok(Some(new.clone()))
+        );
+        assert_eq!(find(&scope(1), vec![sign(&stranger, &image, &new)]).0, Ok(None));
+        assert_eq!(find(&scope(1), vec![sign(&one, &other, &new)]).0, Ok(None));
         let huge = policy("2026-02-01T00:00:00Z", &"x".repeat(POLICY_BYTES_MAX + 1));
-        assert_eq!(find(&scope(1), vec![sign(&one, &image, &huge)]).0, None);
+        assert_eq!(find(&scope(1), vec![sign(&one, &image, &huge)]).0, Ok(None));
         // A policy is no signature of the image, nor the other way round.
         assert!(find(&scope(1), layers).1.is_some());
         let plain = sign_bundle(&one, &image, &BTreeMap::new()).expect("signed");
         let (found, complaint) = find(&scope(1), vec![plain]);
-        assert_eq!((found, complaint), (None, None));
+        assert_eq!((found, complaint), (Ok(None), None));
     }
 }

@@ -133,7 +133,14 @@ fn judged(
     let grounds = grounds(trust, repository, &kept, &nothing)?;
     let verdict = judge(grounds);
     let policy = match &verdict {
-        Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => brought_policy(evidence, grounds),
+        Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => brought_policy(evidence, grounds)
+            .unwrap_or_else(|short| {
+                let said = format!("{repository}: {short}");
+                if engine.trust.is_news(&said) {
+                    tracing::warn!("{said}");
+                }
+                None
+            }),
         Verdict::Refused(_) => None,
     };
     Ok((verdict, policy))
@@ -275,9 +282,14 @@ fn layer(attached: Attached) -> Layer {
 
 /// Judges an image of the store under a repository's name, from what lies beside it.
 fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repository) -> Answer<Admission> {
+    // Evidence lies under the name that was pulled, whose registry may have been spelled in another way.
+    let names = engine.images.repositories(id);
+    let spelled = names
+        .iter()
+        .find(|name| Repository::parse(name).is_ok_and(|name| name == repository));
     let origin = engine
         .images
-        .evidence(id, repository.as_str())
+        .evidence(id, spelled.map_or(repository.as_str(), String::as_str))
         .map_err(image_refusal)?;
     let digests: Vec<_> = origin.documents.iter().map(trust_digest).collect();
     let has_evidence = origin.evidence.is_some();
