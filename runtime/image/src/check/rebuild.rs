@@ -145,7 +145,7 @@ impl ImageStore {
         }
         let mut carried = Vec::new();
         for (digest, bytes) in unnamed {
-            if serde_json::from_slice::<Carried>(&bytes).is_ok() {
+            if serde_json::from_slice::<Vec<Carried>>(&bytes).is_ok() {
                 carried.push(digest);
                 continue;
             }

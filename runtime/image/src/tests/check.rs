@@ -705,7 +705,16 @@ fn an_index_made_anew_loses_nothing_in_silence() {
             .map(|name| given.store().resolve(name).expect("found").id)
             .to_vec();
         let manifest = given.store().state().index.images[&ids[0]].manifest.clone();
-        let list = json!({"schemaVersion": 2, "manifests": [{"digest": manifest.to_string()}]});
+        let list = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [{
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": manifest.to_string(),
+                "size": 500,
+                "platform": {"architecture": "amd64", "os": "linux"},
+            }],
+        });
         let list = put_blob(&given, list.to_string().as_bytes());
         let evidence = json!({
             "subject": {"repository": REPOSITORY, "digests": [list.to_string(), manifest.to_string()]},
