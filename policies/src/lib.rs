@@ -61,3 +61,9 @@ pub use schema::json_schema;
 pub use shipped::{DEFAULT_POLICY, SHIPPED};
 pub use syscalls::{audit_arch, system_call_name, system_call_names, system_call_number};
 pub use yaml::DOCUMENT_BYTES_MAX;
+
+/// What [`json_schema`] makes, as it is committed: a program that prints it needs none of what makes it.
+pub const SCHEMA: &str = include_str!("../schema/kakoi-policy-1.json");
+
+/// What [`reference`] makes, as it is committed.
+pub const REFERENCE: &str = include_str!("../REFERENCE.md");

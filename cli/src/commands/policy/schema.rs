@@ -1,7 +1,6 @@
 //! `kakoi policy schema`: what a policy may say, for editors and for people.
 
 use crate::failure::Failure;
-use crate::listing::pretty;
 use crate::output;
 
 /// The arguments of `kakoi policy schema`.
@@ -15,9 +14,9 @@ pub struct Arguments {
 /// Prints the schema.
 pub fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.format == "markdown" {
-        output::print(&kakoi_policy::reference())?;
+        output::print(kakoi_policy::REFERENCE)?;
     } else {
-        output::print(&pretty(&kakoi_policy::json_schema())?)?;
+        output::print(kakoi_policy::SCHEMA)?;
     }
     Ok(0)
 }
