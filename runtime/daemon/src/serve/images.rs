@@ -425,6 +425,7 @@ pub fn long(
             Ok(last) => drop(last.into_iter().all(say)),
             Err(refusal) => drop(said.blocking_send(Err(refusal))),
         }
+        kakoi_sys::system::give_back_memory();
     });
     async move {
         let first = match lines.recv().await {
@@ -687,6 +688,7 @@ pub fn save(asked: &Asked, name: Option<String>) -> Answer<Reply> {
             // The answer is cut off, so that the client sees that it is not whole.
             sender.blocking_send(Err(io::Error::other(said))).ok();
         }
+        kakoi_sys::system::give_back_memory();
     });
     Ok(reply)
 }
