@@ -354,23 +354,20 @@ fn main() -> ExitCode {
     let only_pull = std::env::args().nth(2).is_some_and(|what| what == "pull");
     if !only_pull {
         print_race("a container's life, whole command", race(&mut engines));
+        let mut runtimes = peers::runtimes(bench.folder.path(), &release, &rootfs);
+        print_race(
+            "create, start, wait, delete: the OCI runtime alone",
+            race(&mut runtimes),
+        );
+        policies(&bench);
+        calls(&bench);
+        memory(&bench);
+        sizes(&release);
     }
     match pull::Registry::start(bench.folder.path(), &place) {
         Ok(registry) => pull::race(&bench, &registry),
         Err(why) => println!("\nPulling is left out: {why}"),
     }
     drop(running);
-    if only_pull {
-        return ExitCode::SUCCESS;
-    }
-    let mut runtimes = peers::runtimes(bench.folder.path(), &release, &rootfs);
-    print_race(
-        "create, start, wait, delete: the OCI runtime alone",
-        race(&mut runtimes),
-    );
-    policies(&bench);
-    calls(&bench);
-    memory(&bench);
-    sizes(&release);
     ExitCode::SUCCESS
 }
