@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kakoi_integration::host::Host;
-use kakoi_integration::needs_root;
+use kakoi_integration::{leaks, needs_root, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// A container and a volume that nothing mounts, beside the image.
@@ -333,5 +335,66 @@ fn an_unclean_stop_is_looked_after() {
         );
         check(&host, &["--repair"], 0);
         is(&check(&host, &[], 0), &[], "told once");
+    }
+}
+
+/// A container that runs and whose record is lost keeps its folders; once nothing of it listens, a repair ends what is left of it.
+#[test]
+fn a_running_container_without_a_record_keeps_its_folders() {
+    needs_root!();
+    for is_shim_killed in [false, true] {
+        let host = Host::new();
+        host.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "app",
+            "--network",
+            "none",
+            "busybox:test",
+            "sleep",
+            "1000",
+        ]);
+        let (folder, first) = (folder_of_app(&host), host.pid("app"));
+        let id = host.inspect("app")["Id"].as_str().expect("an id").to_owned();
+        let shim = leaks::processes(&host.path(""))
+            .into_iter()
+            .find(|process| process.command.contains("kakoi-shim") && process.command.contains(&id))
+            .expect("its shim")
+            .pid;
+        host.kill_daemon();
+        fs::remove_file(folder.join("record.json")).expect("the copy");
+        fs::write(host.path("root/state.redb"), b"no records").expect("a file");
+        host.start_daemon();
+        assert_eq!(host.ok(&["ps", "--all", "--quiet"]), "", "it has no record");
+
+        let told = check(&host, &["--repair"], 1);
+        let found = ("folder-without-container".to_owned(), "in-use".to_owned());
+        assert!(kinds(&told).contains(&found), "{told}");
+        assert!(
+            told.to_string().contains(&format!("end process {first}, ")),
+            "{told}"
+        );
+        assert!(folder.join("plan.json").exists() && folder.join("upper").exists());
+        assert!(kill(first, None).is_ok(), "it runs");
+
+        let target = if is_shim_killed {
+            Pid::from_raw(shim)
+        } else {
+            first
+        };
+        kill(target, Signal::SIGKILL).expect("killed");
+        wait::until("the shim is gone", || {
+            !leaks::processes(&host.path(""))
+                .iter()
+                .any(|process| process.pid == shim)
+        });
+        is(
+            &check(&host, &["--repair"], 0),
+            &[("folder-without-container", "healed")],
+            "nothing listens",
+        );
+        assert!(!folder.exists() && !host.path(&format!("run/containers/{id}")).exists());
+        host.is_clean();
     }
 }

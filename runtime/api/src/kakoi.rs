@@ -111,7 +111,7 @@ wire! { "PascalCase";
         pub place: String,
         /// Names of the images, containers or volumes that have it.
         pub of: Vec<String>,
-        /// `found`, `healed`, `lost`, `in-use` or `failed`.
+        /// `found`, `healed`, `kept` (it runs, but cannot be saved or pushed), `lost`, `in-use` or `failed`.
         pub outcome: String,
         /// Why, and what to do, where something is left to do.
         pub remedy: String,

@@ -10,19 +10,24 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kakoi_api::kakoi::{CheckFinding, LostImage, SystemCheck};
 use kakoi_container::discard::remove_tree;
-use kakoi_image::{CheckReport, Depth, Finding, Lost, Outcome, Repair};
+use kakoi_image::{CheckReport, Damage, Depth, Digest, Finding, Lost, Outcome, Repair, Use};
 
 use crate::engine::Engine;
 use crate::host::create_private_file;
 use crate::life::remove;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::serve::images::{blocking, uses};
+use crate::shim::{self, ShimError, Word};
 use crate::state::store::Damaged;
 use crate::state::{Record, copies};
 use crate::volumes::make_folders;
+
+/// How long a shim may take to tell its state; one that takes longer lives all the same.
+const SHIM_WAIT: Duration = Duration::from_secs(10);
 
 /// Lies in the root while a daemon has it.
 const MARKER: &str = "running";
@@ -83,7 +88,11 @@ pub async fn check(engine: &Arc<Engine>, depth: Depth, repair: Repair) -> Answer
     let images = blocking(engine, move |engine| {
         engine
             .images
-            .check(depth, repair, &|id| uses(engine, id))
+            .check(depth, repair, &|id| held(engine, id), &|work| {
+                // Making a container and the beginning of a start have this turn too.
+                let _turn = engine.image_turn.blocking_write();
+                work();
+            })
             .map_err(crate::life::create::image_refusal)
     })
     .await?;
@@ -114,8 +123,25 @@ pub async fn check(engine: &Arc<Engine>, depth: Depth, repair: Repair) -> Answer
     })
 }
 
+/// Who uses an image, where one that is being started, or whose shim still has its mounts, counts as running.
+fn held(engine: &Engine, image: &Digest) -> Vec<Use> {
+    let mut users = uses(engine, image);
+    for user in &mut users {
+        user.running |= engine.containers.find(&user.container).is_ok_and(|container| {
+            let pulse = container.pulse();
+            let pulse = pulse.borrow();
+            pulse.up || pulse.shim
+        });
+    }
+    users
+}
+
 fn to_wire(finding: &Finding, report: &CheckReport) -> CheckFinding {
+    let anew = "it runs; before it is saved or pushed: kakoi pull it, or load the archive that it came from";
+    let is_kept = matches!(finding.damage, Damage::RecipeMissing | Damage::RecipeUnreadable);
     let (outcome, remedy) = match &finding.outcome {
+        Outcome::Kept => ("kept", anew.to_owned()),
+        Outcome::Found if is_kept && !is_lost(finding, report) => ("found", anew.to_owned()),
         Outcome::Found if report.lost.is_empty() || !is_lost(finding, report) => {
             ("found", "kakoi system check --repair".to_owned())
         }
@@ -183,7 +209,7 @@ enum Kind {
     /// A container whose image the store does not have.
     ContainerWithoutImage(String),
     /// A durable folder of a container without a record.
-    FolderWithoutContainer(PathBuf),
+    FolderWithoutContainer(String),
     /// A volume whose folder is gone.
     VolumeWithoutFolder(String),
     /// A folder of a volume without a record.
@@ -264,13 +290,8 @@ impl Records {
         }
         for id in copies::folders(&root.join("containers")) {
             if !known.contains(&id) {
-                let path = root.join("containers").join(&id);
-                self.add(
-                    Kind::FolderWithoutContainer(path),
-                    format!("containers/{id}"),
-                    &[],
-                    "",
-                );
+                let place = format!("containers/{id}");
+                self.add(Kind::FolderWithoutContainer(id), place, &[], "");
             }
         }
         let volumes: BTreeSet<String> = engine
@@ -341,8 +362,12 @@ impl Records {
                     make_folders(&engine.paths, name)
                         .map_err(|cause| Refusal::failed(format!("volume {name} cannot be made"), cause))
                 }
-                Kind::FolderWithoutContainer(path) if repair == Repair::Full => {
-                    remove_folder(engine, path).await
+                Kind::FolderWithoutContainer(id) if repair == Repair::Full => {
+                    if let Some(remedy) = lives(engine, id).await {
+                        (damage.outcome, damage.remedy) = ("in-use", remedy);
+                        continue;
+                    }
+                    remove_folder(engine, id).await
                 }
                 Kind::Leftover(path) if repair == Repair::Full => {
                     fs::remove_file(path).map_err(|cause| Refusal::failed(cause.to_string(), cause))
@@ -360,13 +385,59 @@ impl Records {
     }
 }
 
-/// Removes a folder that no container has, and what stands in the records under its name but does not read.
-async fn remove_folder(engine: &Arc<Engine>, path: &Path) -> Answer<()> {
-    remove_tree(path).map_err(|cause| Refusal::failed(cause.to_string(), cause))?;
-    let id = path.file_name().unwrap_or_default().to_string_lossy();
+/// What to do first where a shim still has the container whose record is gone: its folders are that container's, and without them nothing stops
+/// it or confines it any more. A shim that does not answer but listens lives too.
+async fn lives(engine: &Engine, id: &str) -> Option<String> {
+    let asked = tokio::time::timeout(SHIM_WAIT, ask(&engine.paths.run_dir(id))).await;
+    let who = match asked.unwrap_or(Some(None)) {
+        None => return None,
+        Some(Some(pid)) => format!("process {pid}"),
+        Some(None) => "its shim, which does not answer".to_owned(),
+    };
+    Some(format!(
+        "its container runs without a record: end {who}, then kakoi system check --repair"
+    ))
+}
+
+/// `None` where no shim listens; else its container's first process, if it tells.
+async fn ask(run_dir: &Path) -> Option<Option<i32>> {
+    match shim::watch(run_dir).await {
+        Ok(mut events) => match events.next().await {
+            Ok(Some(Word::State(state))) => Some(Some(state.pid)),
+            _ => Some(None),
+        },
+        Err(ShimError::Talk(cause))
+            if matches!(
+                cause.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            None
+        }
+        Err(_) => Some(None),
+    }
+}
+
+/// Removes the folders of a container that none is, after what its dead shim left, and what stands in the records under its name but does not
+/// read.
+async fn remove_folder(engine: &Arc<Engine>, id: &str) -> Answer<()> {
+    let (state_dir, run_dir) = (engine.paths.state_dir(id), engine.paths.run_dir(id));
+    if run_dir.join("runtime").exists() {
+        if !state_dir.join("plan.json").exists() {
+            return Err(Refusal::broken(
+                "a run left something behind and no plan tells what: restart the device, then kakoi system check --repair",
+            ));
+        }
+        shim::clean(&engine.shim, &state_dir)
+            .await
+            .map_err(|cause| Refusal::failed("cleaning up after its dead shim failed", cause))?;
+    }
+    for path in [state_dir, run_dir] {
+        remove_tree(&path).map_err(|cause| Refusal::failed(cause.to_string(), cause))?;
+    }
     engine
         .store
-        .forget(&id)
+        .forget(id)
         .await
         .map_err(|cause| Refusal::failed("the records cannot be written", cause))
 }

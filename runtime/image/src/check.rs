@@ -2,7 +2,8 @@
 //!
 //! Owns the kinds of damage ([`Damage`]), the order of looking and healing, and what is said of each. Refuses to know containers: a caller
 //! says who uses an image. Invariants: what is whole is not touched; a repair removes only what is damaged, what nothing names, and the names
-//! of images that are not whole any more and that no container uses; each of those is named with what brings it back.
+//! of images that are not whole any more and that no container uses; each of those is named with what brings it back. Nothing goes that was
+//! made anew since it was found, and nothing under a container that runs or is being started.
 //!
 //! A look does not hold the store: it works on the index as it was when it began, and what was removed meanwhile is not reported.
 
@@ -12,7 +13,7 @@ mod rebuild;
 
 use crate::digest::Digest;
 use crate::index::Index;
-use crate::remove::Uses;
+use crate::remove::{Still, Uses};
 use crate::store::{ImageStore, StoreError};
 
 /// How closely [`ImageStore::check`] looks.
@@ -144,6 +145,8 @@ pub enum Outcome {
     Healed,
     /// It cannot be healed from here: an image has to be fetched again.
     Lost,
+    /// It cannot be healed from here, and nothing that runs needs it: the image stays, and cannot be saved or pushed until it is fetched again.
+    Kept,
     /// It can be healed once a container that runs on it is stopped.
     InUse {
         /// The container's id.
@@ -213,16 +216,23 @@ impl CheckReport {
 impl ImageStore {
     /// Looks for damage, and heals it as far as `repair` says.
     ///
-    /// Blocks for as long as `depth` takes. Healing a layer needs its unpacked size on the disk for a moment.
+    /// Blocks for as long as `depth` takes. Healing a layer needs its unpacked size on the disk for a moment. What goes or is exchanged does so
+    /// within `still`, after `uses` was asked there.
     ///
     /// # Errors
     /// The store's own folders cannot be listed or its index cannot be written; what is damaged is no error.
-    pub fn check(&self, depth: Depth, repair: Repair, uses: Uses<'_>) -> Result<CheckReport, StoreError> {
+    pub fn check(
+        &self,
+        depth: Depth,
+        repair: Repair,
+        uses: Uses<'_>,
+        still: Still<'_>,
+    ) -> Result<CheckReport, StoreError> {
         let (mut report, index) = self.find_damage(depth)?;
         if repair == Repair::No {
             self.tell_lost(&mut report, &index, uses);
         } else {
-            self.heal(&mut report, repair, uses)?;
+            self.heal(&mut report, repair, uses, still)?;
         }
         Ok(report)
     }
@@ -231,7 +241,7 @@ impl ImageStore {
     fn tell_lost(&self, report: &mut CheckReport, index: &Index, uses: Uses<'_>) {
         let lost = heal::hopeless(index, &report.findings, &|finding| match finding.damage {
             damage if damage.is_of_layer() => !self.can_be_made(index, finding),
-            _ => true,
+            damage => !damage.is_of_recipe(),
         });
         report.lost = lost.iter().map(|id| heal::lost(index, id, uses)).collect();
     }

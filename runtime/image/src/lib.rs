@@ -76,7 +76,7 @@ pub use layered::real_path;
 pub use limits::Limits;
 pub use load::{LoadError, Loaded, Progress};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError};
-pub use remove::{LowWater, Pruned, RemoveError, Removed, Use, Uses};
+pub use remove::{LowWater, Pruned, RemoveError, Removed, Still, Use, Uses};
 pub use save::{ArchiveFormat, SaveError};
 pub use sparse::SparseError;
 pub use spool::SpoolError;

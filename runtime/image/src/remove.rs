@@ -27,6 +27,9 @@ pub struct Use {
 /// Who uses an image, by the image's id.
 pub type Uses<'a> = &'a dyn Fn(&Digest) -> Vec<Use>;
 
+/// Does a work while no container is made or started: who uses an image stays as it is for that long.
+pub type Still<'a> = &'a dyn Fn(&mut dyn FnMut());
+
 /// One line of an answer to a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {

@@ -119,12 +119,17 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
         Some(listener) => listener,
         None => shim::bind(&run_dir).map_err(failed)?,
     };
-    let record = mark_running(container, cause);
-    container.publish(|pulse| {
-        pulse.up = true;
-        pulse.restarting = false;
-        pulse.shim = true;
-    });
+    let record = {
+        // Nobody exchanges or removes a layer between looking at who has it mounted and doing so.
+        let _image_turn = engine.image_turn.read().await;
+        let record = mark_running(container, cause);
+        container.publish(|pulse| {
+            pulse.up = true;
+            pulse.restarting = false;
+            pulse.shim = true;
+        });
+        record
+    };
     let limit = Duration::from_secs(engine.settings.start_seconds_max.into());
     let (stored, running) = tokio::join!(
         store_intent(engine, &record),

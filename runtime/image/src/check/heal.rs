@@ -4,6 +4,7 @@
 //! again from the tar that both give back, verified by its diff id.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::find;
@@ -12,7 +13,7 @@ use crate::digest::Digest;
 use crate::index::{Index, LayerRecord, Record, Stored};
 use crate::load::{LoadError, check_diff_id};
 use crate::measure::measure_tree;
-use crate::remove::Uses;
+use crate::remove::{Still, Uses};
 use crate::store::{INDEX_LEFT, ImageStore, Staging, StoreError};
 use crate::tree::{At, FileError, client_message, remove_tree, rename, sync_dir, sync_file_system};
 
@@ -22,8 +23,14 @@ impl ImageStore {
         report: &mut CheckReport,
         repair: Repair,
         uses: Uses<'_>,
+        still: Still<'_>,
     ) -> Result<(), StoreError> {
         let is_incomplete = self.state().index.incomplete;
+        let seen: Vec<_> = report
+            .findings
+            .iter()
+            .map(|finding| self.identity(finding))
+            .collect();
         for finding in &mut report.findings {
             if finding.outcome != Outcome::Found {
                 continue;
@@ -40,19 +47,39 @@ impl ImageStore {
                 }
                 damage if damage.is_stranger() => outcome(self.remove_stranger(finding)),
                 Damage::NameWithoutImage => outcome(self.remove_empty_names()),
-                damage if damage.is_of_layer() => self.heal_layer(finding, uses)?,
+                damage if damage.is_of_layer() => self.heal_layer(finding, uses, still)?,
+                damage if damage.is_of_recipe() => Outcome::Kept,
                 _ => Outcome::Lost,
             };
         }
-        let index = self.state().index.clone();
-        let hopeless = hopeless(&index, &report.findings, &|finding| {
-            finding.outcome == Outcome::Lost
-        });
-        report.lost = hopeless.iter().map(|id| lost(&index, id, uses)).collect();
-        if repair == Repair::Full {
-            self.give_up(report)?;
+        lose_recipes_of_lost_layers(&mut report.findings);
+        if repair != Repair::Full {
+            let index = self.state().index.clone();
+            report.lost = lost_of(&index, &report.findings, uses);
+            return Ok(());
         }
-        Ok(())
+        within(still, || {
+            for (finding, seen) in report.findings.iter_mut().zip(&seen) {
+                // What was fetched meanwhile is whole, and is another file.
+                let is_left = matches!(finding.outcome, Outcome::Lost | Outcome::Kept);
+                if is_left && finding.damage.is_of_content() && self.identity(finding) != *seen {
+                    finding.outcome = Outcome::Healed;
+                }
+            }
+            self.give_up(report, uses)
+        })
+    }
+
+    /// What lies in a finding's place, so that it is known again.
+    fn identity(&self, finding: &Finding) -> Option<(u64, u64, u64, i64, i64)> {
+        let meta = fs::symlink_metadata(self.root.join(&finding.place)).ok()?;
+        Some((
+            meta.dev(),
+            meta.ino(),
+            meta.len(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+        ))
     }
 
     fn own(&self, place: &str, mode: u32) -> Result<(), FileError> {
@@ -101,26 +128,22 @@ impl ImageStore {
     }
 
     /// Unpacks a layer again, if its tar can be had, and puts it in the damaged one's place.
-    fn heal_layer(&self, finding: &Finding, uses: Uses<'_>) -> Result<Outcome, StoreError> {
+    fn heal_layer(&self, finding: &Finding, uses: Uses<'_>, still: Still<'_>) -> Result<Outcome, StoreError> {
         let index = self.state().index.clone();
         let Some(diff_id) = &finding.digest else {
             return Ok(Outcome::Lost);
         };
-        // A mounted layer cannot be exchanged under the container that runs on it.
-        let having = index
-            .images
-            .iter()
-            .filter(|(_, record)| has_layer(record, diff_id));
-        let running = having.flat_map(|(id, _)| uses(id)).find(|user| user.running);
-        if let Some(user) = running {
-            return Ok(Outcome::InUse {
-                container: user.container,
-            });
+        // Asked here to spare the work, and again where it is exchanged: unpacking takes long enough for a start.
+        if let Some(outcome) = in_use(&index, diff_id, uses) {
+            return Ok(outcome);
         }
         for source in find::layers(&index).remove(diff_id).unwrap_or_default() {
             let staging = self.stage()?;
             match self.unpack_again(&staging, &source) {
-                Ok(fresh) => return Ok(outcome(self.exchange_layer(&staging, diff_id, &fresh))),
+                Ok(fresh) => {
+                    let exchanged = self.exchange_layer(&staging, diff_id, &fresh, uses, still);
+                    return Ok(exchanged.unwrap_or_else(|error| outcome(Err(error))));
+                }
                 Err(error) if error.is_disk_full() => {
                     return Ok(Outcome::Failed {
                         reason: client_message(&error),
@@ -153,34 +176,45 @@ impl ImageStore {
         Ok(made.folder)
     }
 
+    /// A mounted layer cannot be exchanged under the container that runs on it: `still` keeps new ones from coming.
     fn exchange_layer(
         &self,
         staging: &Staging<'_>,
         diff_id: &Digest,
         fresh: &Path,
-    ) -> Result<(), StoreError> {
+        uses: Uses<'_>,
+        still: Still<'_>,
+    ) -> Result<Outcome, StoreError> {
         sync_file_system(fresh)?;
-        let mut state = self.state();
-        let place = self.layer_path(diff_id);
-        match fs::symlink_metadata(&place) {
-            Ok(_) => rename(&place, &staging.path.join("damaged"))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).at("look at", &place)?,
-        }
-        rename(fresh, &place)?;
-        sync_dir(&self.root.join("layers"))?;
-        let measure = measure_tree(&place)?;
-        if state.index.measures.layers.get(diff_id) != Some(&measure) {
-            let mut index = state.index.clone();
-            index.measures.layers.insert(diff_id.clone(), measure);
-            self.commit(&mut state, index)?;
-        }
-        Ok(())
+        let measure = measure_tree(fresh)?;
+        within(still, || {
+            let index = self.state().index.clone();
+            if let Some(outcome) = in_use(&index, diff_id, uses) {
+                return Ok(outcome);
+            }
+            let mut state = self.state();
+            let place = self.layer_path(diff_id);
+            match fs::symlink_metadata(&place) {
+                Ok(_) => rename(&place, &staging.path.join("damaged"))?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).at("look at", &place)?,
+            }
+            rename(fresh, &place)?;
+            sync_dir(&self.root.join("layers"))?;
+            if state.index.measures.layers.get(diff_id) != Some(&measure) {
+                let mut index = state.index.clone();
+                index.measures.layers.insert(diff_id.clone(), measure.clone());
+                self.commit(&mut state, index)?;
+            }
+            Ok(Outcome::Healed)
+        })
     }
 
     /// Takes away the images that are lost and that no container uses, and the damaged files of all of them, so that fetching them again brings whole
-    /// ones.
-    fn give_up(&self, report: &CheckReport) -> Result<(), StoreError> {
+    /// ones. Nobody may come to use an image meanwhile.
+    fn give_up(&self, report: &mut CheckReport, uses: Uses<'_>) -> Result<(), StoreError> {
+        let before = self.state().index.clone();
+        report.lost = lost_of(&before, &report.findings, uses);
         let mut state = self.state();
         let mut index = state.index.clone();
         for lost in report.lost.iter().filter(|lost| lost.containers.is_empty()) {
@@ -193,13 +227,14 @@ impl ImageStore {
             self.commit(&mut state, index)?;
         }
         for finding in &report.findings {
-            if finding.damage.is_of_content() && finding.outcome == Outcome::Lost {
+            let is_left = matches!(finding.outcome, Outcome::Lost | Outcome::Kept);
+            if finding.damage.is_of_content() && is_left {
                 let path = self.root.join(&finding.place);
-                let is_pinned = finding
-                    .digest
-                    .as_ref()
-                    .is_some_and(|digest| state.pins.contains_key(digest));
-                if !is_pinned {
+                let digest = finding.digest.as_ref();
+                let is_pinned = digest.is_some_and(|digest| state.pins.contains_key(digest));
+                let is_mounted = finding.damage.is_of_layer()
+                    && digest.is_some_and(|digest| in_use(&before, digest, uses).is_some());
+                if !is_pinned && !is_mounted {
                     self.remove_at_once(&mut state, &path)?;
                 }
             }
@@ -219,6 +254,50 @@ fn is_ours(place: &str) -> bool {
         "layers" | "recipes" => Digest::from_hex(name).is_some(),
         _ => false,
     }
+}
+
+/// Gives back what the work gives.
+fn within<T>(still: Still<'_>, work: impl FnOnce() -> T) -> T {
+    let (mut work, mut done) = (Some(work), None);
+    still(&mut || done = work.take().map(|work| work()));
+    done.expect("whoever keeps things still does the work")
+}
+
+/// A recipe whose layer is lost too is of no image that runs.
+fn lose_recipes_of_lost_layers(findings: &mut [Finding]) {
+    let lost: Vec<Digest> = findings
+        .iter()
+        .filter(|finding| finding.damage.is_of_layer() && finding.outcome == Outcome::Lost)
+        .filter_map(|finding| finding.digest.clone())
+        .collect();
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.outcome == Outcome::Kept)
+    {
+        if finding
+            .digest
+            .as_ref()
+            .is_some_and(|digest| lost.contains(digest))
+        {
+            finding.outcome = Outcome::Lost;
+        }
+    }
+}
+
+/// Whether a container runs on a layer or is being started on it.
+fn in_use(index: &Index, diff_id: &Digest, uses: Uses<'_>) -> Option<Outcome> {
+    let images = index.images.iter();
+    let having = images.filter(|(_, record)| has_layer(record, diff_id));
+    let user = having.flat_map(|(id, _)| uses(id)).find(|user| user.running)?;
+    Some(Outcome::InUse {
+        container: user.container,
+    })
+}
+
+/// The images that are lost by what became of the findings.
+fn lost_of(index: &Index, findings: &[Finding], uses: Uses<'_>) -> Vec<Lost> {
+    let hopeless = hopeless(index, findings, &|finding| finding.outcome == Outcome::Lost);
+    hopeless.iter().map(|id| lost(index, id, uses)).collect()
 }
 
 fn outcome<E: std::error::Error + 'static>(result: Result<(), E>) -> Outcome {
@@ -243,7 +322,7 @@ pub(super) fn hopeless(
         .collect();
     let needs = |id: &Digest, record: &Record| {
         lost.iter().any(|(finding, digest)| match finding.damage {
-            damage if damage.is_of_layer() || damage.is_of_recipe() => has_layer(record, digest),
+            damage if damage.is_of_layer() => has_layer(record, digest),
             _ => {
                 let layers = record.layers.iter();
                 let mut kept = layers.filter(|layer| layer.stored != Stored::Recipe);

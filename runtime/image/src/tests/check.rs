@@ -69,7 +69,13 @@ impl Given {
     }
 
     fn check(&self, depth: Depth, repair: Repair) -> CheckReport {
-        self.store().check(depth, repair, &nobody).expect("checked")
+        self.check_with(depth, repair, &nobody)
+    }
+
+    fn check_with(&self, depth: Depth, repair: Repair, uses: crate::remove::Uses<'_>) -> CheckReport {
+        self.store()
+            .check(depth, repair, uses, &|work| work())
+            .expect("checked")
     }
 }
 
@@ -135,6 +141,8 @@ fn cut(path: &Path) {
 enum Then {
     Heals,
     Loses,
+    /// The image runs, and is named until it is fetched again.
+    Keeps,
 }
 
 struct Row {
@@ -164,22 +172,22 @@ const fn row(
 
 use Damage::*;
 use Depth::{Content, Metadata, Names};
-use Then::{Heals, Loses};
+use Then::{Heals, Keeps, Loses};
 
 const STRANGER: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
 const ROWS: &[Row] = &[
     row("nothing", Names, &[], Heals, |_| {}),
-    row("a recipe goes", Names, &[RecipeMissing], Loses, |at| {
+    row("a recipe goes", Names, &[RecipeMissing], Keeps, |at| {
         fs::remove_file(&at.recipe).expect("gone");
     }),
-    row("a recipe is cut", Names, &[RecipeUnreadable], Loses, |at| {
+    row("a recipe is cut", Names, &[RecipeUnreadable], Keeps, |at| {
         cut(&at.recipe)
     }),
-    row("a recipe is empty", Names, &[RecipeUnreadable], Loses, |at| {
+    row("a recipe is empty", Names, &[RecipeUnreadable], Keeps, |at| {
         fs::write(&at.recipe, b"").expect("empty");
     }),
-    row("a recipe is a folder", Names, &[RecipeUnreadable], Loses, |at| {
+    row("a recipe is a folder", Names, &[RecipeUnreadable], Keeps, |at| {
         fs::remove_file(&at.recipe).expect("gone");
         fs::create_dir(&at.recipe).expect("folder");
     }),
@@ -405,15 +413,23 @@ fn every_kind_of_damage_is_found_and_healed_or_named() {
         assert_eq!(healed, row.then == Heals, "{name}: {report:?}");
         assert_eq!(report.is_whole(), row.then == Heals, "{name}: {report:?}");
         let second = given.check(Content, Repair::No);
-        assert!(
-            second.is_whole() && second.findings.is_empty(),
-            "{name}: {second:?}"
-        );
+        let left: &[Damage] = if row.then == Keeps { &[RecipeMissing] } else { &[] };
+        assert_eq!(kinds(&second), left, "{name}: {second:?}");
+        assert!(second.lost.is_empty(), "{name}: {second:?}");
         assert_eq!(
             given.store().resolve("hurt:1").is_ok(),
-            row.then == Heals,
+            row.then != Loses,
             "{name}"
         );
+        if row.then == Keeps {
+            assert_eq!(report.findings[0].outcome, Outcome::Kept, "{name}");
+            assert!(given.hurt.layer.is_dir(), "{name}: it runs");
+            let (names, mut bytes) = (["hurt:1".to_owned()], Vec::new());
+            let saved = given
+                .store()
+                .save(&names, crate::ArchiveFormat::Docker, &mut bytes);
+            assert!(saved.is_err(), "{name}: it cannot be saved");
+        }
         assert_eq!(untouched(&given), before, "{name}");
         load(given.store(), &archive("hurt:1")).expect("the next load completes");
         let last = given.check(Content, Repair::No);
@@ -430,17 +446,17 @@ fn healing_takes_no_image_away() {
         return;
     }
     let given = Given::new();
-    cut(&given.hurt.recipe);
+    cut(&given.hurt.manifest);
     mode(&paths(given.store(), "whole:1").layer.join("d/own"), 0o777);
     let report = given.check(Metadata, Repair::Heal);
-    assert_eq!(kinds(&report), [RecipeUnreadable, LayerFiles]);
+    assert_eq!(kinds(&report), [BlobLength, LayerFiles]);
     assert_eq!(report.lost.len(), 1);
     assert!(
         given.store().resolve("hurt:1").is_ok(),
         "its name stays, and its files"
     );
-    assert!(given.hurt.recipe.exists());
-    assert_eq!(kinds(&given.check(Content, Repair::No)), [RecipeUnreadable]);
+    assert!(given.hurt.manifest.exists());
+    assert_eq!(kinds(&given.check(Content, Repair::No)), [BlobLength]);
 }
 
 /// An image of a container keeps its name and what is whole of it; fetching it again heals it.
@@ -461,16 +477,13 @@ fn a_used_image_is_named_and_stays() {
             by.into_iter().collect()
         }
     };
-    cut(&given.hurt.recipe);
-    let report = given
-        .store()
-        .check(Content, Repair::Full, &used(false))
-        .expect("checked");
+    cut(&given.hurt.manifest);
+    let report = given.check_with(Content, Repair::Full, &used(false));
     assert_eq!(report.lost[0].containers, ["c0ffee"]);
     assert!(given.store().resolve("hurt:1").is_ok());
     assert_eq!(
         kinds(&given.check(Names, Repair::No)),
-        [RecipeMissing],
+        [BlobMissing],
         "it stays named until it is whole"
     );
     load(given.store(), &archive("hurt:1")).expect("loaded");
@@ -479,10 +492,7 @@ fn a_used_image_is_named_and_stays() {
     // A layer under a running container is not exchanged; under a stopped one it is.
     let more = given.hurt.layer.join("d/more");
     mode(&more, 0o777);
-    let report = given
-        .store()
-        .check(Metadata, Repair::Full, &used(true))
-        .expect("checked");
+    let report = given.check_with(Metadata, Repair::Full, &used(true));
     assert_eq!(
         report.findings[0].outcome,
         Outcome::InUse {
@@ -491,10 +501,7 @@ fn a_used_image_is_named_and_stays() {
     );
     let is_healed = || fs::metadata(&more).expect("file").mode() & 0o777 == 0o644;
     assert!(!is_healed());
-    let report = given
-        .store()
-        .check(Metadata, Repair::Full, &used(false))
-        .expect("checked");
+    let report = given.check_with(Metadata, Repair::Full, &used(false));
     assert!(report.is_whole() && is_healed());
 }
 
@@ -827,4 +834,96 @@ fn healing_takes_nothing_of_others() {
     );
     let meta = fs::metadata(outside.path().join("recipes")).expect("there");
     assert_eq!(meta.mode() & 0o7777, 0o755);
+}
+
+/// A container that is started while its layer is unpacked again keeps the layer that it has mounted.
+#[test]
+fn a_layer_is_not_exchanged_under_a_start_that_came_between() {
+    if !root("a_layer_is_not_exchanged_under_a_start_that_came_between") {
+        return;
+    }
+    let given = Given::new();
+    let hurt = given.store().resolve("hurt:1").expect("there").id;
+    let more = given.hurt.layer.join("d/more");
+    mode(&more, 0o777);
+    let inode = fs::metadata(&given.hurt.layer).expect("layer").ino();
+    let is_started = std::cell::Cell::new(false);
+    let uses = |id: &Digest| {
+        let by = (*id == hurt).then(|| Use {
+            container: "c0ffee".to_owned(),
+            running: is_started.get(),
+        });
+        by.into_iter().collect()
+    };
+    // The start comes after the layer was unpacked, and before things stand still.
+    let report = given
+        .store()
+        .check(Metadata, Repair::Full, &uses, &|work| {
+            is_started.set(true);
+            work();
+        })
+        .expect("checked");
+    let container = "c0ffee".to_owned();
+    assert_eq!(report.findings[0].outcome, Outcome::InUse { container });
+    assert_eq!(fs::metadata(&given.hurt.layer).expect("layer").ino(), inode);
+    assert!(given.check(Metadata, Repair::Full).is_whole(), "once it is down");
+}
+
+/// What was fetched between the look and the giving up is whole, and stays with its image.
+#[test]
+fn what_came_anew_since_it_was_found_is_not_given_up() {
+    if !root("what_came_anew_since_it_was_found_is_not_given_up") {
+        return;
+    }
+    for then in [Loses, Keeps] {
+        let given = Given::new();
+        let (hurt, kept) = match then {
+            Keeps => (&given.hurt.recipe, fs::read(&given.hurt.recipe).expect("file")),
+            _ => (
+                &given.hurt.manifest,
+                fs::read(&given.hurt.manifest).expect("file"),
+            ),
+        };
+        cut(hurt);
+        let report = given
+            .store()
+            .check(Content, Repair::Full, &nobody, &|work| {
+                fs::remove_file(hurt).expect("gone");
+                fs::write(hurt, &kept).expect("anew");
+                mode(hurt, 0o600);
+                work();
+            })
+            .expect("checked");
+        assert!(report.is_whole(), "{report:?}");
+        let last = given.check(Content, Repair::No);
+        assert!(last.findings.is_empty() && last.images == 2, "{last:?}");
+    }
+}
+
+/// Somebody who begins to use a lost image before it is given up keeps it.
+#[test]
+fn a_lost_image_that_came_into_use_keeps_its_name() {
+    if !root("a_lost_image_that_came_into_use_keeps_its_name") {
+        return;
+    }
+    let given = Given::new();
+    let hurt = given.store().resolve("hurt:1").expect("there").id;
+    cut(&given.hurt.manifest);
+    let is_made = std::cell::Cell::new(false);
+    let uses = |id: &Digest| {
+        let by = (*id == hurt && is_made.get()).then(|| Use {
+            container: "c0ffee".to_owned(),
+            running: false,
+        });
+        by.into_iter().collect()
+    };
+    let report = given
+        .store()
+        .check(Content, Repair::Full, &uses, &|work| {
+            is_made.set(true);
+            work();
+        })
+        .expect("checked");
+    assert_eq!(report.lost[0].containers, ["c0ffee"]);
+    assert!(given.store().resolve("hurt:1").is_ok());
 }
