@@ -3,7 +3,8 @@
 //! Starting a program and touching its pages for the first time is a tenth of a container's whole start. So after each start another shim
 //! is started, which waits; the next container is handed to it. Owns that one shim and the message that hands over. Refuses to know what
 //! a container is. Invariant: at most one waits, and none for longer than [`WAIT_MAX`]: a device on which nothing is started has no process
-//! that does nothing. One that died is no failure: the container gets a shim of its own.
+//! that does nothing. One found dead when a container is to be handed over is no failure: the container gets a shim of its own. One that dies
+//! with the container in hand is that start's failure, as any shim's death is: it may have begun.
 
 use std::ffi::OsStr;
 use std::io;

@@ -174,17 +174,14 @@ impl<R: Read> Read for Taping<R> {
 pub(crate) fn settle(draft: &Path, orphans: &[Orphan], out: File) -> io::Result<()> {
     let mut reader = Records::open(draft)?;
     let mut writer = Writer::new(out)?;
+    let replaced = Replaced::new(orphans);
     let mut bodies = 0;
     while let Some(record) = reader.next_record()? {
         match record {
             Record::Literal => writer.literal(&reader.literal)?,
             Record::Body(body) => {
                 bodies += 1;
-                match orphans
-                    .iter()
-                    .filter(|orphan| orphan.bodies >= bodies)
-                    .find_map(|orphan| below(&body.path, orphan))
-                {
+                match replaced.place(&body.path, bodies) {
                     Some(path) => copy_part(&path, &body, &mut writer)?,
                     None => writer.body(&body.path, body.offset, body.length)?,
                 }
@@ -194,13 +191,87 @@ pub(crate) fn settle(draft: &Path, orphans: &[Orphan], out: File) -> io::Result<
     writer.finish()
 }
 
-/// Where a body is now, if it went with an orphan.
-fn below(path: &[u8], orphan: &Orphan) -> Option<PathBuf> {
-    match path.strip_prefix(orphan.path.as_slice())? {
-        [] => Some(orphan.aside.clone()),
-        [b'/', rest @ ..] => Some(orphan.aside.join(std::ffi::OsStr::from_bytes(rest))),
-        _ => None,
+/// What was replaced, by path: a layer may have a million bodies and replace 65536 entries, and not every one is held against every other.
+struct Replaced<'a> {
+    orphans: &'a [Orphan],
+    /// In the order of a walk: a folder, then what is below it.
+    spots: Vec<Spot<'a>>,
+}
+
+struct Spot<'a> {
+    path: &'a [u8],
+    /// The nearest spot of which this one is below.
+    above: Option<usize>,
+    /// Orphans that were here, the first first; so the fewest bodies first.
+    numbers: Vec<usize>,
+}
+
+impl<'a> Replaced<'a> {
+    fn new(orphans: &'a [Orphan]) -> Self {
+        let mut numbers: Vec<usize> = (0..orphans.len()).collect();
+        numbers.sort_by(|a, b| walk_order(&orphans[*a].path, &orphans[*b].path).then(a.cmp(b)));
+        let mut spots: Vec<Spot<'a>> = Vec::new();
+        for number in numbers {
+            let path = orphans[number].path.as_slice();
+            match spots.last_mut() {
+                Some(last) if last.path == path => last.numbers.push(number),
+                _ => {
+                    let mut above = spots.len().checked_sub(1);
+                    while let Some(index) = above
+                        && !is_below(path, spots[index].path)
+                    {
+                        above = spots[index].above;
+                    }
+                    spots.push(Spot {
+                        path,
+                        above,
+                        numbers: vec![number],
+                    });
+                }
+            }
+        }
+        Self { orphans, spots }
     }
+
+    /// The spots at and above a path, the deepest first.
+    fn around<'s>(&'s self, path: &'s [u8]) -> impl Iterator<Item = &'s Spot<'a>> {
+        let end = (self.spots).partition_point(|spot| walk_order(spot.path, path).is_le());
+        let nearest = end.checked_sub(1).map(|index| &self.spots[index]);
+        // All that are looked at are above the nearest, so that what it shares with the path decides for each.
+        let shared = nearest.map_or(0, |spot| {
+            spot.path.iter().zip(path).take_while(|(a, b)| a == b).count()
+        });
+        std::iter::successors(nearest, |spot| spot.above.map(|index| &self.spots[index])).filter(
+            move |spot| {
+                spot.path.len() <= shared && path.get(spot.path.len()).is_none_or(|byte| *byte == b'/')
+            },
+        )
+    }
+
+    /// Where a body is now, if it went with an orphan: the first that was replaced after the body was written.
+    fn place(&self, path: &[u8], body: u64) -> Option<PathBuf> {
+        let firsts = self.around(path).filter_map(|spot| {
+            let later = (spot.numbers).partition_point(|number| self.orphans[*number].bodies < body);
+            spot.numbers.get(later)
+        });
+        let orphan = &self.orphans[*firsts.min()?];
+        let rest = &path[orphan.path.len()..];
+        Some(match rest.strip_prefix(b"/") {
+            Some(rest) => orphan.aside.join(std::ffi::OsStr::from_bytes(rest)),
+            None => orphan.aside.clone(),
+        })
+    }
+}
+
+/// Paths in the order of a walk, so that all that is below a folder follows it.
+fn walk_order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    a.iter().map(key).cmp(b.iter().map(key))
+}
+
+fn is_below(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder)
+        .is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 fn copy_part(path: &Path, body: &Body, writer: &mut Writer) -> io::Result<()> {
@@ -209,7 +280,7 @@ fn copy_part(path: &Path, body: &Body, writer: &mut Writer) -> io::Result<()> {
     let mut file = open_file(&start, name)?;
     file.seek(SeekFrom::Start(body.offset))?;
     let mut part = file.take(body.length);
-    let mut buffer = vec![0; LITERAL_BYTES_MAX];
+    let mut buffer = vec![0; LITERAL_BYTES_MAX.min(usize::try_from(body.length).unwrap_or(usize::MAX))];
     let mut left = body.length;
     while left > 0 {
         let count = part.read(&mut buffer)?;
@@ -485,5 +556,72 @@ mod tests {
         let recipe = std::fs::read(&recipe).expect("recipe");
         let expected = [&content[..150_000], &content[5..105], b"tail"].concat();
         assert!(rebuild(dir.path(), &recipe).expect("made anew") == expected);
+    }
+
+    fn orphan(path: &[u8], bodies: u64, number: usize) -> Orphan {
+        Orphan {
+            path: path.to_vec(),
+            bodies,
+            aside: PathBuf::from(format!("aside-{number}")),
+        }
+    }
+
+    /// As it is said, one against all: what the lookup must find too.
+    fn one_against_all(orphans: &[Orphan], path: &[u8], body: u64) -> Option<PathBuf> {
+        let mut later = orphans.iter().filter(|orphan| orphan.bodies >= body);
+        later.find_map(|orphan| match path.strip_prefix(&orphan.path[..])? {
+            [] => Some(orphan.aside.clone()),
+            [b'/', rest @ ..] => Some(orphan.aside.join(std::ffi::OsStr::from_bytes(rest))),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn what_was_replaced_is_found_as_one_against_all_finds_it() {
+        let paths = [
+            "a", "a/b", "a/b/c", "a-b", "a.b/c", "a/bb", "b", "a/b/c/d", "", "ab", "a/c",
+        ];
+        let orphans: Vec<Orphan> = (0..200)
+            .map(|n: usize| orphan(paths[n * 7 % 5].as_bytes(), n as u64 / 3, n))
+            .collect();
+        for few in [0, 1, 2, 5, 17, 200] {
+            let replaced = Replaced::new(&orphans[..few]);
+            for path in paths {
+                for body in 0..70 {
+                    assert_eq!(
+                        replaced.place(path.as_bytes(), body),
+                        one_against_all(&orphans[..few], path.as_bytes(), body),
+                        "{path:?}, body {body}, {few} orphans"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A small tar can replace 65536 entries and go on with a million bodies: each is held against what lies above it, not against all.
+    #[test]
+    fn a_hostile_layer_has_few_spots_around_each_body() {
+        let names = |n: u32| format!("d/{n}").into_bytes();
+        let orphans: Vec<Orphan> = (0..1 << 16)
+            .map(|n| orphan(&names(n), u64::from(n), n as usize))
+            .collect();
+        let replaced = Replaced::new(&orphans);
+        let looked: usize = (0..1 << 17).map(|n| replaced.around(&names(n)).count()).sum();
+        assert_eq!(
+            looked,
+            1 << 16,
+            "one for each that was replaced, none for another"
+        );
+        let steps: usize = replaced.spots.iter().filter(|spot| spot.above.is_some()).count();
+        assert_eq!(steps, 0, "siblings lead nowhere");
+        // One spot that was replaced each time.
+        let same: Vec<Orphan> = (0..1 << 16).map(|n| orphan(b"d", n, n as usize)).collect();
+        let replaced = Replaced::new(&same);
+        assert_eq!(replaced.spots.len(), 1);
+        assert_eq!(
+            replaced.place(b"d/x", 40_000),
+            Some(PathBuf::from("aside-40000/x"))
+        );
+        assert_eq!(replaced.place(b"d/x", 1 << 16), None);
     }
 }
