@@ -399,21 +399,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_what_would_be_compiled() {
         let shelf = shelf(&[]).expect("valid");
-        use kakoi_policy::kernel::{Arch, CgroupMode};
-        let facts = KernelFacts {
-            release: "6.18.0".into(),
-            arch: Arch::X86_64,
-            landlock_abi: 7,
-            seccomp_filter: true,
-            seccomp_log: true,
-            cgroup_mode: CgroupMode::V2,
-            cgroup_controllers: Default::default(),
-            capability_last: 40,
-            capabilities_held: u64::MAX >> 23,
-            user_namespaces: true,
-            overlayfs: true,
-            security_modules: vec![],
-        };
+        let facts = crate::plan::build::tests::facts();
         let identity = |uid| Identity {
             uid,
             gid: 0,

@@ -400,7 +400,7 @@ pub fn resolv_conf(host: &HostConfig, of_host: Option<&str>) -> Answer<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -440,11 +440,10 @@ mod tests {
         }
     }
 
-    /// A confinement of a user.
-    fn confined(mode: UserNamespace, uid: u32, gid: u32) -> Confinement {
+    /// A kernel that lacks nothing.
+    pub(crate) fn facts() -> kakoi_policy::kernel::KernelFacts {
         use kakoi_policy::kernel::{Arch, CgroupMode, KernelFacts};
-        use kakoi_policy::{Requests, ShippedOnly, compile, compose, parse};
-        let facts = KernelFacts {
+        KernelFacts {
             release: "6.18.0".into(),
             arch: Arch::X86_64,
             landlock_abi: 7,
@@ -457,7 +456,12 @@ mod tests {
             user_namespaces: true,
             overlayfs: true,
             security_modules: vec![],
-        };
+        }
+    }
+
+    /// A confinement of a user.
+    fn confined(mode: UserNamespace, uid: u32, gid: u32) -> Confinement {
+        use kakoi_policy::{Requests, ShippedOnly, compile, compose, parse};
         let identity = kakoi_policy::confinement::Identity {
             uid,
             gid,
@@ -471,7 +475,7 @@ mod tests {
                 user_namespace: Some(mode),
                 ..Requests::none()
             });
-        compile(&composed, &identity, &facts).expect("enforceable")
+        compile(&composed, &identity, &facts()).expect("enforceable")
     }
 
     #[test]
