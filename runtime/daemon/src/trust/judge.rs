@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kakoi_image::registry::{Attached, RegistryError, Resolved};
+use kakoi_image::registry::{RegistryError, Resolved};
 use kakoi_image::{Carried, Digest, Image, Limits, Reference, intake_time};
 use kakoi_trust::{
-    BUNDLE, BroughtPolicy, Complaint, Downgrade, Evidence, Floors, Grounds, Layer, Mode, Repository,
-    SIMPLE_SIGNING, Subject, Trust, Verdict, brought_policy, decide, recheck,
+    BUNDLE, BroughtPolicy, Complaint, Downgrade, Evidence, Floors, Grounds, Mode, Repository, SIMPLE_SIGNING,
+    Subject, Trust, Verdict, brought_policy, decide, recheck,
 };
 
 use crate::engine::Engine;
@@ -216,14 +216,12 @@ pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admiss
     } else {
         Vec::new()
     };
-    let layers = found.into_iter().map(layer);
     let subject = Subject {
         repository: repository.clone(),
         digests: digests.iter().map(trust_digest).collect(),
     };
-    let layers = layers.collect();
     let (verdict, policy) = judged(engine, &trust, &repository, |grounds| {
-        decide(subject, layers, grounds)
+        decide(subject, found, grounds)
     })
     .map_err(PullRefusal::Untrusted)?;
     Ok(Admission {
@@ -259,7 +257,7 @@ fn decide_carried(subject: &Subject, carried: &[Carried], grounds: Grounds<'_>) 
         let times = known.iter().filter_map(|carried| carried.loaded.parse().ok());
         let now = times.max().unwrap_or(grounds.now);
         let attached = known.iter().flat_map(|carried| carried.attached.iter().cloned());
-        let layers = attached.map(layer).filter(|layer| {
+        let layers = attached.filter(|layer| {
             let kinds = [SIMPLE_SIGNING, BUNDLE];
             kinds.contains(&layer.media_type.as_str())
         });
@@ -270,14 +268,6 @@ fn decide_carried(subject: &Subject, carried: &[Carried], grounds: Grounds<'_>) 
         };
     }
     first.unwrap_or_else(|| decide(subject.clone(), Vec::new(), grounds))
-}
-
-fn layer(attached: Attached) -> Layer {
-    Layer {
-        media_type: attached.media_type,
-        payload: attached.payload,
-        annotations: attached.annotations,
-    }
 }
 
 /// Judges an image of the store under a repository's name, from what lies beside it.
@@ -386,6 +376,8 @@ pub fn admit_start(engine: &Engine, record: &Record) -> Answer<()> {
 mod tests {
     use kakoi_trust::{Padding, PrivateKey, edit, sign::sign_bundle};
 
+    use kakoi_trust::Layer;
+
     use super::*;
 
     #[test]
@@ -428,7 +420,7 @@ mod tests {
         let signed = sign_bundle(&key, &image, &BTreeMap::new()).expect("signed");
         let batch = |loaded: &str, payload: &[u8]| Carried {
             loaded: loaded.to_owned(),
-            attached: vec![Attached {
+            attached: vec![Layer {
                 media_type: signed.media_type.clone(),
                 payload: payload.to_vec(),
                 annotations: signed.annotations.clone(),

@@ -37,10 +37,12 @@ pub use client::{Cancel, Client, Patience};
 pub(crate) use document::Document;
 pub use document::{BlobDescriptor, Platform};
 pub use error::RegistryError;
+/// Something small that is attached to an image: what a judge is shown.
+pub use kakoi_trust::Layer as Attached;
 pub use pull::{Admit, LayerStep, Listener, PullError, PullEvent, PullOptions, Pulled, Resolved};
 pub use push::{PushError, PushEvent, PushStep, Pushed};
 pub(crate) use push::{media_type_of, relayered};
 pub use repository::{Access, Repository, Served, check_login, fallback_tag, platforms};
 pub use settings::{Proxies, Registries, Registry, SettingsError, Transport};
-pub use signatures::{ATTACHED_MAX, Attached};
+pub use signatures::ATTACHED_MAX;
 pub(crate) use signatures::{Basket, PAYLOAD_BYTES_MAX};

@@ -3,9 +3,7 @@
 //! Owns finding and fetching it, within bounds. Refuses to judge it: nothing that comes out of here is verified, except that each payload has
 //! the digest by which its manifest names it. What it is is told by the media type of a layer: tools write what they like into `artifactType`.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+use kakoi_trust::Layer as Attached;
 
 use super::document::{BlobDescriptor, Document, is_index};
 use super::error::RegistryError;
@@ -27,35 +25,6 @@ const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
 const SIGNATURES_MAX: usize = 4096;
 /// The most bytes of one payload's annotations. An RSA signature of 8192 bits is 1.4 KB; certificates that ride along are larger.
 const ANNOTATIONS_BYTES_MAX: usize = 16 << 10;
-
-/// Something small that is attached to an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Attached {
-    /// The layer's media type.
-    pub media_type: String,
-    /// The layer's bytes.
-    #[serde(with = "base64_text")]
-    pub payload: Vec<u8>,
-    /// The layer's annotations.
-    pub annotations: BTreeMap<String, String>,
-}
-
-mod base64_text {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD
-            .decode(String::deserialize(from)?)
-            .map_err(D::Error::custom)
-    }
-}
 
 /// What was taken so far, within bounds.
 pub(crate) struct Basket<'w> {
