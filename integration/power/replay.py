@@ -101,7 +101,11 @@ def look(work, binaries, allowed):
     finally:
         if daemon.poll() is None:
             daemon.terminate()
-        daemon.wait()
+        try:
+            daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
         subprocess.run(["umount", mounted], check=True)
 
 
