@@ -10,13 +10,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom. An arrow that is not here needs a paragraph in runtime/ARCHITECTURE.md first.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("kakoi-policy", &[]),
     ("kakoi-sys", &[]),
     ("kakoi-api", &[]),
     ("kakoi-confine", &["kakoi-policy", "kakoi-sys"]),
     ("kakoi-trust", &[]),
     ("kakoi-image", &["kakoi-sys", "kakoi-trust"]),
+    ("kakoi-net", &["kakoi-sys"]),
     ("kakoi-container", &["kakoi-confine", "kakoi-policy", "kakoi-sys"]),
     (
         "kakoid",
@@ -25,6 +26,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "kakoi-confine",
             "kakoi-container",
             "kakoi-image",
+            "kakoi-net",
             "kakoi-policy",
             "kakoi-sys",
             "kakoi-trust",
@@ -43,7 +45,7 @@ const OWNED: [(&str, &[&str]); 8] = [
     ("libcontainer", &["kakoi-container"]),
     ("redb", &["kakoid"]),
     ("axum", &["kakoid"]),
-    ("tokio", &["kakoid", "kakoi"]),
+    ("tokio", &["kakoid", "kakoi", "kakoi-net"]),
     ("landlock", &["kakoi-confine"]),
     ("caps", &["kakoi-confine", "kakoi-container"]),
     ("seccompiler", &["kakoi-policy"]),
