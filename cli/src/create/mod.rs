@@ -120,7 +120,18 @@ pub fn create_body(
     let (binds, anonymous) = mounts::binds(&flags.volume)?;
     config.volumes = anonymous.into_iter().map(|place| (place, Empty)).collect();
     body.host_config = host_config(flags, binds)?;
-    body.policy = flags.policy.as_deref().map(choose_policy).transpose()?;
+    // The other way to say it is Docker's, whose daemon would look for the file on the device.
+    let option = flags
+        .security_opt
+        .iter()
+        .find_map(|option| option.strip_prefix("kakoi="));
+    let option = option.filter(|name| is_file_name(name));
+    body.policy = flags
+        .policy
+        .as_deref()
+        .or(option)
+        .map(choose_policy)
+        .transpose()?;
     Ok(body)
 }
 

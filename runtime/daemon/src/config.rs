@@ -12,7 +12,8 @@ kakoid: the Kakoi daemon
 usage: kakoid [--root DIR] [--run DIR] [--config DIR] [--shim FILE] [--debug]
 
   --root DIR     durable state (default /var/lib/kakoi)
-  --run DIR      run-time state and the socket kakoid.sock (default /run/kakoi)
+  --run DIR      run-time state and the sockets kakoid.sock and docker.sock
+                 (default /run/kakoi)
   --config DIR   kakoid.yaml, trust.yaml, registries.yaml, ceiling.yaml, policies/
                  (default /etc/kakoi)
   --shim FILE    kakoi-shim (default: beside this program)
@@ -112,6 +113,11 @@ impl Paths {
     /// The socket.
     pub fn socket(&self) -> PathBuf {
         self.run.join("kakoid.sock")
+    }
+
+    /// The socket for Docker's clients.
+    pub fn docker_socket(&self) -> PathBuf {
+        self.run.join("docker.sock")
     }
 }
 

@@ -156,17 +156,19 @@ fn lock(folder: &Path) -> Result<File, HostError> {
 }
 
 /// The listening socket: the init system's where it hands one over, else our own.
-///
-/// Ours is made aside, given to its group and then moved into place: nobody can connect before the permissions stand, and one that a dead
-/// daemon left is replaced. That no living one is replaced, the lock has shown.
 pub fn listen(paths: &Paths) -> Result<UnixListener, HostError> {
-    if let Some(listener) = inherited()? {
-        return Ok(listener);
+    match inherited()? {
+        Some(listener) => Ok(listener),
+        None => listen_at(&paths.socket()),
     }
-    let path = paths.socket();
-    let aside = paths.run.join("kakoid.sock.new");
+}
+
+/// A socket of our own is made aside, given to its group and then moved into place: nobody can connect before the permissions stand, and one that a dead
+/// daemon left is replaced. That no living one is replaced, the lock has shown.
+pub fn listen_at(path: &Path) -> Result<UnixListener, HostError> {
+    let aside = path.with_extension("sock.new");
     let prepare = |cause| HostError::Prepare {
-        path: path.clone(),
+        path: path.to_owned(),
         cause,
     };
     match fs::remove_file(&aside) {
@@ -179,7 +181,7 @@ pub fn listen(paths: &Paths) -> Result<UnixListener, HostError> {
         std::os::unix::fs::chown(&aside, None, Some(group)).map_err(prepare)?;
     }
     fs::set_permissions(&aside, Permissions::from_mode(0o660)).map_err(prepare)?;
-    fs::rename(&aside, &path).map_err(prepare)?;
+    fs::rename(&aside, path).map_err(prepare)?;
     Ok(listener)
 }
 

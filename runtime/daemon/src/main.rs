@@ -46,7 +46,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{Command, ConfigError, Paths, Settings};
 use crate::engine::Engine;
 use crate::host::HostError;
-use crate::policy::{Most, Shelf};
+use crate::policy::{Door, Most, Shelf};
 use crate::refusal::chain;
 use crate::state::{Store, StoreError};
 
@@ -189,8 +189,15 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         check::after_unclean_stop(&engine).await;
     }
     let listener = host::listen(&engine.paths)?;
+    let docker = host::listen_at(&engine.paths.docker_socket())?;
     let (stop, stopping) = watch::channel(false);
-    let serving = tokio::spawn(serve::serve(engine.clone(), listener, stopping));
+    let serving = tokio::spawn(serve::serve(
+        engine.clone(),
+        Door::Kakoi,
+        listener,
+        stopping.clone(),
+    ));
+    let serving_docker = tokio::spawn(serve::serve(engine.clone(), Door::Docker, docker, stopping));
     host::notify("READY=1");
     tracing::info!(socket = %engine.paths.socket().display(), "ready");
     loop {
@@ -202,9 +209,11 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     }
     host::notify("STOPPING=1");
     stop.send_replace(true);
-    match serving.await {
-        Ok(served) => served.map_err(Failure::Serve)?,
-        Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
+    for serving in [serving, serving_docker] {
+        match serving.await {
+            Ok(served) => served.map_err(Failure::Serve)?,
+            Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
+        }
     }
     check::end(&engine.paths.root);
     tracing::info!("stopped; containers keep running");

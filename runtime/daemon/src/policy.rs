@@ -30,6 +30,18 @@ const LOCAL_MAX: usize = 256;
 /// Compiled policies that are remembered, each some tens of kilobytes: a device starts the same few apps again and again.
 const COMPILED_MAX: usize = 4;
 
+/// The policy of containers that Docker's clients make: unmodified images work under it.
+const DOCKER_DEFAULT: &str = "docker-default";
+
+/// Which socket a request came by. Docker's clients know nothing of policies, so what holds where they name none is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `kakoid.sock`.
+    Kakoi,
+    /// `docker.sock`.
+    Docker,
+}
+
 /// The policy of a request.
 enum Chosen {
     /// One that this device knows.
@@ -53,6 +65,7 @@ pub struct Shelf {
     local: BTreeMap<String, String>,
     ceiling: Ceiling,
     default: String,
+    docker_default: String,
     /// What named policies say, once somebody asked: texts do not change for as long as this shelf stands.
     composed: Mutex<BTreeMap<String, Composed>>,
     /// What was compiled last, newest first.
@@ -81,14 +94,12 @@ impl Shelf {
             })?,
             None => Ceiling::built_in(),
         };
-        let default = ceiling
-            .default_policy
-            .clone()
-            .unwrap_or_else(|| settings.default_policy.clone());
+        let default = |other: &str| ceiling.default_policy.clone().unwrap_or_else(|| other.to_owned());
         Ok(Self {
             local: read_local(&config.join("policies"))?,
+            default: default(&settings.default_policy),
+            docker_default: default(DOCKER_DEFAULT),
             ceiling,
-            default,
             composed: Mutex::default(),
             compiled: Mutex::default(),
         })
@@ -124,16 +135,27 @@ impl Shelf {
             return Ok(Chosen::Brought(name, source));
         }
         let name = Self::name_of(body).unwrap_or(&self.default);
+        if name.starts_with('/') {
+            return Ok(Chosen::Brought(name.to_owned(), read_brought(Path::new(name))?));
+        }
         Ok(Chosen::Named(name.to_owned()))
+    }
+
+    /// The policy of requests that name none, by the socket they come by; the owner's ceiling decides for both.
+    pub fn default_for(&self, door: Door) -> &str {
+        match door {
+            Door::Kakoi => &self.default,
+            Door::Docker => &self.docker_default,
+        }
     }
 
     /// The name that a request gives: in Kakoi's own field, as an option or as a label.
     fn name_of(body: &CreateBody) -> Option<&str> {
-        let option = body
-            .host_config
-            .security_opt
-            .iter()
-            .find_map(|option| option.strip_prefix("kakoi="));
+        let option = body.host_config.security_opt.iter().find_map(|option| {
+            option
+                .strip_prefix("kakoi")
+                .and_then(|rest| rest.strip_prefix(['=', ':']))
+        });
         let named = [
             body.policy.as_ref().map(|choice| choice.name.as_str()),
             option,
@@ -293,6 +315,18 @@ impl Resolver for Shelf {
     }
 }
 
+/// Reads a policy that a request names by a path of this host. Whoever may use the socket is not to read what only root reads: it must be a file that
+/// everyone may read, reached through no link. Whatever else is there reads as nothing.
+fn read_brought(path: &Path) -> Answer<String> {
+    let none = || {
+        Refusal::bad(format!(
+            "no such policy: {}; a path names a file of this host that everyone may read, reached by no link and no longer than {DOCUMENT_BYTES_MAX} bytes",
+            path.display()
+        ))
+    };
+    kakoi_sys::path::read_public_file(path, DOCUMENT_BYTES_MAX as u64).map_err(|_| none())
+}
+
 /// The first comment line.
 fn description(text: &str) -> String {
     let comment = text.lines().find_map(|line| line.trim_start().strip_prefix('#'));
@@ -394,6 +428,56 @@ mod tests {
             "app"
         );
         assert!(shelf.list().iter().all(|row| row.error.is_empty()));
+    }
+
+    #[test]
+    fn the_door_chooses_where_nobody_else_does_and_the_ceiling_closes_both() {
+        let own = shelf(&[]).expect("valid");
+        assert_eq!(own.default_for(Door::Kakoi), "strict");
+        assert_eq!(own.default_for(Door::Docker), "docker-default");
+        let strict = shelf(&[("ceiling.yaml", "kakoi: 1\ndefault_policy: strict\n")]).expect("valid");
+        assert_eq!(strict.default_for(Door::Docker), "strict");
+    }
+
+    #[test]
+    fn a_policy_by_path_is_what_everyone_may_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let shelf = shelf(&[]).expect("valid");
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().canonicalize().expect("a real path");
+        let file = folder.join("app.yaml");
+        fs::write(&file, "kakoi: 1\nextends: [strict]\n").expect("a file");
+        std::os::unix::fs::symlink(&file, folder.join("link.yaml")).expect("a link");
+        let ask = |path: &Path| {
+            let mut body = CreateBody::default();
+            body.host_config
+                .security_opt
+                .push(format!("kakoi={}", path.display()));
+            shelf.composed(&body)
+        };
+        let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("a mode");
+        mode(0o644);
+        assert_eq!(ask(&file).expect("everyone may read it").name, "app");
+        for bad in [
+            folder.join("link.yaml"),
+            folder.join("none"),
+            folder.clone(),
+            "/etc/shadow".into(),
+        ] {
+            let refusal = ask(&bad).expect_err("no policy");
+            assert!(
+                refusal.message.starts_with("no such policy"),
+                "{}",
+                refusal.message
+            );
+        }
+        mode(0o600);
+        assert!(
+            ask(&file)
+                .expect_err("root's alone")
+                .message
+                .starts_with("no such policy")
+        );
     }
 
     #[test]

@@ -27,6 +27,30 @@ pub fn own(path: &Path, mode: u32) -> std::io::Result<()> {
     opened.set_permissions(PermissionsExt::from_mode(mode))
 }
 
+/// Reads a regular text file that every user of the host may read, of at most `bytes_max` bytes, by an absolute path that leads over no link.
+///
+/// # Errors
+/// There is no such file.
+pub fn read_public_file(path: &Path, bytes_max: u64) -> std::io::Result<String> {
+    use std::io::Read as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    let below = path.strip_prefix("/").map_err(|_| none())?;
+    let root = open_start(Path::new("/")).map_err(|error| error.errno)?;
+    // A pipe must not hold its reader.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened = open_beneath(root.as_fd(), below, flags, 0).map_err(|error| error.errno)?;
+    let file = std::fs::File::from(opened);
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.mode() & 0o004 == 0 || meta.len() > bytes_max {
+        return Err(none());
+    }
+    let mut text = String::new();
+    file.take(bytes_max).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// How a path may be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolve {

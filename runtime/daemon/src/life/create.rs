@@ -27,6 +27,7 @@ use crate::plan::mounts::{self, Asked, Source};
 use crate::plan::peers::{self, Peers};
 use crate::plan::user::{self, User};
 use crate::plan::{self, limits, merge, requests};
+use crate::policy::Door;
 use crate::refusal::{Answer, Refusal};
 use crate::restart;
 use crate::serve::denials::KEPT;
@@ -36,14 +37,19 @@ use crate::state::{Life, Record};
 use crate::trust;
 
 /// Makes a container.
-pub async fn create(engine: &Arc<Engine>, name: &str, mut body: CreateBody) -> Answer<CreateAnswer> {
+pub async fn create(
+    engine: &Arc<Engine>,
+    door: Door,
+    name: &str,
+    mut body: CreateBody,
+) -> Answer<CreateAnswer> {
     check(&body)?;
     let id = names::new_id().map_err(|cause| Refusal::failed("no random bytes for an id", cause))?;
     // No image may go between its being found and the record that says that it is used.
     let _image_turn = engine.image_turn.read().await;
     let image = find_image(engine, &body.config.image)?;
     let (trusted_as, policy) = trust::admit_image(engine, &image)?;
-    take_brought_policy(engine, &mut body, policy);
+    take_brought_policy(engine, door, &mut body, policy);
     let name = engine.containers.reserve(name, &id)?;
     let mut undo = Undo {
         engine,
@@ -179,16 +185,21 @@ fn check_words(host: &HostConfig) -> Answer<()> {
 }
 
 /// Whoever names no policy gets that of the image, as if it had come with the request: the owner's ceiling bounds it like any other.
-fn take_brought_policy(engine: &Engine, body: &mut CreateBody, policy: Option<BroughtPolicy>) {
-    let Some(policy) = policy else {
+fn take_brought_policy(engine: &Engine, door: Door, body: &mut CreateBody, policy: Option<BroughtPolicy>) {
+    let shelf = engine.shelf();
+    if shelf.is_named(body) {
         return;
-    };
-    if !engine.shelf().is_named(body) {
-        body.policy = Some(PolicyChoice {
+    }
+    body.policy = Some(match policy {
+        Some(policy) => PolicyChoice {
             name: policy.name,
             source: Some(policy.text),
-        });
-    }
+        },
+        None => PolicyChoice {
+            name: shelf.default_for(door).to_owned(),
+            source: None,
+        },
+    });
 }
 
 fn find_image(engine: &Engine, name: &str) -> Answer<Image> {

@@ -62,7 +62,7 @@ pub async fn create(mut asked: Asked) -> Answer<Reply> {
     starting::hasten();
     let body: CreateBody = asked.body().await?;
     let name = asked.query.get("name").unwrap_or_default().to_owned();
-    let answer = making::create(&asked.engine, &name, body).await?;
+    let answer = making::create(&asked.engine, asked.door, &name, body).await?;
     Ok(reply::json(StatusCode::CREATED, &answer))
 }
 

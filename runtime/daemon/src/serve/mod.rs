@@ -30,6 +30,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::engine::Engine;
+use crate::policy::Door;
 use crate::refusal::Refusal;
 
 /// Connections at a time. Each one that follows a log or carries an attached terminal is one; beyond this a client waits in the backlog.
@@ -44,6 +45,7 @@ const HEADERS_MAX: usize = 64;
 /// Serves until `stop` says so.
 pub async fn serve(
     engine: Arc<Engine>,
+    door: Door,
     listener: StdListener,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -70,18 +72,18 @@ pub async fn serve(
         };
         let engine = engine.clone();
         tokio::spawn(async move {
-            converse(engine, stream).await;
+            converse(engine, door, stream).await;
             drop(slot);
         });
     }
 }
 
-async fn converse(engine: Arc<Engine>, stream: UnixStream) {
+async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
     let service = service_fn(move |request| {
         let engine = engine.clone();
         async move {
             // A task of its own: a client that leaves in the middle of a start must not leave half a start behind.
-            let work = tokio::spawn(async move { router::answer(&engine, request).await });
+            let work = tokio::spawn(async move { router::answer(&engine, door, request).await });
             Ok::<_, Infallible>(work.await.unwrap_or_else(|cause| {
                 reply::refusal(&Refusal::failed("the daemon failed at this request", cause))
             }))

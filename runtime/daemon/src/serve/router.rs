@@ -14,6 +14,7 @@ use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{attach, containers, denials, exec, images, logs, registry, stats, system, top, trust, volumes};
 use crate::engine::Engine;
+use crate::policy::Door;
 use crate::refusal::{Answer, Refusal};
 
 /// A JSON body: a policy of 256 KiB and an environment at the kernel's limit fit.
@@ -23,6 +24,8 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 pub struct Asked {
     /// The daemon.
     pub engine: Arc<Engine>,
+    /// The socket that it came by.
+    pub door: Door,
     /// The query.
     pub query: Query,
     /// The request itself, its body unread.
@@ -55,10 +58,10 @@ impl Asked {
 }
 
 /// Answers a request.
-pub async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
+pub async fn answer(engine: &Arc<Engine>, door: Door, request: Request<Incoming>) -> Reply {
     let is_head = request.method() == Method::HEAD;
     let path = request.uri().path().to_owned();
-    let mut reply = match route(engine, request, &path).await {
+    let mut reply = match route(engine, door, request, &path).await {
         Ok(reply) => reply,
         Err(refusal) => reply::refusal(&refusal),
     };
@@ -105,7 +108,7 @@ fn unversioned(path: &str) -> Answer<&str> {
     Ok(rest)
 }
 
-async fn route(engine: &Arc<Engine>, request: Request<Incoming>, path: &str) -> Answer<Reply> {
+async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, path: &str) -> Answer<Reply> {
     let parts: Vec<String> = unversioned(path)?
         .split('/')
         .filter(|part| !part.is_empty())
@@ -116,6 +119,7 @@ async fn route(engine: &Arc<Engine>, request: Request<Incoming>, path: &str) -> 
     let method = request.method().clone();
     let asked = Asked {
         engine: engine.clone(),
+        door,
         query,
         request,
     };
