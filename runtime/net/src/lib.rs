@@ -15,13 +15,18 @@
 //! and is neither changed nor removed. Needs CAP_NET_ADMIN over the namespace that it works in, and CAP_SYS_ADMIN to reach into a
 //! container's. Linux 5.10 and later.
 #![forbid(unsafe_code)]
+#![allow(dead_code, reason = "the firewall's part of netlink comes next")]
 
 pub mod address;
 pub mod firewall;
 pub mod link;
 pub mod names;
+mod netlink;
 pub mod ports;
 mod scope;
+#[cfg(test)]
+mod testing;
 
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+pub use netlink::NetlinkError;
 pub use scope::Scope;

@@ -1,0 +1,195 @@
+//! The requests of rtnetlink(7) that are made, each as one function.
+//!
+//! Pure. Owns the layouts of `ifinfomsg`, `ifaddrmsg` and `rtmsg`.
+//!
+//! ```text
+//! ifinfomsg  family u8 · 0 u8 · type u16 · index i32 · flags u32 · mask of changed flags u32
+//! ifaddrmsg  family u8 · prefix length u8 · flags u8 · scope u8 · index u32
+//! rtmsg      family u8 · length of destination u8 · of source u8 · tos u8 · table u8 · protocol u8 · scope u8 · type u8 · flags u32
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::RawFd;
+
+use ipnet::{IpNet, Ipv4Net};
+use sha2::{Digest, Sha256};
+
+use super::{Bridge, Endpoint};
+use crate::address::Mac;
+use crate::netlink::Message;
+
+const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
+const IFLA_INFO_DATA: u16 = libc::IFLA_INFO_DATA;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const ADDR_GEN_MODE_EUI64: u8 = 0;
+const ADDR_GEN_MODE_NONE: u8 = 1;
+/// IFA_F_NODAD: an address is usable at once; two containers cannot have one, since we give them out.
+const IFA_F_NODAD: u8 = 2;
+const RTPROT_STATIC: u8 = 4;
+
+pub(super) fn link_header(index: u32, up: bool) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    if up {
+        let flag = (libc::IFF_UP as u32).to_ne_bytes();
+        header[8..12].copy_from_slice(&flag);
+        header[12..16].copy_from_slice(&flag);
+    }
+    header
+}
+
+pub(super) fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+
+/// A bridge, down. Its MAC is given, since the kernel would change it with every port that comes and goes.
+pub(super) fn new_bridge(bridge: &Bridge, group: u32) -> Message {
+    let ipv4 = bridge.addresses.iter().find_map(|address| match address {
+        IpNet::V4(address) => Some(address.addr()),
+        IpNet::V6(_) => None,
+    });
+    let mac = Mac::of_ipv4(ipv4.unwrap_or_else(|| {
+        let digest = Sha256::digest(bridge.name.as_bytes());
+        Ipv4Addr::new(digest[0], digest[1], digest[2], digest[3])
+    }));
+    let mut message = Message::new(libc::RTM_NEWLINK, NEW, &link_header(0, false));
+    message
+        .put_str(libc::IFLA_IFNAME, &bridge.name)
+        .put_u32(libc::IFLA_MTU, bridge.mtu)
+        .put_u32(libc::IFLA_GROUP, group)
+        .put(libc::IFLA_ADDRESS, &mac.0)
+        .nest(libc::IFLA_LINKINFO, |info| {
+            info.put(IFLA_INFO_KIND, b"bridge");
+        });
+    message
+}
+
+/// A pair of links, down: one end a port of the bridge, the other inside.
+pub(super) fn new_pair(endpoint: &Endpoint, bridge: u32, group: u32, netns: RawFd) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, NEW, &link_header(0, false));
+    message
+        .put_str(libc::IFLA_IFNAME, &endpoint.host_link)
+        .put_u32(libc::IFLA_MTU, endpoint.mtu)
+        .put_u32(libc::IFLA_GROUP, group)
+        .put_u32(libc::IFLA_MASTER, bridge)
+        .nest(libc::IFLA_LINKINFO, |info| {
+            info.put(IFLA_INFO_KIND, b"veth").nest(IFLA_INFO_DATA, |data| {
+                data.nest(VETH_INFO_PEER, |peer| {
+                    peer.raw(&link_header(0, false))
+                        .put_str(libc::IFLA_IFNAME, &endpoint.name)
+                        .put_u32(libc::IFLA_MTU, endpoint.mtu)
+                        .put(libc::IFLA_ADDRESS, &endpoint.mac.0)
+                        .put_u32(libc::IFLA_NET_NS_FD, netns as u32);
+                });
+            });
+        });
+    message
+}
+
+/// The host's end, up. It is a port and needs no address; left to itself the kernel would give it a link-local one and announce it.
+pub(super) fn raise_port(name: &str) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(0, true));
+    message.put_str(libc::IFLA_IFNAME, name);
+    put_address_mode(&mut message, ADDR_GEN_MODE_NONE);
+    message
+}
+
+/// A link up, with or without a link-local IPv6 address of its own.
+pub(super) fn raise(index: u32, mtu: Option<u32>, link_local: bool) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, true));
+    if let Some(mtu) = mtu {
+        message.put_u32(libc::IFLA_MTU, mtu);
+    }
+    let mode = if link_local {
+        ADDR_GEN_MODE_EUI64
+    } else {
+        ADDR_GEN_MODE_NONE
+    };
+    put_address_mode(&mut message, mode);
+    message
+}
+
+/// The kernel handles this before the flags, so that a link that comes up knows already. Without IPv6 in the kernel there is nothing to say.
+fn put_address_mode(message: &mut Message, mode: u8) {
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return;
+    }
+    message.nest(libc::IFLA_AF_SPEC, |families| {
+        families.nest(libc::AF_INET6 as u16, |ipv6| {
+            ipv6.put(IFLA_INET6_ADDR_GEN_MODE, &[mode]);
+        });
+    });
+}
+
+pub(super) fn delete_link(index: u32) -> Message {
+    Message::new(libc::RTM_DELLINK, 0, &link_header(index, false))
+}
+
+fn address_header(index: u32, address: IpNet, flags: u8) -> [u8; 8] {
+    let mut header = [family(address.addr()), address.prefix_len(), flags, 0, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    header
+}
+
+pub(super) fn new_address(index: u32, address: IpNet) -> Message {
+    let flags = match address {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => IFA_F_NODAD,
+    };
+    let octets = octets(address.addr());
+    let mut message = Message::new(libc::RTM_NEWADDR, NEW, &address_header(index, address, flags));
+    message
+        .put(libc::IFA_LOCAL, &octets)
+        .put(libc::IFA_ADDRESS, &octets);
+    if let IpNet::V4(address) = address
+        && address.prefix_len() < 31
+    {
+        message.put(libc::IFA_BROADCAST, &broadcast(address).octets());
+    }
+    message
+}
+
+fn broadcast(address: Ipv4Net) -> Ipv4Addr {
+    address.broadcast()
+}
+
+pub(super) fn delete_address(index: u32, address: IpNet) -> Message {
+    let mut message = Message::new(libc::RTM_DELADDR, 0, &address_header(index, address, 0));
+    message.put(libc::IFA_LOCAL, &octets(address.addr()));
+    message
+}
+
+pub(super) fn new_default_route(index: u32, gateway: IpAddr) -> Message {
+    let header = [
+        family(gateway),
+        0,
+        0,
+        0,
+        libc::RT_TABLE_MAIN,
+        RTPROT_STATIC,
+        libc::RT_SCOPE_UNIVERSE,
+        libc::RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let mut message = Message::new(libc::RTM_NEWROUTE, NEW, &header);
+    message
+        .put(libc::RTA_GATEWAY, &octets(gateway))
+        .put_u32(libc::RTA_OIF, index);
+    message
+}

@@ -1,0 +1,142 @@
+//! Namespaces for tests: every test works in ones that it made itself, so that the host's links and firewall are never touched.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use kakoi_sys::namespace::{Kind, unshare};
+use kakoi_sys::network::{open_within, raise_loopback};
+
+use crate::Scope;
+use crate::address::Mac;
+use crate::link::{Bridge, Endpoint, Host};
+
+/// How long a test waits for what must come. Nothing is measured by it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a test in a thread that is the host of its own: a fresh network namespace with only `lo`. Says so where it cannot.
+pub(crate) fn on_a_fresh_host(test: impl FnOnce() + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        let required = std::env::var("KAKOI_TEST_REQUIRE").is_ok_and(|value| value == "root");
+        assert!(!required, "this test needs root");
+        eprintln!("SKIP needs root");
+        return;
+    }
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(&[Kind::Net]).expect("root makes network namespaces");
+            raise_loopback().expect("a new namespace has lo");
+            test();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// A network namespace without processes.
+#[derive(Debug)]
+pub(crate) struct Namespace(OwnedFd);
+
+impl Namespace {
+    pub fn new() -> Self {
+        let file = std::thread::spawn(|| {
+            unshare(&[Kind::Net]).expect("root makes network namespaces");
+            std::fs::File::open("/proc/thread-self/ns/net").expect("a thread has a network namespace")
+        });
+        Self(file.join().expect("no panic").into())
+    }
+
+    /// Opens something inside.
+    pub fn within<T: Send>(&self, open: impl FnOnce() -> T + Send) -> T {
+        open_within(self.as_fd(), open).expect("the namespace is ours")
+    }
+
+    pub fn listen(&self, address: &str) -> TcpListener {
+        let address: SocketAddr = address.parse().expect("an address");
+        self.within(|| TcpListener::bind(address))
+            .expect("the address is there")
+    }
+
+    pub fn udp(&self, address: &str) -> UdpSocket {
+        let address: SocketAddr = address.parse().expect("an address");
+        let socket = self
+            .within(|| UdpSocket::bind(address))
+            .expect("the address is there");
+        socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        socket
+    }
+
+    pub fn connect(&self, address: &str) -> std::io::Result<TcpStream> {
+        let address: SocketAddr = address.parse().expect("an address");
+        self.within(|| TcpStream::connect_timeout(&address, PATIENCE))
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether bytes go both ways between a connection and a listener that it should have reached. Returns whom the listener saw.
+pub(crate) fn talk(mut client: TcpStream, listener: &TcpListener) -> IpAddr {
+    let (mut server, from) = listener.accept().expect("a connection waits");
+    client.write_all(b"ping").expect("connected");
+    let mut bytes = [0; 4];
+    server.read_exact(&mut bytes).expect("sent");
+    assert_eq!(&bytes, b"ping");
+    server.write_all(b"pong").expect("connected");
+    client.read_exact(&mut bytes).expect("sent");
+    assert_eq!(&bytes, b"pong");
+    from.ip()
+}
+
+pub(crate) fn scope(name: &str) -> Scope {
+    Scope::of_run_folder(Path::new(name))
+}
+
+pub(crate) fn networks(list: &[&str]) -> Vec<IpNet> {
+    list.iter().map(|text| text.parse().expect("a network")).collect()
+}
+
+pub(crate) fn bridge(name: &str, addresses: &[&str]) -> Bridge {
+    Bridge {
+        name: name.to_owned(),
+        addresses: networks(addresses),
+        mtu: 1500,
+        forwards: true,
+    }
+}
+
+/// An endpoint `eth0` with a MAC after its last octet, and gateways that are each subnet's first address.
+pub(crate) fn endpoint(host_link: &str, bridge: &str, addresses: &[&str]) -> Endpoint {
+    let addresses = networks(addresses);
+    let last = match addresses[0].addr() {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    };
+    Endpoint {
+        host_link: host_link.to_owned(),
+        bridge: bridge.to_owned(),
+        name: "eth0".to_owned(),
+        mac: Mac([2, 0x42, 0, 0, 0, last]),
+        gateways: addresses
+            .iter()
+            .filter_map(|network| network.hosts().next())
+            .collect(),
+        addresses,
+        mtu: 1500,
+    }
+}
+
+/// A namespace with an endpoint.
+pub(crate) fn attached(host: &Host, endpoint: &Endpoint) -> Namespace {
+    let namespace = Namespace::new();
+    host.attach(namespace.as_fd(), endpoint)
+        .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+    namespace
+}
