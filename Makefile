@@ -13,8 +13,9 @@ PACKAGING := DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' 
 	runtime/daemon/packaging/install
 
 CUTS ?= 10000
+FUZZ_SECONDS ?= 60
 
-.PHONY: all demo test cuts powercut lint bench release install uninstall clean
+.PHONY: all demo test fuzz cuts powercut lint bench release install uninstall clean
 
 all: release
 
@@ -28,6 +29,11 @@ test:
 	integration/provision test
 	integration/test
 	integration/packaging
+
+# Throws what coverage suggests at every parser of what comes from outside, FUZZ_SECONDS at each. `make test` throws some thousand mutations.
+fuzz:
+	integration/provision fuzz
+	FUZZ_SECONDS=$(FUZZ_SECONDS) integration/fuzz/run
 
 # Ten thousand power cuts each under the image store and under the records, on disks in memory; prints their number and the seeds. `make test` makes
 # some hundred. KAKOI_CUT_SEED=N runs one again.

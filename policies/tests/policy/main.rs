@@ -4,6 +4,7 @@ mod attacks;
 mod composing;
 mod docker;
 mod explaining;
+mod fuzz;
 mod given;
 mod language;
 mod limits;

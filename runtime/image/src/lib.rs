@@ -30,6 +30,10 @@
 //! not grow with the archive. See `store` for the disk, `recipe` for what is kept of a layer's tar, `unpack` for what becomes of a tar's entries, `limits` for the bounds.
 #![forbid(unsafe_code)]
 
+// Tests that are also fuzz targets name this crate as a stranger does.
+#[cfg(test)]
+extern crate self as kakoi_image;
+
 mod archive;
 mod changes;
 mod check;
@@ -38,6 +42,8 @@ mod config;
 mod digest;
 mod evidence;
 mod fault;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod guard;
 mod import;
 mod index;

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
-use crate::digest::Digest;
+use kakoi_image::Digest;
 
 /// A tar under construction, with no opinion about what makes sense.
 #[derive(Clone, Default)]
@@ -115,7 +115,7 @@ pub(crate) fn config(layers: &[Vec<u8>], extra: Value) -> Vec<u8> {
     let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     let mut document = json!({
         "created": "2026-01-02T03:04:05Z",
-        "architecture": crate::architecture(),
+        "architecture": kakoi_image::architecture(),
         "os": "linux",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},

@@ -7,6 +7,7 @@ mod crash;
 mod cuts;
 mod disk;
 mod formats;
+mod fuzz;
 mod hostile;
 mod memory;
 mod registry;
