@@ -115,9 +115,10 @@ impl<'c> Repository<'c> {
 
     /// Fetches what a tag or digest names.
     pub fn manifest(&self, name: &str, limits: &Limits) -> Result<Served, RegistryError> {
-        let what = format!("manifest {}:{name}", self.reference.familiar_repository());
-        let path = self.path(&format!("manifests/{name}"));
         let wanted = Digest::parse(name).ok();
+        let mark = if wanted.is_some() { '@' } else { ':' };
+        let what = format!("manifest {}{mark}{name}", self.reference.familiar_repository());
+        let path = self.path(&format!("manifests/{name}"));
         self.any(|session| {
             let ask = Ask {
                 accept: ACCEPT,

@@ -14,14 +14,22 @@ use crate::*;
 /// No case may take longer, however the other side behaves.
 const TIME_MAX: Duration = Duration::from_secs(20);
 
+/// Nor may this process ever need more memory, its servers with their bombs of 40 MiB included.
+const PEAK_KIB_MAX: u64 = 192 << 10;
+
 /// Pulls `a:1` from a server and expects an error whose whole chain holds `words`.
-fn refused(what: &str, server: &Server, words: &str) -> PullError {
-    let dir = tempfile::tempdir().expect("folder");
+pub(super) fn refused(what: &str, server: &Server, words: &str) -> PullError {
     let limits = Limits {
         expansion_free_bytes: 1 << 20,
         expansion_max: 50,
         ..Limits::DEVICE
     };
+    refused_by(limits, what, server, words)
+}
+
+/// The same by other limits.
+pub(super) fn refused_by(limits: Limits, what: &str, server: &Server, words: &str) -> PullError {
+    let dir = tempfile::tempdir().expect("folder");
     let store = ImageStore::open_limited(dir.path(), limits).expect("open");
     let since = Instant::now();
     let options = PullOptions {
@@ -35,11 +43,13 @@ fn refused(what: &str, server: &Server, words: &str) -> PullError {
     assert!(!said.contains('\n') && said.len() < 600, "{what}: {said}");
     assert!(since.elapsed() < TIME_MAX, "{what}: {:?}", since.elapsed());
     assert!(inventory(dir.path()).is_empty(), "{what}");
+    let peak = super::super::fuzz::peak_kib();
+    assert!(peak < PEAK_KIB_MAX, "{what}: {peak} KiB");
     error
 }
 
 /// A good registry but for what `spoil` answers itself, by answering true.
-fn spoilt(spoil: impl Fn(&Request, &mut dyn Wire) -> bool + Send + Sync + 'static) -> Server {
+pub(super) fn spoilt(spoil: impl Fn(&Request, &mut dyn Wire) -> bool + Send + Sync + 'static) -> Server {
     let shelf = Shelf::default();
     shelf.image("1", &layers(), &gzip);
     Server::start(move |request, wire| {
@@ -207,7 +217,7 @@ fn documents_that_are_too_much() {
 }
 
 /// An image whose manifest is good and whose layer, by its digest too, is `bytes`.
-fn with_layer(bytes: Vec<u8>, diff_id: Digest) -> Server {
+pub(super) fn with_layer(bytes: Vec<u8>, diff_id: Digest) -> Server {
     let shelf = Shelf::default();
     let document = json!({"architecture": crate::architecture(), "os": "linux", "config": {},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
@@ -232,7 +242,13 @@ fn layers_that_do_not_unpack() {
     let last = flipped.len() - 6;
     flipped[last] ^= 1;
     let packed = zstd(&tar);
+    let mut marred = packed.clone();
+    marred[5] ^= 0xff;
     let zeros = vec![0; 40 << 20];
+    let mut wide = zstd::stream::Encoder::new(Vec::new(), 1).expect("memory");
+    wide.window_log(27).expect("known parameter");
+    std::io::copy(&mut &zeros[..], &mut wide).expect("memory");
+    let wide = wide.finish().expect("memory");
     for (what, bytes, diff_id, words) in [
         ("bad gzip", flipped, Digest::of(&tar), "cannot"),
         (
@@ -247,6 +263,8 @@ fn layers_that_do_not_unpack() {
             Digest::of(&tar),
             "cannot",
         ),
+        ("bad zstd", marred, Digest::of(&tar), "cannot"),
+        ("a window of 128 MiB", wide, Digest::of(&zeros), "cannot"),
         (
             "another content",
             gzip(&tar),
@@ -260,6 +278,12 @@ fn layers_that_do_not_unpack() {
             "it leads out of the root",
         ),
         ("a bomb", gzip(&zeros), Digest::of(&zeros), "expands more than"),
+        (
+            "a bomb of zstd",
+            zstd(&zeros),
+            Digest::of(&zeros),
+            "expands more than",
+        ),
     ] {
         refused(what, &with_layer(bytes, diff_id), words);
     }

@@ -1,6 +1,7 @@
 //! Pulling from and pushing to registries in threads: good ones here, bad ones in `hostile`.
 
 mod attached;
+mod documents;
 mod hostile;
 mod server;
 mod tls;

@@ -1,5 +1,7 @@
 //! TLS: whose certificates are taken, and which are shown.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,13 +27,32 @@ impl Authority {
     }
 
     fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let now = jiff::Timestamp::now();
+        let year = jiff::SignedDuration::from_hours(24 * 365);
+        self.issue_for(name, (now - year, now + year))
+    }
+
+    /// One that holds between two times.
+    fn issue_for(
+        &self,
+        name: &str,
+        (from, until): (jiff::Timestamp, jiff::Timestamp),
+    ) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let day = |time: jiff::Timestamp| {
+            let date = time.to_zoned(jiff::tz::TimeZone::UTC).date();
+            rcgen::date_time_ymd(i32::from(date.year()), date.month() as u8, date.day() as u8)
+        };
+        (params.not_before, params.not_after) = (day(from), day(until));
         let key = KeyPair::generate().expect("a key");
         (params.signed_by(&key, &self.0).expect("signed"), key)
     }
 
     pub(super) fn server(&self, name: &str, clients: Option<&Self>) -> ServerConfig {
-        let (certificate, key) = self.issue(name);
+        Self::configured(self.issue(name), clients)
+    }
+
+    fn configured((certificate, key): (rcgen::Certificate, KeyPair), clients: Option<&Self>) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -54,6 +75,44 @@ impl Authority {
         let path = folder.join(name);
         std::fs::write(&path, self.0.pem()).expect("written");
         path
+    }
+}
+
+/// Passes bytes on between a client and a server, and does something to what the server said, connection by connection. Ends with its process.
+struct Tampering;
+
+impl Tampering {
+    fn start(behind: SocketAddr, harm: fn(&mut Vec<u8>) -> bool) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(behind).expect("it listens");
+                std::thread::spawn(move || Self::pass_on(client, server, harm));
+            }
+        });
+        address
+    }
+
+    fn pass_on(mut client: TcpStream, mut server: TcpStream, harm: fn(&mut Vec<u8>) -> bool) {
+        let (mut said, mut asked) = (
+            client.try_clone().expect("a copy"),
+            server.try_clone().expect("a copy"),
+        );
+        std::thread::spawn(move || drop(std::io::copy(&mut said, &mut asked)));
+        let (mut seen, mut sent) = (Vec::new(), 0);
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = server.read(&mut buffer) {
+            seen.extend_from_slice(&buffer[..count]);
+            let whole = seen.len();
+            let cuts = harm(&mut seen);
+            if client.write_all(&seen[sent.min(seen.len())..]).is_err() || cuts && seen.len() < whole {
+                break;
+            }
+            sent = seen.len();
+        }
+        drop(client.shutdown(Shutdown::Both));
+        drop(server.shutdown(Shutdown::Both));
     }
 }
 
@@ -123,6 +182,100 @@ fn only_a_certificate_that_is_trusted_for_the_name_is_taken() {
         &reference(&misnamed, "a:1"),
     )
     .expect("the owner wants it so");
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_not_taken() {
+    if !root("a_certificate_out_of_its_time_is_not_taken") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let authority = Authority::new();
+    let entry = Registry {
+        ca: Some(authority.write(dir.path(), "ca.pem")),
+        ..Registry::default()
+    };
+    let now = jiff::Timestamp::now();
+    let days = |days: i64| jiff::SignedDuration::from_hours(24 * days);
+    for (what, times) in [
+        ("expired", (now - days(9), now - days(2))),
+        ("not yet valid", (now + days(2), now + days(9))),
+    ] {
+        let shelf = Shelf::default();
+        shelf.image("1", &layers(), &gzip);
+        let config = Authority::configured(authority.issue_for("127.0.0.1", times), None);
+        let server = Server::start_tls(config, move |request, wire| shelf.answer(request, wire));
+        let refused = pull(
+            &store,
+            &tls_client(&server, entry.clone()),
+            &reference(&server, "a:1"),
+        );
+        let error = refused.expect_err(what);
+        assert!(
+            matches!(error, PullError::Registry(RegistryError::Tls { .. })),
+            "{what}: {error:?}"
+        );
+        let said = client_message(&error);
+        assert!(
+            said.contains("certificate") && !said.contains('\n'),
+            "{what}: {said}"
+        );
+        assert!(
+            server.requests().is_empty() && inventory(dir.path()).is_empty(),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn tls_that_breaks_in_the_middle_is_no_end_of_a_body() {
+    if !root("tls_that_breaks_in_the_middle_is_no_end_of_a_body") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let authority = Authority::new();
+    let entry = Registry {
+        ca: Some(authority.write(dir.path(), "ca.pem")),
+        ..Registry::default()
+    };
+    let shelf = Shelf::default();
+    shelf.image("1", &layers()[..1], &gzip);
+    // A proxy of bytes between the two: what it does to them is what a network can do.
+    type Harm = fn(&mut Vec<u8>) -> bool;
+    let cases: [(&str, Harm); 3] = [
+        ("cut off in the handshake", |bytes| {
+            bytes.truncate(40);
+            true
+        }),
+        ("cut off in a body, without a farewell", |bytes| {
+            bytes.truncate(9_000);
+            true
+        }),
+        ("a bit that fell over", |bytes| {
+            if let Some(byte) = bytes.get_mut(8_000) {
+                *byte ^= 1;
+            }
+            false
+        }),
+    ];
+    for (what, harm) in cases {
+        let served = shelf.clone();
+        let behind = Server::start_tls(authority.server("127.0.0.1", None), move |request, wire| {
+            served.answer(request, wire);
+        });
+        let proxy = Tampering::start(behind.address, harm);
+        let mut settings = Registries::default();
+        settings.registries.insert(proxy.to_string(), entry.clone());
+        let client = Client::new(settings, Proxies::default(), IMPATIENT);
+        let name = Reference::parse(&format!("{proxy}/a:1")).expect("a name");
+        let error = pull(&store, &client, &name).expect_err(what);
+        let said = client_message(&error);
+        assert!(matches!(error, PullError::Registry(_)), "{what}: {error:?}");
+        assert!(!said.contains('\n') && said.len() < 600, "{what}: {said}");
+        assert!(inventory(dir.path()).is_empty(), "{what}");
+    }
 }
 
 #[test]
