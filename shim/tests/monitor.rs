@@ -220,8 +220,9 @@ fn an_added_process_is_signalled_alone_or_with_what_it_started() {
     assert_eq!(session.first_output(), b"up\n");
     assert_eq!(kill("family", 9, true), Reply::Done);
     assert_eq!(watch.event(), ended("family", 137));
-    let (_, reply) = shim.ask(&Request::Top);
-    assert!(matches!(reply, Reply::Top(rows) if rows.len() == 1));
+    // The killed child may be a zombie for a moment longer than its parent: each question is a turn of the shim's loop, which reaps.
+    let is_alone = |_| matches!(shim.ask(&Request::Top).1, Reply::Top(rows) if rows.len() == 1);
+    assert!((0..1000).any(is_alone));
 
     for (exec_id, signal, all) in [("family", 9, false), ("nobody", 15, false)] {
         let conflict = FailureKind::Conflict;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::kakoi::{ContainerKakoi, PolicyChoice};
+use crate::network::EndpointSettings;
 use crate::{Empty, Words};
 
 /// The body of `POST /containers/create`.
@@ -389,7 +390,7 @@ wire! { "PascalCase";
     /// The networks of a new container.
     pub struct NetworkingConfig {
         /// Network to settings.
-        pub endpoints_config: BTreeMap<String, Option<serde_json::Value>>,
+        pub endpoints_config: BTreeMap<String, Option<EndpointSettings>>,
     }
 
     /// The answer to create.
@@ -448,7 +449,7 @@ wire! { "PascalCase";
     /// Excerpt of the network settings.
     pub struct SummaryNetworks {
         /// Network to endpoint.
-        pub networks: BTreeMap<String, serde_json::Value>,
+        pub networks: BTreeMap<String, EndpointSettings>,
     }
 
     /// A port of a container.
@@ -568,15 +569,30 @@ wire! { "PascalCase";
         pub sandbox_key: String,
         /// Published ports.
         pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+        /// The place in the default bridge network, once more; superseded.
+        #[serde(rename = "EndpointID")]
+        pub endpoint_id: String,
+        /// Superseded.
+        pub gateway: String,
         /// Superseded.
         #[serde(rename = "IPAddress")]
         pub ip_address: String,
         /// Superseded.
-        pub gateway: String,
+        #[serde(rename = "IPPrefixLen")]
+        pub ip_prefix_len: u8,
+        /// Superseded.
+        #[serde(rename = "IPv6Gateway")]
+        pub ipv6_gateway: String,
+        /// Superseded.
+        #[serde(rename = "GlobalIPv6Address")]
+        pub global_ipv6_address: String,
+        /// Superseded.
+        #[serde(rename = "GlobalIPv6PrefixLen")]
+        pub global_ipv6_prefix_len: u8,
         /// Superseded.
         pub mac_address: String,
         /// Network to endpoint.
-        pub networks: BTreeMap<String, serde_json::Value>,
+        pub networks: BTreeMap<String, EndpointSettings>,
     }
 
     /// Where a container stands.

@@ -15,6 +15,7 @@ pub mod decode;
 pub mod exec;
 pub mod image;
 pub mod kakoi;
+pub mod network;
 pub mod registry;
 pub mod stats;
 pub mod stream;

@@ -9,8 +9,8 @@
 
 use caps::Capability::{
     self, CAP_AUDIT_READ, CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_MKNOD,
-    CAP_NET_ADMIN, CAP_SETFCAP, CAP_SETGID, CAP_SETPCAP, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_CHROOT,
-    CAP_SYS_PTRACE, CAP_SYS_RESOURCE,
+    CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETFCAP, CAP_SETGID, CAP_SETPCAP, CAP_SETUID, CAP_SYS_ADMIN,
+    CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_SYS_RESOURCE,
 };
 use kakoi_policy::confinement::{CapabilitySets, Confinement};
 use kakoi_sys::capability as kernel;
@@ -18,14 +18,17 @@ use kakoi_sys::capability as kernel;
 use crate::capability::{CapabilityError, drop_bounding, verify};
 use crate::identity::{self, IdentityError};
 
-/// The daemon's own work: layers and volumes with their owners, modes, nodes and extended attributes, and the kernel's records of refusals.
-const DAEMON: [Capability; 8] = [
+/// The daemon's own work: layers and volumes with their owners, modes, nodes and extended attributes, the kernel's records of refusals, and
+/// networks with published ports.
+const DAEMON: [Capability; 10] = [
     CAP_AUDIT_READ,
     CAP_CHOWN,
     CAP_DAC_OVERRIDE,
     CAP_FOWNER,
     CAP_FSETID,
     CAP_MKNOD,
+    CAP_NET_ADMIN,
+    CAP_NET_BIND_SERVICE,
     CAP_SETFCAP,
     CAP_SYS_ADMIN,
 ];

@@ -27,6 +27,9 @@ pub const LINE_BYTES_MAX: usize = 4 << 20;
 /// one is not handed over.
 pub const SPARE_BYTES_MAX: usize = 400;
 
+/// What a daemon sends back to [`Ready::Created`] when the network is there.
+pub const GO_ON: u8 = b'\n';
+
 /// What a daemon asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,6 +85,8 @@ pub enum Request {
     Top,
     /// Answers [`Reply::Stats`].
     Stats,
+    /// Answers [`Reply::Network`].
+    Network,
 }
 
 /// Which streams a connection carries.
@@ -120,6 +125,8 @@ pub enum Reply {
     Top(Vec<ProcessRow>),
     /// What the container uses, for [`Request::Stats`].
     Stats(Box<Stats>),
+    /// The line carries a descriptor of the container's network namespace (`SCM_RIGHTS`), for [`Request::Network`].
+    Network,
     /// A process without streams runs.
     Started {
         /// Its id on the host.
@@ -197,10 +204,14 @@ pub struct Exit {
     pub lost: bool,
 }
 
-/// What the shim writes to its ready descriptor, once, as a line; then it closes it.
+/// What the shim writes to its ready descriptor, a line each; it closes it after [`Ready::Ready`] or [`Ready::Failed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ready {
+    /// The container is made, and its plan awaits a network: the line carries a descriptor of the container's network namespace
+    /// (`SCM_RIGHTS`; the ready descriptor is a unix socket), and the first process executes nothing before [`GO_ON`] comes back. The end of the stream
+    /// in its place undoes the container.
+    Created,
     /// The first process executes its program. `receipt.json` in the container's folder holds what the kernel accepted.
     Ready {
         /// Its id on the host.

@@ -61,6 +61,9 @@ pub struct RunPlan {
     pub cgroup: String,
     /// Limits of the control group, after flags and policy were combined.
     pub resources: Resources,
+    /// Whether the shim waits, before the app runs, until somebody has furnished the new network namespace.
+    #[serde(default)]
+    pub awaits_network: bool,
     /// Namespaced kernel settings.
     pub sysctls: BTreeMap<String, String>,
     /// Size of `/dev/shm` in bytes.

@@ -28,7 +28,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 use thiserror::Error;
 
-use crate::frames::{Event, Exit, FailureKind, Ready};
+use crate::frames::{Event, Exit, FailureKind, GO_ON, Ready};
 use crate::plan::{PLAN_FORMAT, RunPlan};
 use crate::rootfs;
 use control::{Control, Refusal};
@@ -186,6 +186,9 @@ fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
     supervisor
         .serve_waiting()
         .map_err(call("serve waiting clients"))?;
+    if let Err(refusal) = await_network(supervisor.control(), ready) {
+        return fail_start(&plan, ready, Some(supervisor), refusal);
+    }
     let pid = match supervisor.control().start() {
         Ok(pid) => pid,
         Err(refusal) => return fail_start(&plan, ready, Some(supervisor), refusal),
@@ -215,6 +218,24 @@ fn run_told(plan_path: &Path, ready: &mut File) -> Result<(), SuperviseError> {
         .map_err(call("tell of the end"));
     remains.bury();
     told.and(cleaned)
+}
+
+/// Hands out the new network namespace and waits until somebody has furnished it, where the plan says so.
+fn await_network(control: &Control<'_>, ready: &mut File) -> Result<(), Refusal> {
+    if !control.plan().awaits_network {
+        return Ok(());
+    }
+    let failed = |error: &dyn std::error::Error| Refusal::runtime("wait for the network", error);
+    let network = control.network()?;
+    let line = to_line(&Ready::Created);
+    kakoi_sys::socket::send_descriptors(ready.as_fd(), &line, &[network.as_fd()])
+        .map_err(|error| failed(&error))?;
+    let mut answer = [0];
+    match io::Read::read(ready, &mut answer) {
+        Ok(1) if answer[0] == GO_ON => Ok(()),
+        Ok(_) => Err(failed(&io::Error::from(io::ErrorKind::UnexpectedEof))),
+        Err(error) => Err(failed(&error)),
+    }
 }
 
 fn granted(plan: &RunPlan) -> Granted<'_> {
@@ -284,11 +305,15 @@ fn create_private_file(path: &Path) -> io::Result<File> {
 }
 
 fn tell(ready: &mut File, word: &Ready) {
-    let mut line = serde_json::to_vec(word).expect("the words are plain data");
-    line.push(b'\n');
-    if let Err(error) = ready.write_all(&line) {
+    if let Err(error) = ready.write_all(&to_line(word)) {
         tracing::warn!(%error, "ignoring that nobody waits for the start");
     }
+}
+
+fn to_line(word: &Ready) -> Vec<u8> {
+    let mut line = serde_json::to_vec(word).expect("the words are plain data");
+    line.push(b'\n');
+    line
 }
 
 /// Makes a process of its own out of what the daemon started: its own session, the reaper of its descendants, no descriptor but the

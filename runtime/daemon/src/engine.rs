@@ -12,6 +12,7 @@ use crate::events::Events;
 use crate::exec::Execs;
 use crate::ids::IdPool;
 use crate::life::Table;
+use crate::networks::Networks;
 use crate::policy::{Most, Shelf};
 use crate::shim::Program;
 use crate::state::Store;
@@ -38,6 +39,8 @@ pub struct Engine {
     pub containers: Table,
     /// Volumes.
     pub volumes: Volumes,
+    /// Networks.
+    pub networks: Arc<Networks>,
     /// Further processes.
     pub execs: Execs,
     /// Ranges of host ids.

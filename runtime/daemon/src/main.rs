@@ -17,6 +17,7 @@ mod host;
 mod ids;
 mod life;
 mod names;
+mod networks;
 mod plan;
 mod policy;
 mod refusal;
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use kakoi_confine::{NarrowError, Part};
 use kakoi_image::{ImageStore, Limits};
-use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 use tokio::sync::watch;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
@@ -155,9 +156,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     narrow(most)?;
     let _locks = host::prepare(&paths)?;
     // SIGHUP and SIGTERM are taken in before anything takes long: neither may kill a daemon that is taking over.
-    let mut hang_up = on_signal(SignalKind::hangup()).map_err(Failure::Serve)?;
-    let mut terminate = on_signal(SignalKind::terminate()).map_err(Failure::Serve)?;
-    let mut interrupt = on_signal(SignalKind::interrupt()).map_err(Failure::Serve)?;
+    let [mut hang_up, mut terminate, mut interrupt] = signals()?;
     let was_cut_off = check::begin(&paths.root).map_err(Failure::Mark)?;
     let (store, kept) = Store::open(&paths.root, &paths.run.join("records"))?;
     let engine = Arc::new(Engine {
@@ -167,6 +166,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         ids: ids::IdPool::new(&settings),
         trust: trust::Gate::open(&paths.config, &paths.root),
         volumes: volumes::Volumes::new(kept.volumes),
+        networks: Arc::new(networks::Networks::open(&paths.root, &paths.run)),
         containers: life::Table::default(),
         execs: exec::Execs::default(),
         events: events::Events::new(),
@@ -183,6 +183,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     engine.trust.look();
     engine.search_images();
     life::boot::take_over(&engine, kept.containers, kept.is_damaged).await;
+    networks::guard(&engine);
     denials::begin(&engine);
     serve::images::release(&engine).await;
     if was_cut_off {
@@ -191,13 +192,8 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     let listener = host::listen(&engine.paths)?;
     let docker = host::listen_at(&engine.paths.docker_socket())?;
     let (stop, stopping) = watch::channel(false);
-    let serving = tokio::spawn(serve::serve(
-        engine.clone(),
-        Door::Kakoi,
-        listener,
-        stopping.clone(),
-    ));
-    let serving_docker = tokio::spawn(serve::serve(engine.clone(), Door::Docker, docker, stopping));
+    let serve = |door, listener| tokio::spawn(serve::serve(engine.clone(), door, listener, stopping.clone()));
+    let doors = [serve(Door::Kakoi, listener), serve(Door::Docker, docker)];
     host::notify("READY=1");
     tracing::info!(socket = %engine.paths.socket().display(), "ready");
     loop {
@@ -209,7 +205,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     }
     host::notify("STOPPING=1");
     stop.send_replace(true);
-    for serving in [serving, serving_docker] {
+    for serving in doors {
         match serving.await {
             Ok(served) => served.map_err(Failure::Serve)?,
             Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
@@ -218,6 +214,16 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     check::end(&engine.paths.root);
     tracing::info!("stopped; containers keep running");
     Ok(())
+}
+
+/// SIGHUP, SIGTERM and SIGINT.
+fn signals() -> Result<[Signal; 3], Failure> {
+    let open = |kind| on_signal(kind).map_err(Failure::Serve);
+    Ok([
+        open(SignalKind::hangup())?,
+        open(SignalKind::terminate())?,
+        open(SignalKind::interrupt())?,
+    ])
 }
 
 /// Gives up what neither the daemon nor any container under its ceiling needs. A second thread would keep what it has.

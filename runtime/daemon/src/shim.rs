@@ -4,7 +4,7 @@
 //! descriptor beyond its control socket (standard input), the pipe of its first answer and a file for what it may have to say (standard error).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, PipeReader};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -13,14 +13,15 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakoi_container::frames::{Event, Exit, FailureKind, LINE_BYTES_MAX, Ready, Reply, Request};
+use kakoi_container::frames::{Event, Exit, FailureKind, GO_ON, LINE_BYTES_MAX, Ready, Reply, Request};
 use kakoi_sys::descriptors::set_close_on_exec;
+use kakoi_sys::socket::receive_descriptors;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::refusal::{Answer, Refusal};
 use crate::spare::Spare;
 
 /// What a shim may write to its error file before it is of no use to anybody.
@@ -73,6 +74,9 @@ pub enum ShimError {
         /// The chain of causes.
         message: String,
     },
+    /// The network that it waited for is not there.
+    #[error("{0}")]
+    Network(Refusal),
     /// Cleaning up after a dead one failed.
     #[error("cleaning up after a dead shim: {said}")]
     Clean {
@@ -150,20 +154,20 @@ fn short_path(run_dir: &File) -> PathBuf {
 }
 
 /// Spawns a shim and waits until its app runs, or does not; one that says neither within `limit` is killed, and what it has made stays for
-/// [`clean`].
+/// [`clean`]. `furnish` is given the network namespace of a container whose plan awaits a network.
 pub async fn run(
     program: &Program,
-    state_dir: &Path,
-    run_dir: &Path,
+    (state_dir, run_dir): (&Path, &Path),
     listener: UnixListener,
     limit: Duration,
+    furnish: impl AsyncFnOnce(OwnedFd) -> Answer<()>,
 ) -> Result<Running, ShimError> {
     let spawn = |cause| ShimError::Spawn {
         program: program.path.clone(),
         cause,
     };
     let events = watch(run_dir).await?;
-    let (reader, writer) = io::pipe().map_err(spawn)?;
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().map_err(spawn)?;
     let trouble = run_dir.join("shim.err");
     let said = OpenOptions::new()
         .create(true)
@@ -192,16 +196,27 @@ pub async fn run(
     };
     // Its end of the pipe has to be the only one, or its silence would not be heard.
     drop(writer);
-    let Ok(word) = timeout(limit, first_word(reader)).await else {
+    let Ok(word) = timeout(limit, last_word(reader, furnish)).await else {
         kill(child).await;
         let seconds = limit.as_secs();
         return Err(ShimError::Slow { seconds });
     };
-    match word? {
+    let word = match word {
+        // It undoes what it made, now that nobody answers.
+        Err(refused @ ShimError::Network(_)) => {
+            reap(child).await;
+            return Err(refused);
+        }
+        word => word?,
+    };
+    match word {
         Some(Ready::Ready { pid }) => {
             program.spare.prepare(program.command(), &program.run_dir);
             Ok(Running { pid, child, events })
         }
+        Some(Ready::Created) => Err(ShimError::Nonsense {
+            line: "created, twice".into(),
+        }),
         Some(Ready::Failed { kind, message }) => {
             reap(child).await;
             Err(ShimError::Failed { kind, message })
@@ -256,20 +271,70 @@ async fn kill(mut child: Child) {
     }
 }
 
-async fn first_word(reader: PipeReader) -> Result<Option<Ready>, ShimError> {
-    let receiver = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(ShimError::Talk)?;
-    let mut line = Vec::new();
-    receiver
-        .take(LINE_BYTES_MAX as u64)
-        .read_to_end(&mut line)
-        .await
-        .map_err(ShimError::Talk)?;
-    if line.is_empty() {
-        return Ok(None);
+/// Follows what a new shim says until its app runs or does not; `None` where it ends without a word.
+async fn last_word(
+    ready: std::os::unix::net::UnixStream,
+    furnish: impl AsyncFnOnce(OwnedFd) -> Answer<()>,
+) -> Result<Option<Ready>, ShimError> {
+    ready.set_nonblocking(true).map_err(ShimError::Talk)?;
+    let mut ready = UnixStream::from_std(ready).map_err(ShimError::Talk)?;
+    let (word, network) = next_word(&ready).await?;
+    if word != Some(Ready::Created) {
+        return Ok(word);
     }
-    serde_json::from_slice(&line)
-        .map(Some)
-        .map_err(|_| nonsense(&line))
+    let network = network.ok_or_else(|| nonsense(b"created, without a network"))?;
+    furnish(network).await.map_err(ShimError::Network)?;
+    ready.write_all(&[GO_ON]).await.map_err(ShimError::Talk)?;
+    Ok(next_word(&ready).await?.0)
+}
+
+/// One line, with the descriptor that came with it; no line at the end of the stream.
+async fn next_word(ready: &UnixStream) -> Result<(Option<Ready>, Option<OwnedFd>), ShimError> {
+    const READ_BYTES: usize = 4096;
+    let (mut line, mut descriptors) = (Vec::new(), Vec::new());
+    while line.last() != Some(&b'\n') && line.len() < LINE_BYTES_MAX {
+        ready.readable().await.map_err(ShimError::Talk)?;
+        let mut bytes = [0; READ_BYTES];
+        let received = ready.try_io(tokio::io::Interest::READABLE, || {
+            receive_descriptors(ready.as_fd(), &mut bytes).map_err(|error| error.errno.into())
+        });
+        match received {
+            Ok((0, _)) => break,
+            Ok((count, more)) => {
+                line.extend_from_slice(&bytes[..count]);
+                descriptors.extend(more);
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {}
+            Err(cause) if cause.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(cause) => return Err(ShimError::Talk(cause)),
+        }
+    }
+    if line.is_empty() {
+        return Ok((None, None));
+    }
+    let word = serde_json::from_slice(&line).map_err(|_| nonsense(&line))?;
+    Ok((Some(word), descriptors.pop()))
+}
+
+/// The network namespace of a running container.
+pub async fn network(run_dir: &Path) -> Result<OwnedFd, ShimError> {
+    let stream = send(run_dir, &Request::Network).await?;
+    loop {
+        stream.readable().await.map_err(ShimError::Talk)?;
+        let mut bytes = [0; 4096];
+        let received = stream.try_io(tokio::io::Interest::READABLE, || {
+            receive_descriptors(stream.as_fd(), &mut bytes).map_err(|error| error.errno.into())
+        });
+        let (count, mut descriptors) = match received {
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => continue,
+            received => received.map_err(ShimError::Talk)?,
+        };
+        return match serde_json::from_slice(&bytes[..count]) {
+            Ok(Reply::Network) => descriptors.pop().ok_or_else(|| nonsense(b"network, without one")),
+            Ok(Reply::Failed { kind, message }) => Err(ShimError::Failed { kind, message }),
+            _ => Err(nonsense(&bytes[..count])),
+        };
+    }
 }
 
 fn nonsense(line: &[u8]) -> ShimError {

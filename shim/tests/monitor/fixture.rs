@@ -128,6 +128,7 @@ impl Ground {
                 gids: Vec::new(),
             },
             resources: Resources::default(),
+            awaits_network: false,
             sysctls: BTreeMap::new(),
             shm_bytes: 1 << 20,
             log: LogPlan {
@@ -295,6 +296,7 @@ impl Shim {
     pub fn pid(&self) -> i32 {
         match &self.ready {
             Ready::Ready { pid } => *pid,
+            Ready::Created => panic!("it waits for a network"),
             Ready::Failed { message, .. } => panic!("not started: {message}"),
         }
     }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use kakoi_policy::confinement::Identity;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
 use super::peer::Joined;
@@ -124,6 +125,15 @@ impl<'a> Control<'a> {
             .and_then(|mut file| io::Write::write_all(&mut file, &text))
             .map_err(|error| Refusal::runtime("write the receipt", &error))?;
         Ok(self.pid())
+    }
+
+    /// The container's network namespace. The first process is a child that was not reaped, so its id is still its own.
+    pub(crate) fn network(&self) -> Result<OwnedFd, Refusal> {
+        let failed =
+            |error: &dyn std::error::Error| Refusal::runtime("open the container's network namespace", error);
+        let folder = fs::File::open(format!("/proc/{}", self.pid())).map_err(|error| failed(&error))?;
+        kakoi_sys::namespace::open_in_process(folder.as_fd(), "ns/net", OFlag::O_RDONLY)
+            .map_err(|error| failed(&error))
     }
 
     pub(crate) fn plan(&self) -> &'a RunPlan {

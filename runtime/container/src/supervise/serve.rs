@@ -559,6 +559,11 @@ impl<'a> Supervisor<'a> {
                 self.reply(index, Role::Leaving, &state);
             }
             Request::Attach(streams) => self.attach(index, FIRST, streams),
+            Request::Network => {
+                if let Err(refusal) = self.hand_out_network(index) {
+                    self.refuse(index, refusal.kind, refusal.message);
+                }
+            }
             Request::Exec {
                 exec_id,
                 process,
@@ -577,6 +582,16 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
+    }
+
+    fn hand_out_network(&mut self, index: usize) -> Result<(), Refusal> {
+        let network = self.control.network()?;
+        let connection = &mut self.connections[index];
+        connection.role = Role::Leaving;
+        // Nothing has been sent on this connection yet: the line fits.
+        kakoi_sys::socket::send_descriptors(connection.as_fd(), &to_line(&Reply::Network), &[network.as_fd()])
+            .map(drop)
+            .map_err(|error| Refusal::runtime("hand out the container's network namespace", &error))
     }
 
     fn state(&self) -> State {
@@ -684,7 +699,11 @@ impl<'a> Supervisor<'a> {
             Request::Update(resources) => self.control.update(&resources)?,
             Request::Top => return Ok(Reply::Top(self.control.top()?)),
             Request::Stats => return Ok(Reply::Stats(Box::new(self.control.stats()?))),
-            Request::Watch | Request::State | Request::Attach(_) | Request::Exec { .. } => {
+            Request::Watch
+            | Request::State
+            | Request::Attach(_)
+            | Request::Exec { .. }
+            | Request::Network => {
                 unreachable!("answered before")
             }
         }

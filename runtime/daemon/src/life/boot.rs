@@ -34,6 +34,13 @@ pub async fn take_over(engine: &Arc<Engine>, records: Vec<Record>, is_damaged: b
     if !is_damaged {
         sweep(engine, &known).await;
     }
+    let settling = engine.clone();
+    let settled = tokio::task::spawn_blocking(move || settling.networks.settle()).await;
+    match settled {
+        Ok(Ok(())) => {}
+        Ok(Err(refusal)) => tracing::error!(error = chain(&refusal), "networks cannot be taken over"),
+        Err(cause) => tracing::error!(%cause, "taking over networks broke off"),
+    }
     for container in engine.containers.all() {
         start_again(engine, &container).await;
     }
@@ -63,6 +70,7 @@ async fn take_over_one(engine: &Arc<Engine>, record: Record) {
             None
         });
     if let Some((events, state)) = living {
+        engine.networks.adopt(engine, &id).await;
         adopt(engine, &container, events, state);
     } else {
         settle(engine, &container, &state_dir, &run_dir).await;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use kakoi_api::kakoi::PolicyChoice;
 use kakoi_container::discard::remove_tree;
 use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
-use kakoi_policy::confinement::{Confinement, MountSource, UserNamespace};
+use kakoi_policy::confinement::{Confinement, MountSource, NetworkMode, UserNamespace};
 use kakoi_policy::{Composed, OwnLimits};
 use kakoi_trust::{BroughtPolicy, Repository};
 
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::host;
 use crate::names;
+use crate::networks::{BRIDGE, ask, ports};
 use crate::plan::build::{self, Decided};
 use crate::plan::mounts::{self, Asked, Source};
 use crate::plan::peers::{self, Peers};
@@ -123,15 +125,10 @@ fn check(body: &CreateBody) -> Answer<()> {
             "conflicting options: no hosts file and custom host-to-IP mapping",
         ));
     }
-    if !host.port_bindings.is_empty() || host.publish_all_ports {
-        return Err(Refusal::unsupported(
-            "ports cannot be published yet: use --network host",
-        ));
-    }
+    ports::wanted(host, &body.config.exposed_ports)?;
     for (what, is_asked) in [
         ("links", !host.links.is_empty()),
         ("storage options", !host.storage_opt.is_empty()),
-        ("a fixed hardware address", !body.config.mac_address.is_empty()),
         (
             "per-device block I/O rates and weights",
             !host.blkio_device_read_bps.is_empty()
@@ -155,10 +152,6 @@ fn check(body: &CreateBody) -> Answer<()> {
             host.cpu_count != 0 || host.cpu_percent != 0,
         ),
         ("control groups by `Cgroup`", !host.cgroup.is_empty()),
-        (
-            "switching the network off other than by NetworkMode",
-            body.config.network_disabled,
-        ),
     ] {
         if is_asked {
             return Err(Refusal::unsupported(format!("{what} are not supported yet")));
@@ -229,7 +222,8 @@ async fn make(
     let asked_mounts = settled_mounts(engine, &config, &body.host_config)?;
     let (confinement, user, own_limits) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
     let driver = driver(engine);
-    let warnings = warnings(&confinement, driver);
+    let networks = settle_networks(engine, &mut body, &config, &confinement)?;
+    let warnings = warnings(&body.host_config, &confinement, driver);
     // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
     let host = &body.host_config;
     let state_dir = engine.paths.state_dir(id);
@@ -267,6 +261,7 @@ async fn make(
         trusted_as: trusted_as.to_string(),
         config,
         host_config: body.host_config,
+        networks,
         args,
         mounts: points,
         anonymous_volumes: anonymous,
@@ -305,7 +300,7 @@ fn take_id_range(engine: &Engine, confinement: &Confinement, undo: &mut Undo<'_>
 }
 
 /// What the person who creates the container should know.
-fn warnings(confinement: &Confinement, driver: RootfsDriver) -> Vec<String> {
+fn warnings(host: &HostConfig, confinement: &Confinement, driver: RootfsDriver) -> Vec<String> {
     let losses = confinement.losses.iter();
     let mut warnings: Vec<String> = losses
         .map(|loss| format!("not enforced: {}: {}", loss.rule, loss.fact))
@@ -315,7 +310,37 @@ fn warnings(confinement: &Confinement, driver: RootfsDriver) -> Vec<String> {
             "this kernel has no overlayfs: the image is copied for each container, which is slow and takes space".into(),
         );
     }
+    if host.network_mode == "host" && (!host.port_bindings.is_empty() || host.publish_all_ports) {
+        warnings.push("Published ports are discarded when using host network mode".into());
+    }
     warnings
+}
+
+/// Reads what is asked of networks, and writes down where the network comes from where the request left that to the policy.
+fn settle_networks(
+    engine: &Engine,
+    body: &mut CreateBody,
+    config: &ContainerConfig,
+    confinement: &Confinement,
+) -> Answer<ask::Asked> {
+    let mode = &mut body.host_config.network_mode;
+    if body.config.network_disabled {
+        *mode = "none".into();
+    }
+    if matches!(mode.as_str(), "" | "default") {
+        *mode = match confinement.network {
+            NetworkMode::None => "none",
+            NetworkMode::Host => "host",
+            NetworkMode::Bridge => BRIDGE,
+        }
+        .into();
+    }
+    ask::settle(
+        &engine.networks,
+        &body.networking_config,
+        &mut body.host_config,
+        config,
+    )
 }
 
 /// Records the container, last of all: from here on it exists.
@@ -661,6 +686,13 @@ fn identity_files(
     } else {
         fs::read_to_string("/etc/resolv.conf").ok()
     };
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+    // In networks of bridges, addresses are known at a start, which writes the file anew.
+    let (own, gateway) = match (is_own, plan.awaits_network) {
+        (_, true) => (vec![], Some(loopback)),
+        (true, false) => (vec![loopback], None),
+        (false, false) => (vec![], Some(loopback)),
+    };
     Ok(vec![
         (
             "hosts",
@@ -668,7 +700,8 @@ fn identity_files(
                 &plan.hostname,
                 &config.domainname,
                 &body.host_config.extra_hosts,
-                is_own,
+                &own,
+                gateway,
             )?,
         ),
         ("hostname", format!("{}\n", plan.hostname)),

@@ -14,6 +14,7 @@ use super::{health, remove, watch};
 use crate::clock;
 use crate::engine::Engine;
 use crate::host;
+use crate::networks;
 use crate::plan::peers;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, ShimError};
@@ -96,8 +97,25 @@ impl From<Refusal> for StartFailure {
 }
 
 async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Result<(), StartFailure> {
+    let is_networked = networks::ask::is_bridged(&container.shared().record.host_config.network_mode);
+    let spawned = spawn_networked(engine, container, cause, is_networked).await;
+    if is_networked && spawned.is_err() {
+        engine.networks.leave(engine, &container.id).await;
+    }
+    spawned
+}
+
+async fn spawn_networked(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    cause: Cause,
+    is_networked: bool,
+) -> Result<(), StartFailure> {
     let record = container.shared().record.clone();
     trust::admit_start(engine, &record)?;
+    if is_networked {
+        engine.networks.prepare(engine, &record).await?;
+    }
     let host_config = record.host_config;
     peers::check_running(engine, &host_config)?;
     let state_dir = engine.paths.state_dir(&container.id);
@@ -133,7 +151,13 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
     let limit = Duration::from_secs(engine.settings.start_seconds_max.into());
     let (stored, running) = tokio::join!(
         store_intent(engine, &record),
-        shim::run(&engine.shim, &state_dir, &run_dir, listener, limit)
+        shim::run(
+            &engine.shim,
+            (&state_dir, &run_dir),
+            listener,
+            limit,
+            async |network| { engine.networks.furnish(engine, &container.id, network).await }
+        )
     );
     let running = match running {
         Ok(running) => running,
@@ -142,28 +166,33 @@ async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -
             return Err(failed(error));
         }
     };
+    announce(engine, container, running);
+    if let Err(cause) = stored {
+        super::stop::kill_and_wait(engine, container).await?;
+        return Err(Refusal::failed("the start cannot be recorded, so it was undone", cause).into());
+    }
+    health::begin(engine, container);
+    Ok(())
+}
+
+/// Its app runs: everybody may know.
+fn announce(engine: &Arc<Engine>, container: &Arc<Container>, running: shim::Running) {
+    let pid = running.pid;
     {
         let mut shared = container.shared();
         shared.phase = Phase::Running;
-        shared.pid = running.pid;
+        shared.pid = pid;
     }
     engine
         .events
         .tell("container", "start", &container.id, container.attributes());
-    let pid = running.pid;
+    tracing::info!(container = %container.id, pid, "started");
     watch::follow(
         engine.clone(),
         container.clone(),
         running.events,
         Some(running.child),
     );
-    if let Err(cause) = stored {
-        super::stop::kill_and_wait(engine, container).await?;
-        return Err(Refusal::failed("the start cannot be recorded, so it was undone", cause).into());
-    }
-    tracing::info!(container = %container.id, pid, "started");
-    health::begin(engine, container);
-    Ok(())
 }
 
 /// Writes into the record, in memory, that the container is to run; gives the record to be stored.
@@ -238,6 +267,9 @@ async fn note_failure(
 /// The status and the words that Docker has for a start that failed.
 fn as_failure(id: &str, program: &str, error: ShimError) -> StartFailure {
     let task = |said: &str| format!("failed to create task for container: {said}");
+    if let ShimError::Network(refusal) = error {
+        return refusal.into();
+    }
     let (exit_code, refusal) = match &error {
         ShimError::Failed { kind, message } => match kind {
             // Scripts look for these words, whose shape is runc's.
@@ -287,6 +319,7 @@ pub(crate) mod tests {
             trusted_as: String::new(),
             config: Default::default(),
             host_config: Default::default(),
+            networks: Default::default(),
             args: vec!["true".into()],
             mounts: Vec::new(),
             anonymous_volumes: Vec::new(),

@@ -45,6 +45,7 @@ pub fn follow(engine: Arc<Engine>, container: Arc<Container>, mut events: Watch,
                 lost(&engine, &container).await;
             }
         }
+        engine.networks.leave(&engine, &container.id).await;
         container.publish(|pulse| pulse.shim = false);
         after_end(&engine, &container).await;
     });

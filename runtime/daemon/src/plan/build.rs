@@ -1,6 +1,7 @@
 //! The plan itself, from what was decided before: pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use kakoi_api::container::{ContainerConfig, HostConfig};
@@ -15,6 +16,7 @@ use super::peers::{Peer, Peers};
 use super::requests::{self, Network, Sharing};
 use crate::config::Settings;
 use crate::ids::RANGE_IDS;
+use crate::networks::ask;
 use crate::refusal::{Answer, Refusal};
 
 /// Bytes of `/dev/shm` where nobody asks for another size. Docker's figure.
@@ -101,6 +103,7 @@ pub fn build(decided: Decided<'_>) -> Answer<RunPlan> {
         id_mappings: id_mappings(&decided.confinement, decided.range_first)?,
         cgroup: cgroup(&host.cgroup_parent, decided.id)?,
         resources: limits::resources(host, &decided.confinement.limits)?,
+        awaits_network: ask::is_bridged(&host.network_mode),
         sysctls: sysctls(&host.sysctls, &namespaces)?,
         shm_bytes: shm_bytes(host, decided.confinement.limits.tmpfs_bytes),
         log: limits::log(&host.log_config, decided.settings)?,
@@ -141,14 +144,8 @@ fn namespaces(host: &HostConfig, confinement: &Confinement, peers: &Peers) -> An
     };
     let network = match (requests::network(host)?, confinement.network) {
         (Network::Container, _) => peers.network.as_ref().map_or(NamespaceSource::New, Peer::source),
-        (_, NetworkMode::None) => NamespaceSource::New,
+        (_, NetworkMode::None | NetworkMode::Bridge) => NamespaceSource::New,
         (_, NetworkMode::Host) => NamespaceSource::Host,
-        (_, NetworkMode::Bridge) => {
-            return Err(Refusal::unsupported(format!(
-                "policy {:?} asks for a bridge network, which is not there yet; use --network none or host",
-                confinement.policy.name
-            )));
-        }
     };
     Ok(NamespacePlan {
         pid: of(requests::sharing("PID", &host.pid_mode)?),
@@ -345,8 +342,17 @@ fn keeping(id: u32, first: u32) -> Vec<IdMapping> {
     .collect()
 }
 
-/// The text of `/etc/hosts`.
-pub fn hosts(hostname: &str, domainname: &str, extra: &[String], is_own_network: bool) -> Answer<String> {
+/// The address in `extra` that stands for the host itself.
+const HOST_GATEWAY: &str = "host-gateway";
+
+/// The text of `/etc/hosts`. `own` are the container's addresses; `gateway` is the host's, where the container reaches it.
+pub fn hosts(
+    hostname: &str,
+    domainname: &str,
+    extra: &[String],
+    own: &[IpAddr],
+    gateway: Option<IpAddr>,
+) -> Answer<String> {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n\
          ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -356,18 +362,27 @@ pub fn hosts(hostname: &str, domainname: &str, extra: &[String], is_own_network:
         let (name, address) = entry.split_once(['=', ':']).ok_or_else(invalid)?;
         let address = address.trim_start_matches('[').trim_end_matches(']');
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if !is_name || address.parse::<std::net::IpAddr>().is_err() {
+        let address = match (address, gateway) {
+            (HOST_GATEWAY, Some(gateway)) => gateway,
+            (HOST_GATEWAY, None) => {
+                return Err(Refusal::bad(format!(
+                    "invalid add-host: \"{entry}\": without a bridge network there is no way to the host"
+                )));
+            }
+            (text, _) => text.parse().map_err(|_| invalid())?,
+        };
+        if !is_name {
             return Err(invalid());
         }
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    if is_own_network {
-        let full = if domainname.is_empty() {
-            hostname.to_owned()
-        } else {
-            format!("{hostname}.{domainname} {hostname}")
-        };
-        text.push_str(&format!("127.0.0.1\t{full}\n"));
+    let full = if domainname.is_empty() {
+        hostname.to_owned()
+    } else {
+        format!("{hostname}.{domainname} {hostname}")
+    };
+    for address in own {
+        text.push_str(&format!("{address}\t{full}\n"));
     }
     Ok(text)
 }
@@ -535,14 +550,22 @@ pub(crate) mod tests {
 
     #[test]
     fn hosts_and_resolvers_take_only_addresses() {
-        let text = hosts("web", "", &["db:10.0.0.2".into(), "six=[::2]".into()], true).expect("valid");
+        let own = [IpAddr::from([127, 0, 0, 1])];
+        let text = hosts(
+            "web",
+            "",
+            &["db:10.0.0.2".into(), "six=[::2]".into(), "up:host-gateway".into()],
+            &own,
+            own.first().copied(),
+        )
+        .expect("valid");
         assert!(
             text.contains("10.0.0.2\tdb\n")
                 && text.contains("::2\tsix\n")
                 && text.ends_with("127.0.0.1\tweb\n")
         );
         for bad in ["db", "db:x", ":1.2.3.4", "a\nb:1.2.3.4"] {
-            assert!(hosts("web", "", &[bad.into()], true).is_err(), "{bad:?}");
+            assert!(hosts("web", "", &[bad.into()], &own, None).is_err(), "{bad:?}");
         }
         let dns = HostConfig {
             dns: vec!["9.9.9.9".into()],

@@ -27,6 +27,8 @@ pub enum Network {
     Host,
     /// Another container's.
     Container,
+    /// One of its own, in networks of bridges.
+    Bridge,
 }
 
 /// Reads `NetworkMode`.
@@ -39,10 +41,7 @@ pub fn network(host: &HostConfig) -> Answer<Network> {
             "Invalid network mode: invalid container format container:<name|id>",
         )),
         other if peers::named(other).is_some() => Ok(Network::Container),
-        // A mode that cannot be kept is refused: a network of its own in its place would look like success.
-        other => Err(Refusal::unsupported(format!(
-            "network {other:?}: bridges and user-defined networks are not there yet; use --network none, host or container:NAME"
-        ))),
+        _ => Ok(Network::Bridge),
     }
 }
 
@@ -112,6 +111,7 @@ pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>, peers: &Peer
             Network::Policy => None,
             Network::None => Some(NetworkMode::None),
             Network::Host => Some(NetworkMode::Host),
+            Network::Bridge => Some(NetworkMode::Bridge),
             Network::Container => peers.network.as_ref().map(Peer::network_mode),
         },
         user_namespace: user_namespace(&host.userns_mode)?,
@@ -321,7 +321,10 @@ mod tests {
                 .message
                 .contains("NET_ADMIN")
         );
-        assert!(asked(|host| host.network_mode = "bridge".into()).is_err());
+        for bridged in ["bridge", "app"] {
+            let requests = asked(|host| host.network_mode = bridged.into()).expect("well-formed");
+            assert_eq!(requests.network, Some(NetworkMode::Bridge), "{bridged}");
+        }
         assert!(asked(|host| host.network_mode = "container:".into()).is_err());
         assert!(asked(|host| host.network_mode = "container:x".into()).is_ok());
         assert!(asked(|host| host.pid_mode = "container:".into()).is_err());

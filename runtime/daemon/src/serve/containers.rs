@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use kakoi_api::container::{
     ContainerSummary, ContainersPruned, CreateBody, UpdateAnswer, UpdateBody, WaitAnswer, WaitError,
 };
+use kakoi_api::network::EndpointSettings;
 use kakoi_container::frames::{Reply as ShimReply, Request};
 use kakoi_container::plan::TerminalSize;
 
@@ -114,8 +115,11 @@ pub fn select(
     for container in engine.containers.all() {
         let shared = container.shared();
         let is_shown = all || shared.phase.is_up() || shared.phase == Phase::Restarting;
-        if is_shown && fits(&shared, filters) && wanted.fits(&shared.record, shared.phase) {
-            rows.push((shared.record.created.clone(), view::summary(&shared, None)));
+        if is_shown && fits(engine, &shared, filters) && wanted.fits(&shared.record, shared.phase) {
+            rows.push((
+                shared.record.created.clone(),
+                view::summary(engine, &shared, None),
+            ));
         }
     }
     rows.sort_by(|one, other| other.0.cmp(&one.0));
@@ -178,7 +182,7 @@ impl Wanted {
 }
 
 /// The filters that a row answers by itself.
-fn fits(shared: &Shared, filters: &Filters) -> bool {
+fn fits(engine: &Engine, shared: &Shared, filters: &Filters) -> bool {
     let record = &shared.record;
     let health = shared
         .health
@@ -196,14 +200,27 @@ fn fits(shared: &Shared, filters: &Filters) -> bool {
         && filters.any("network", |name| network_fits(record, name))
         && filters.any("volume", has_volume)
         && filters.any("expose", |port| exposes(record, port))
-        && filters.values("publish").is_empty()
+        && filters.any("publish", |port| publishes(engine, record, port))
         && filters.any("is-task", |flag| matches!(flag, "false" | "0"))
         && filters.labels(&record.config.labels)
 }
 
-fn network_fits(record: &Record, name: &str) -> bool {
-    let mode = record.host_config.network_mode.as_str();
-    mode == name || (name == "none" && matches!(mode, "" | "default"))
+fn network_fits(record: &Record, wanted: &str) -> bool {
+    let is_id = |settings: &EndpointSettings| settings.network_id.starts_with(wanted);
+    record.host_config.network_mode == wanted
+        || record.networks.contains_key(wanted)
+        || (!wanted.is_empty() && record.networks.values().any(is_id))
+}
+
+/// Whether a port inside is published; without a protocol it is any.
+fn publishes(engine: &Engine, record: &Record, wanted: &str) -> bool {
+    let (number, kind) = wanted.split_once('/').unwrap_or((wanted, ""));
+    let mut ports = engine.networks.ports(record).into_iter();
+    ports.any(|port| {
+        port.public_port.is_some()
+            && port.private_port.to_string() == number
+            && (kind.is_empty() || port.kind == kind)
+    })
 }
 
 fn exposes(record: &Record, port: &str) -> bool {
@@ -224,7 +241,7 @@ pub async fn inspect(asked: &Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
     let mut answer = view::inspect(&asked.engine, &container);
     if asked.query.flag("size") {
-        let row = view::summary(&container.shared(), None);
+        let row = view::summary(&asked.engine, &container.shared(), None);
         let rows = with_sizes(&asked.engine, vec![row]).await?;
         answer.size_rw = rows[0].size_rw;
         answer.size_root_fs = rows[0].size_root_fs;

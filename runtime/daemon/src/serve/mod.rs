@@ -6,6 +6,7 @@ pub mod denials;
 pub mod exec;
 pub mod images;
 pub mod logs;
+mod networks;
 pub mod query;
 pub mod registry;
 pub mod reply;

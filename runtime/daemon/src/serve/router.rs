@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
-use super::{attach, containers, denials, exec, images, logs, registry, stats, system, top, trust, volumes};
+use super::{
+    attach, containers, denials, exec, images, logs, networks, registry, stats, system, top, trust, volumes,
+};
 use crate::engine::Engine;
 use crate::policy::Door;
 use crate::refusal::{Answer, Refusal};
@@ -141,7 +143,21 @@ async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, pat
             ("DELETE", [name]) => volumes::delete(&asked, name).await,
             _ => unknown(),
         },
+        "networks" => route_networks(asked, &method, &parts[1..]).await,
         _ => route_system(asked, &method, &parts).await,
+    }
+}
+
+async fn route_networks(asked: Asked, method: &Method, parts: &[&str]) -> Answer<Reply> {
+    match (method.as_str(), parts) {
+        ("GET", []) => networks::list(&asked),
+        ("POST", ["create"]) => networks::create(asked).await,
+        ("POST", ["prune"]) => networks::prune(&asked).await,
+        ("GET", [name]) => networks::inspect(&asked, name),
+        ("DELETE", [name]) => networks::delete(&asked, name).await,
+        ("POST", [name, "connect"]) => networks::connect(asked, name).await,
+        ("POST", [name, "disconnect"]) => networks::disconnect(asked, name).await,
+        _ => unknown(),
     }
 }
 
@@ -166,10 +182,6 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET", ["policies"]) => Ok(system::policies(&asked)),
         ("GET", ["policies", name]) => system::policy(&asked, name),
         ("GET", ["plugins"]) => Ok(reply::ok(&Vec::<String>::new())),
-        ("GET", ["networks"]) => Ok(reply::ok(&Vec::<String>::new())),
-        (_, ["networks", ..]) => Err(Refusal::unsupported(
-            "networks are not there yet: containers have --network none or host",
-        )),
         ("POST", ["build"]) => Err(Refusal::unsupported(
             "images are not built here: build elsewhere and load them (docker save IMAGE | kakoi load)",
         )),

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use kakoi_api::ZERO_TIME;
 use kakoi_api::container::{
-    ContainerInspect, ContainerState, ContainerSummary, GraphDriver, NetworkSettings, Port,
-    SummaryHostConfig, SummaryNetworks,
+    ContainerInspect, ContainerState, ContainerSummary, GraphDriver, NetworkSettings, SummaryHostConfig,
+    SummaryNetworks,
 };
 use kakoi_api::kakoi::ContainerKakoi;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::clock;
 use crate::engine::Engine;
@@ -66,21 +66,8 @@ pub fn status(shared: &Shared, now: Timestamp) -> String {
 }
 
 /// A row of the list.
-pub fn summary(shared: &Shared, image_name: Option<&str>) -> ContainerSummary {
+pub fn summary(engine: &Engine, shared: &Shared, image_name: Option<&str>) -> ContainerSummary {
     let record = &shared.record;
-    let ports = record
-        .config
-        .exposed_ports
-        .keys()
-        .filter_map(|port| {
-            let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
-            Some(Port {
-                private_port: number.parse().ok()?,
-                kind: kind.into(),
-                ..Port::default()
-            })
-        })
-        .collect();
     let created: i64 = record
         .created
         .parse::<Timestamp>()
@@ -95,7 +82,7 @@ pub fn summary(shared: &Shared, image_name: Option<&str>) -> ContainerSummary {
         image_id: record.image_id.clone(),
         command: record.args.join(" "),
         created,
-        ports,
+        ports: engine.networks.ports(record),
         size_rw: None,
         size_root_fs: None,
         labels,
@@ -105,7 +92,7 @@ pub fn summary(shared: &Shared, image_name: Option<&str>) -> ContainerSummary {
             network_mode: network_mode(record),
         },
         network_settings: SummaryNetworks {
-            networks: networks(record),
+            networks: engine.networks.places(record),
         },
         mounts: record.mounts.clone(),
         policy: record.policy.name.clone(),
@@ -117,20 +104,6 @@ fn network_mode(record: &crate::state::Record) -> String {
         "" => "default".into(),
         mode => mode.into(),
     }
-}
-
-fn networks(record: &crate::state::Record) -> BTreeMap<String, Value> {
-    let name = match record.host_config.network_mode.as_str() {
-        "" | "default" | "none" => "none",
-        "host" => "host",
-        _ => return BTreeMap::new(),
-    };
-    let endpoint = json!({
-        "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null, "GwPriority": 0, "NetworkID": "",
-        "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0, "DNSNames": null
-    });
-    BTreeMap::from([(name.to_owned(), endpoint)])
 }
 
 /// Everything.
@@ -188,8 +161,7 @@ pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
             } else {
                 String::new()
             },
-            networks: networks(record),
-            ..NetworkSettings::default()
+            ..engine.networks.settings(record)
         },
         kakoi: kakoi(engine, record),
         host_config,

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use kakoi_api::container::{ContainerConfig, HostConfig, MountPoint};
+use kakoi_api::network::EndpointSettings;
 use kakoi_policy::OwnLimits;
 use kakoi_policy::confinement::PolicyIdentity;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub struct Record {
     pub config: ContainerConfig,
     /// What was asked for.
     pub host_config: HostConfig,
+    /// What it asks of networks, by name of network.
+    #[serde(default)]
+    pub networks: BTreeMap<String, EndpointSettings>,
     /// Program and arguments, never empty.
     pub args: Vec<String>,
     /// The mounts that came of it.

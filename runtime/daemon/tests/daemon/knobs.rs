@@ -42,7 +42,7 @@ const HOST: &[(&str, Judged)] = &[
     ("NetworkMode", Bounded(|| json!("host"), "network")),
     (
         "PortBindings",
-        Refused(|| json!({"80/tcp": [{"HostPort": "8080"}]})),
+        Harmless("free ports of the host lead to the container's own, where the ceiling gives it a bridge"),
     ),
     (
         "RestartPolicy",
@@ -79,7 +79,10 @@ const HOST: &[(&str, Judged)] = &[
     ("OomScoreAdj", Bounded(|| json!(-1), "oom_score_adj")),
     ("PidMode", Bounded(|| json!("host"), "host_namespaces")),
     ("Privileged", Bounded(|| json!(true), "privileged")),
-    ("PublishAllPorts", Refused(|| json!(true))),
+    (
+        "PublishAllPorts",
+        Harmless("as PortBindings, of the exposed ports"),
+    ),
     ("ReadonlyRootfs", Harmless("takes away")),
     (
         "SecurityOpt",
@@ -210,8 +213,11 @@ const CONFIG: &[(&str, Judged)] = &[
     ("Volumes", Harmless("new volumes of the container's own")),
     ("WorkingDir", Harmless("resolved inside")),
     ("Entrypoint", Harmless("what runs inside")),
-    ("NetworkDisabled", Refused(|| json!(true))),
-    ("MacAddress", Refused(|| json!("02:00:00:00:00:01"))),
+    ("NetworkDisabled", Harmless("takes away")),
+    (
+        "MacAddress",
+        Harmless("of the container's own link; a packet with another one is dropped"),
+    ),
     ("OnBuild", Harmless("words of the image; read by nobody")),
     (
         "Labels",

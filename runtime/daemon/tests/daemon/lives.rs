@@ -153,8 +153,8 @@ fn what_is_refused_leaves_nothing() {
             json!({"Image": "bb", "Cmd": ["true"], "HostConfig": {"Privileged": true}}),
         ),
         (
-            501,
-            json!({"Image": "bb", "Cmd": ["true"], "HostConfig": {"NetworkMode": "bridge"}}),
+            400,
+            json!({"Image": "bb", "Cmd": ["true"], "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}}),
         ),
         (
             400,

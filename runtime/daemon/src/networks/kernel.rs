@@ -1,0 +1,284 @@
+//! What the kernel is told of networks.
+//!
+//! Owns the translation of records and places into bridges, links and the picture that the firewall is made to match. Everything here blocks.
+//! Invariant: the picture is drawn while nobody else tells the kernel anything, so that the last one told is the last one drawn.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, MutexGuard};
+
+use kakoi_net::IpNet;
+use kakoi_net::firewall::{self, Firewall, FirewallError, Published, Wanted};
+use kakoi_net::link::{self, LinkError};
+
+use super::live::{Kept, Place, target};
+use super::record::option;
+use super::{NetworkRecord, Networks, State};
+use crate::engine::Engine;
+use crate::refusal::{Answer, Refusal, chain};
+
+/// A bridge's largest packet where its network says nothing.
+const MTU: u32 = 1500;
+
+/// The host's side, opened when it is first needed: a device without networks has no tables.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    host: link::Host,
+    firewall: Arc<Firewall>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum KernelError {
+    #[error("links")]
+    Link(#[from] LinkError),
+    #[error("packet filter")]
+    Firewall(#[from] FirewallError),
+}
+
+fn failed(error: KernelError) -> Refusal {
+    Refusal::failed(
+        format!("failed to set up container networking: {}", chain(&error)),
+        error,
+    )
+}
+
+impl Networks {
+    /// The host's side, for one caller at a time.
+    fn kernel(&self) -> Answer<MutexGuard<'_, Option<Kernel>>> {
+        let mut kernel = self.kernel.lock().expect("no panic while locked");
+        if kernel.is_none() {
+            let open = || -> Result<Kernel, KernelError> {
+                Ok(Kernel {
+                    host: link::Host::open(&self.scope)?,
+                    firewall: Arc::new(Firewall::open(&self.scope)?),
+                })
+            };
+            *kernel = Some(open().map_err(failed)?);
+        }
+        Ok(kernel)
+    }
+
+    fn tell<T>(&self, work: impl FnOnce(&Kernel) -> Result<T, KernelError>) -> Answer<T> {
+        let kernel = self.kernel()?;
+        work(kernel.as_ref().expect("it was just opened")).map_err(failed)
+    }
+
+    /// Makes bridges and links for all places, and lets packets through.
+    pub(super) fn connect_all(&self, kept: &Kept, network: &OwnedFd) -> Answer<()> {
+        self.exchange(&Kept::default(), kept, network)
+    }
+
+    /// Takes links away, and what the firewall says of them.
+    pub(super) fn disconnect_all(&self, links: &[String]) -> Answer<()> {
+        self.tell(|kernel| {
+            for link in links {
+                kernel.host.detach(link)?;
+            }
+            Ok(kernel.firewall.apply(&wanted(&self.state()))?)
+        })
+    }
+
+    /// Makes the links of a namespace match `now`, `before` being what it has.
+    pub(super) fn exchange(&self, before: &Kept, now: &Kept, network: &OwnedFd) -> Answer<()> {
+        let known = |list: &Kept, place: &Place| {
+            list.places
+                .iter()
+                .any(|other| other.endpoint_id == place.endpoint_id)
+        };
+        self.tell(|kernel| {
+            for place in before.places.iter().filter(|place| !known(now, place)) {
+                kernel.host.detach(&place.host_link)?;
+            }
+            // First what packets may do, then the links that they come through.
+            kernel.firewall.apply(&wanted(&self.state()))?;
+            self.is_told.send_replace(true);
+            for place in now.places.iter().filter(|place| !known(before, place)) {
+                let row = self.state().rows.get(&place.network).cloned();
+                if let Some(row) = row {
+                    kernel.host.ensure_bridge(&bridge(&row))?;
+                    kernel.host.attach(network.as_fd(), &endpoint(&row, place))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes a network's bridge.
+    pub(super) async fn make_bridge(self: &Arc<Self>, row: NetworkRecord) -> Answer<()> {
+        let networks = self.clone();
+        on_thread(move || networks.tell(|kernel| Ok(kernel.host.ensure_bridge(&bridge(&row))?))).await
+    }
+
+    /// Takes a bridge away; a failure is only logged, since nobody is in the network any more.
+    pub(super) async fn take_bridge(self: &Arc<Self>, name: String) {
+        let networks = self.clone();
+        let taken = on_thread(move || {
+            networks.tell(|kernel| {
+                kernel.host.remove_link(&name)?;
+                Ok(kernel.firewall.apply(&wanted(&networks.state()))?)
+            })
+        })
+        .await;
+        if let Err(refusal) = taken {
+            tracing::warn!(
+                error = chain(&refusal),
+                "ignoring a bridge that cannot be removed"
+            );
+        }
+    }
+
+    /// Brings the host to what is true after a start of the daemon: links of containers that are no more go, and the firewall is told anew. Where
+    /// there is nothing, nothing is opened.
+    pub fn settle(&self) -> Answer<()> {
+        self.tell(|kernel| {
+            let state = self.state();
+            let places = state.live.values().flat_map(|live| &live.kept.places);
+            let mut known: BTreeSet<String> = places.map(|place| place.host_link.clone()).collect();
+            known.extend(state.rows.values().map(|row| row.bridge.clone()));
+            let (picture, is_idle) = (wanted(&state), state.live.is_empty());
+            drop(state);
+            let links = kernel.host.own_links()?;
+            for link in links.iter().filter(|link| !known.contains(&link.name)) {
+                kernel.host.remove_link(&link.name)?;
+            }
+            if is_idle {
+                return Ok(kernel.firewall.remove()?);
+            }
+            kernel.firewall.apply(&picture)?;
+            self.is_told.send_replace(true);
+            Ok(())
+        })
+    }
+
+    /// Subnets that the host itself uses; none where it cannot be asked.
+    pub(super) fn taken_subnets(&self) -> Vec<IpNet> {
+        self.tell(|kernel| Ok(kernel.host.taken_subnets()?))
+            .unwrap_or_else(|refusal| {
+                tracing::warn!(
+                    error = chain(&refusal),
+                    "ignoring the host's own subnets, which cannot be read"
+                );
+                Vec::new()
+            })
+    }
+}
+
+/// Does blocking work on a thread of its own.
+pub(super) async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Answer<T> + Send + 'static,
+) -> Answer<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|cause| Refusal::failed("setting up a network broke off", cause))?
+}
+
+fn mtu(row: &NetworkRecord) -> u32 {
+    let asked = row.options.get(option::MTU).and_then(|text| text.parse().ok());
+    asked.unwrap_or(MTU)
+}
+
+fn bridge(row: &NetworkRecord) -> link::Bridge {
+    let address = |subnet: &super::record::Subnet| {
+        IpNet::new(subnet.gateway, subnet.net.prefix_len()).expect("the prefix is of the same family")
+    };
+    link::Bridge {
+        name: row.bridge.clone(),
+        addresses: row.subnets.iter().map(address).collect(),
+        mtu: mtu(row),
+        forwards: !row.internal,
+    }
+}
+
+fn endpoint(row: &NetworkRecord, place: &Place) -> link::Endpoint {
+    link::Endpoint {
+        host_link: place.host_link.clone(),
+        bridge: row.bridge.clone(),
+        name: place.interface.clone(),
+        mac: place.mac.parse().expect("it was a MAC when it was chosen"),
+        addresses: place.addresses.clone(),
+        gateways: place.gateways.clone(),
+        mtu: mtu(row),
+    }
+}
+
+/// The whole picture.
+fn wanted(state: &State) -> Wanted {
+    let networks = state.rows.values().map(|row| firewall::Network {
+        bridge: row.bridge.clone(),
+        internal: row.internal,
+        icc: row.is_on(option::ICC),
+        masquerade: row.is_on(option::MASQUERADE) && !row.internal,
+    });
+    let mut picture = Wanted {
+        networks: networks.collect(),
+        ..Wanted::default()
+    };
+    for live in state.live.values() {
+        for place in &live.kept.places {
+            let Some(row) = state.rows.get(&place.network) else {
+                continue;
+            };
+            picture.endpoints.push(firewall::Endpoint {
+                host_link: place.host_link.clone(),
+                bridge: row.bridge.clone(),
+                mac: place.mac.parse().expect("it was a MAC when it was chosen"),
+                addresses: place.addresses.iter().map(IpNet::addr).collect(),
+                egress: None,
+            });
+        }
+        for port in &live.kept.ports {
+            let Some(target) = target(&live.kept, port) else {
+                continue;
+            };
+            let holder = live.kept.places.iter().find(|place| has(place, target.ip()));
+            let row = holder.and_then(|place| state.rows.get(&place.network));
+            let is_one_family = target.is_ipv6() == port.host.is_ipv6();
+            if let Some(row) = row.filter(|_| is_one_family) {
+                picture.published.push(Published {
+                    host_address: port.host.ip(),
+                    host_port: port.host.port(),
+                    protocol: port.transport(),
+                    target,
+                    bridge: row.bridge.clone(),
+                });
+            }
+        }
+    }
+    picture
+}
+
+fn has(place: &Place, address: IpAddr) -> bool {
+    place.addresses.iter().any(|net| net.addr() == address)
+}
+
+/// Tells the firewall anew whenever somebody flushed it, for as long as the daemon lives.
+pub fn guard(engine: &Arc<Engine>) {
+    let networks = engine.networks.clone();
+    tokio::spawn(async move {
+        loop {
+            let mut told = networks.is_told.subscribe();
+            if told.wait_for(|is_told| *is_told).await.is_err() {
+                return;
+            }
+            if let Err(error) = watch(&networks).await {
+                tracing::error!(
+                    error = chain(&error),
+                    "changes to the packet filter are not watched any more"
+                );
+                return;
+            }
+        }
+    });
+}
+
+async fn watch(networks: &Arc<Networks>) -> Result<(), Refusal> {
+    let firewall = networks.tell(|kernel| Ok(kernel.firewall.clone()))?;
+    let mut watch = firewall.watch().map_err(|error| failed(error.into()))?;
+    loop {
+        watch.lost().await.map_err(|error| failed(error.into()))?;
+        tracing::warn!("somebody took rules of the packet filter away; they are put back");
+        let firewall = firewall.clone();
+        on_thread(move || firewall.restore().map_err(|error| failed(error.into()))).await?;
+    }
+}

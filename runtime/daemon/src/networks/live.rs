@@ -1,0 +1,554 @@
+//! Running containers in their networks: addresses, ports, links and names, from before a start until after an end.
+//!
+//! What a running container got is written into `network.json` in its run-time folder, which goes with the run: a new daemon reads it and goes on.
+//!
+//! ```text
+//! {"places":[{"network":"<id>","endpoint_id":"<id>","host_link":"kk0123456789a","interface":"eth0","mac":"02:42:ac:11:00:02",
+//!   "addresses":["172.17.0.2/16"],"gateways":["172.17.0.1"],"names":["web"]}],
+//!  "ports":[{"inside":80,"protocol":"tcp","host":"0.0.0.0:8080"}],"upstreams":["192.0.2.1"]}
+//! ```
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use kakoi_net::ports::{self as host_ports, Protocol, Proxy, Reservation};
+use kakoi_net::{IpNet, names};
+use serde::{Deserialize, Serialize};
+
+use super::files::{ResolvConf, Resolving, resolving};
+use super::kernel::on_thread;
+use super::place::{self, Taken, Who};
+use super::{NetworkRecord, Networks, ports};
+use crate::engine::Engine;
+use crate::refusal::{Answer, Refusal, chain};
+use crate::shim;
+use crate::state::Record;
+
+/// The port of name servers.
+const DNS_PORT: u16 = 53;
+/// Attempts at a port that is free for both families.
+const PORT_ATTEMPTS: u32 = 64;
+/// What is kept of a run, in its run-time folder.
+const KEPT: &str = "network.json";
+
+/// A container's place in a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The network's id.
+    pub network: String,
+    /// The place's own id.
+    pub endpoint_id: String,
+    /// The link's end on the host.
+    pub host_link: String,
+    /// The link's end inside.
+    pub interface: String,
+    /// Hardware address.
+    pub mac: String,
+    /// Addresses with the lengths of their prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Where its default routes lead.
+    pub gateways: Vec<IpAddr>,
+    /// Names that lead to it.
+    pub names: Vec<String>,
+}
+
+impl Place {
+    /// Its address of a family.
+    pub fn address(&self, is_ipv6: bool) -> Option<IpNet> {
+        let mut addresses = self.addresses.iter();
+        addresses.find(|net| net.addr().is_ipv6() == is_ipv6).copied()
+    }
+}
+
+/// A port that is published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// The port inside.
+    pub inside: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// Address and port of the host.
+    pub host: SocketAddr,
+}
+
+impl Port {
+    /// The same as the host knows it.
+    pub fn transport(&self) -> Protocol {
+        match self.protocol.as_str() {
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        }
+    }
+}
+
+/// What is kept of a running container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// Its places.
+    pub places: Vec<Place>,
+    /// Its published ports.
+    pub ports: Vec<Port>,
+    /// Whom its name server asks; empty where it has none of its own.
+    pub upstreams: Vec<IpAddr>,
+}
+
+/// A container that runs, or is about to.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// What it got.
+    pub kept: Kept,
+    reservations: Vec<Reservation>,
+    proxies: Vec<Proxy>,
+    network: Option<OwnedFd>,
+    server: Option<names::Server>,
+}
+
+impl Live {
+    /// A container whose host's side is still to be taken.
+    pub fn of(kept: Kept) -> Self {
+        Self {
+            kept,
+            ..Self::default()
+        }
+    }
+}
+
+impl Networks {
+    /// Takes places and ports for a container that is about to start, and writes its `/etc` files. [`Networks::leave`] gives them back.
+    pub async fn prepare(&self, engine: &Arc<Engine>, record: &Record) -> Answer<()> {
+        let _turn = self.turn.lock().await;
+        let (rows, kept) = self.choose(record)?;
+        let of_host = tokio::task::spawn_blocking(ResolvConf::of_host)
+            .await
+            .unwrap_or_default();
+        let has_names = rows.iter().any(|row| row.name != super::BRIDGE);
+        let resolving = resolving(&asked_resolver(record), of_host, has_names);
+        let mut live = Live::of(kept);
+        if resolving.is_embedded {
+            live.kept.upstreams.clone_from(&resolving.upstreams);
+        }
+        publish(&mut live, &rows, record)?;
+        write_files(engine, record, &rows, &live.kept, &resolving).map_err(|cause| {
+            Refusal::failed("writing the container's hosts and resolv.conf failed", cause)
+        })?;
+        self.state().live.insert(record.id.clone(), live);
+        Ok(())
+    }
+
+    /// Chooses places, with the networks that they are in.
+    fn choose(&self, record: &Record) -> Answer<(Vec<NetworkRecord>, Kept)> {
+        let mut rows = Vec::new();
+        for (name, settings) in &record.networks {
+            let wanted = if settings.network_id.is_empty() {
+                name
+            } else {
+                &settings.network_id
+            };
+            let row = self.find(wanted).map_err(|_| {
+                Refusal::missing(format!(
+                    "failed to set up container networking: network {name} not found"
+                ))
+            })?;
+            rows.push((row, settings));
+        }
+        let who = Who {
+            id: &record.id,
+            name: &record.name,
+            hostname: &record.config.hostname,
+        };
+        let mut state = self.state();
+        let taken = Taken::by(&state.live);
+        let mut places = Vec::new();
+        for (number, (row, settings)) in rows.iter().enumerate() {
+            places.push(
+                place::choose(row, settings, who, number, &taken, &mut state.last).map_err(|refusal| {
+                    Refusal {
+                        message: format!("failed to set up container networking: {}", refusal.message),
+                        ..refusal
+                    }
+                })?,
+            );
+        }
+        place::route(&mut places, &record.networks, |id| state.rows.get(id).cloned());
+        let rows = rows.into_iter().map(|(row, _)| row).collect();
+        Ok((
+            rows,
+            Kept {
+                places,
+                ..Kept::default()
+            },
+        ))
+    }
+
+    /// Furnishes the network namespace of a container that was prepared, before its app runs.
+    pub async fn furnish(&self, engine: &Arc<Engine>, id: &str, network: OwnedFd) -> Answer<()> {
+        let (kept, run_dir) = match self.state().live.get(id) {
+            Some(live) => (live.kept.clone(), engine.paths.run_dir(id)),
+            None => return Err(Refusal::broken("the container has no places in its networks")),
+        };
+        let (kernel, own) = (engine.clone(), id.to_owned());
+        let (network, sockets) = on_thread(move || {
+            keep(&run_dir, &kept)?;
+            kernel.networks.connect_all(&kept, &network)?;
+            let sockets = match kept.upstreams.is_empty() {
+                true => None,
+                false => Some(names::Sockets::open(network.as_fd()).map_err(|cause| failed(&own, cause))?),
+            };
+            Ok((network, sockets))
+        })
+        .await?;
+        let server = sockets
+            .map(|sockets| self.serve_names(engine, id, sockets))
+            .transpose()?;
+        if let Some(live) = self.state().live.get_mut(id) {
+            live.proxies = proxies(live)?;
+            live.network = Some(network);
+            live.server = server;
+        }
+        Ok(())
+    }
+
+    fn serve_names(&self, engine: &Arc<Engine>, id: &str, sockets: names::Sockets) -> Answer<names::Server> {
+        let upstreams = match self.state().live.get(id) {
+            Some(live) => live.kept.upstreams.clone(),
+            None => Vec::new(),
+        };
+        let upstreams = upstreams
+            .into_iter()
+            .map(|address| SocketAddr::new(address, DNS_PORT))
+            .collect();
+        let seen = Arc::new(super::names::Seen::of(engine, id));
+        names::Server::start(sockets, seen, upstreams).map_err(|cause| failed(id, cause))
+    }
+
+    /// Gives back all that a container has of networks, for one that is down or did not start. Failures are logged: it is down all the same.
+    pub async fn leave(&self, engine: &Arc<Engine>, id: &str) {
+        let _turn = self.turn.lock().await;
+        let Some(live) = self.state().live.remove(id) else {
+            return;
+        };
+        let links: Vec<String> = live
+            .kept
+            .places
+            .iter()
+            .map(|place| place.host_link.clone())
+            .collect();
+        drop(live);
+        let (kernel, own) = (engine.clone(), id.to_owned());
+        let left = on_thread(move || kernel.networks.disconnect_all(&links)).await;
+        if let Err(refusal) = left {
+            tracing::error!(container = %own, error = chain(&refusal), "its network was not taken away whole");
+        }
+    }
+
+    /// Takes over the network of a container that runs.
+    pub async fn adopt(&self, engine: &Arc<Engine>, id: &str) {
+        let run_dir = engine.paths.run_dir(id);
+        let Some(kept) = read(&run_dir) else { return };
+        let mut live = Live::of(kept);
+        for port in &live.kept.ports {
+            let range = port.host.port()..=port.host.port();
+            match host_ports::reserve(port.host.ip(), range, port.transport()) {
+                Ok(reservation) => live.reservations.push(reservation),
+                Err(error) => {
+                    tracing::error!(container = %id, error = chain(&error), "a published port was taken while no daemon ran");
+                }
+            }
+        }
+        let has_names = !live.kept.upstreams.is_empty();
+        self.state().live.insert(id.to_owned(), live);
+        let adopted = async {
+            let network = shim::network(&run_dir)
+                .await
+                .map_err(|cause| Refusal::failed("asking for the network namespace", cause))?;
+            let (network, sockets) = on_thread(move || {
+                let sockets = has_names.then(|| names::Sockets::open(network.as_fd()));
+                Ok((network, sockets.transpose().map_err(|cause| failed("", cause))?))
+            })
+            .await?;
+            let server = sockets
+                .map(|sockets| self.serve_names(engine, id, sockets))
+                .transpose()?;
+            if let Some(live) = self.state().live.get_mut(id) {
+                live.proxies = proxies(live)?;
+                live.network = Some(network);
+                live.server = server;
+            }
+            Ok::<(), Refusal>(())
+        };
+        if let Err(refusal) = adopted.await {
+            tracing::error!(container = %id, error = chain(&refusal), "its names and connections cannot be served");
+        }
+    }
+
+    /// Puts a running container into one more network.
+    pub(super) async fn join(&self, engine: &Arc<Engine>, record: &Record, name: &str) -> Answer<()> {
+        let row = self.find(name)?;
+        let settings = record.networks.get(&row.name).cloned().unwrap_or_default();
+        let who = Who {
+            id: &record.id,
+            name: &record.name,
+            hostname: &record.config.hostname,
+        };
+        let before = {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let taken = Taken::by(&state.live);
+            let live = state.live.get_mut(&record.id);
+            let live = live.ok_or_else(|| Refusal::conflict("the container is not running"))?;
+            let before = live.kept.clone();
+            let number = free_interface(&before);
+            let place = place::choose(&row, &settings, who, number, &taken, &mut state.last)?;
+            live.kept.places.push(place);
+            place::route(&mut live.kept.places, &record.networks, |id| {
+                state.rows.get(id).cloned()
+            });
+            before
+        };
+        let changed = self.change(engine, record, &before).await;
+        if changed.is_err()
+            && let Some(live) = self.state().live.get_mut(&record.id)
+        {
+            live.kept = before;
+        }
+        changed
+    }
+
+    /// Takes a running container out of a network.
+    pub(super) async fn part(&self, engine: &Arc<Engine>, record: &Record, network: &str) -> Answer<()> {
+        let before = {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let Some(live) = state.live.get_mut(&record.id) else {
+                return Ok(());
+            };
+            let before = live.kept.clone();
+            live.kept.places.retain(|place| place.network != network);
+            place::route(&mut live.kept.places, &record.networks, |id| {
+                state.rows.get(id).cloned()
+            });
+            before
+        };
+        self.change(engine, record, &before).await
+    }
+
+    /// Makes the kernel match what a running container has now, `before` being what it had.
+    async fn change(&self, engine: &Arc<Engine>, record: &Record, before: &Kept) -> Answer<()> {
+        let (now, network) = {
+            let state = self.state();
+            let live = state.live.get(&record.id);
+            let live = live.ok_or_else(|| Refusal::conflict("the container is not running"))?;
+            let network = live.network.as_ref().map(OwnedFd::try_clone);
+            let network =
+                network.ok_or_else(|| Refusal::conflict("the container's network cannot be reached"))?;
+            let network = network.map_err(|cause| Refusal::failed("holding the network namespace", cause))?;
+            (live.kept.clone(), network)
+        };
+        let (kernel, before, run_dir) = (engine.clone(), before.clone(), engine.paths.run_dir(&record.id));
+        let state_dir = engine.paths.state_dir(&record.id);
+        let (own, kept) = (record.clone(), now.clone());
+        on_thread(move || {
+            kernel.networks.exchange(&before, &kept, &network)?;
+            keep(&run_dir, &kept)?;
+            let written = write_hosts(&state_dir, &own, &kept, None);
+            written.map_err(|cause| Refusal::failed("writing the container's hosts failed", cause))
+        })
+        .await
+    }
+}
+
+/// The lowest number that no interface inside bears.
+fn free_interface(kept: &Kept) -> usize {
+    let is_free = |number: &usize| {
+        let end = number.to_string();
+        kept.places
+            .iter()
+            .all(|place| place.interface.trim_start_matches(|c: char| !c.is_ascii_digit()) != end)
+    };
+    (0..).find(is_free).expect("there are fewer places than numbers")
+}
+
+fn failed(id: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Refusal {
+    tracing::debug!(container = %id, error = chain(&cause), "network set-up failed");
+    Refusal::failed(
+        format!("failed to set up container networking: {}", chain(&cause)),
+        cause,
+    )
+}
+
+fn keep(run_dir: &Path, kept: &Kept) -> Answer<()> {
+    let bytes = serde_json::to_vec(kept).expect("places are plain data");
+    // Not synced: it is of this run only. Moved into place, since a daemon may be killed while it writes.
+    let aside = run_dir.join("network.json.new");
+    crate::host::create_private_file(&aside)
+        .and_then(|mut file| file.write_all(&bytes))
+        .and_then(|()| fs::rename(&aside, run_dir.join(KEPT)))
+        .map_err(|cause| Refusal::failed("keeping the container's addresses failed", cause))
+}
+
+fn read(run_dir: &Path) -> Option<Kept> {
+    let bytes = fs::read(run_dir.join(KEPT)).ok()?;
+    let kept = serde_json::from_slice(&bytes);
+    if let Err(cause) = &kept {
+        tracing::error!(path = %run_dir.join(KEPT).display(), %cause, "a container's addresses cannot be read");
+    }
+    kept.ok()
+}
+
+/// Reserves the ports that a container publishes, and says where they lead.
+fn publish(live: &mut Live, rows: &[NetworkRecord], record: &Record) -> Answer<()> {
+    for wanted in ports::wanted(&record.host_config, &record.config.exposed_ports)? {
+        let otherwise = rows.iter().find_map(|row| {
+            let text = row.options.get(super::record::option::HOST_BINDING)?;
+            text.parse().ok()
+        });
+        // A network that leads nowhere publishes nothing: dockerd accepts it in silence, and so do its clients.
+        if live.kept.places.iter().all(|place| place.gateways.is_empty()) {
+            continue;
+        }
+        let reservations = reserve(&wanted, &wanted.hosts(otherwise)).map_err(|error| Refusal {
+            message: format!(
+                "failed to set up container networking: driver failed programming external connectivity on endpoint {} ({}): {error}",
+                record.name,
+                live.kept.places.first().map_or("", |place| &place.endpoint_id),
+            ),
+            ..Refusal::broken("")
+        })?;
+        for reservation in reservations {
+            live.kept.ports.push(Port {
+                inside: wanted.inside.port,
+                protocol: wanted.inside.protocol.to_string(),
+                host: reservation.address(),
+            });
+            live.reservations.push(reservation);
+        }
+    }
+    Ok(())
+}
+
+/// The first port that is free at every address. A family that this kernel does not have is left out, if it is not the only one.
+fn reserve(wanted: &ports::Wanted, hosts: &[IpAddr]) -> Result<Vec<Reservation>, host_ports::PortError> {
+    let protocol = wanted.inside.protocol;
+    let range = wanted.ports.clone().unwrap_or(0..=0);
+    let mut from = range.clone();
+    for attempt in 0.. {
+        let first = host_ports::reserve(hosts[0], from.clone(), protocol)?;
+        let port = first.address().port();
+        let mut all = vec![first];
+        let mut refusal = None;
+        for host in &hosts[1..] {
+            match host_ports::reserve(*host, port..=port, protocol) {
+                Ok(reservation) => all.push(reservation),
+                Err(error @ host_ports::PortError::Taken { .. }) => refusal = Some(error),
+                Err(error) => {
+                    tracing::debug!(%host, error = chain(&error), "a port is not published there, ignoring");
+                }
+            }
+        }
+        let Some(error) = refusal else { return Ok(all) };
+        let is_last = attempt == PORT_ATTEMPTS || port == *range.end();
+        if is_last {
+            return Err(error);
+        }
+        if wanted.ports.is_some() {
+            from = port + 1..=*range.end();
+        }
+    }
+    unreachable!("the attempts are counted")
+}
+
+/// Where a published port leads: the place with the default route of its family, else of the other.
+pub(super) fn target(kept: &Kept, port: &Port) -> Option<SocketAddr> {
+    let address = |is_ipv6: bool| {
+        let mut places = kept.places.iter();
+        let routed = places.find(|place| place.gateways.iter().any(|gateway| gateway.is_ipv6() == is_ipv6));
+        Some(routed?.address(is_ipv6)?.addr())
+    };
+    let own = port.host.is_ipv6();
+    address(own)
+        .or_else(|| address(!own))
+        .map(|address| SocketAddr::new(address, port.inside))
+}
+
+fn proxies(live: &Live) -> Answer<Vec<Proxy>> {
+    let mut proxies = Vec::new();
+    for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {
+        if let Some(target) = target(&live.kept, port)
+            && host_ports::needs_proxy(port.host.ip(), target)
+        {
+            proxies.push(Proxy::start(reservation, target).map_err(|cause| failed("", cause))?);
+        }
+    }
+    Ok(proxies)
+}
+
+/// What a container itself says of resolving names.
+fn asked_resolver(record: &Record) -> ResolvConf {
+    let host = &record.host_config;
+    ResolvConf {
+        servers: host.dns.iter().filter_map(|text| text.parse().ok()).collect(),
+        search: host.dns_search.clone(),
+        options: host.dns_options.clone(),
+    }
+}
+
+fn write_files(
+    engine: &Engine,
+    record: &Record,
+    rows: &[NetworkRecord],
+    kept: &Kept,
+    resolving: &Resolving,
+) -> std::io::Result<()> {
+    let state_dir = engine.paths.state_dir(&record.id);
+    let gateway = rows
+        .iter()
+        .find_map(|row| row.subnet(false).or(row.subnet(true)))
+        .map(|subnet| subnet.gateway);
+    write_hosts(&state_dir, record, kept, gateway)?;
+    rewrite(&state_dir.join("resolv.conf"), &resolving.text)
+}
+
+fn write_hosts(
+    state_dir: &Path,
+    record: &Record,
+    kept: &Kept,
+    gateway: Option<IpAddr>,
+) -> std::io::Result<()> {
+    if record.host_config.no_hosts {
+        return Ok(());
+    }
+    let own: Vec<IpAddr> = kept
+        .places
+        .iter()
+        .flat_map(|place| place.addresses.iter().map(IpNet::addr))
+        .collect();
+    let gateway = gateway.or_else(|| {
+        kept.places
+            .iter()
+            .find_map(|place| place.gateways.first().copied())
+    });
+    let hostname = fs::read_to_string(state_dir.join("hostname"))?;
+    let text = crate::plan::build::hosts(
+        hostname.trim_end(),
+        &record.config.domainname,
+        &record.host_config.extra_hosts,
+        &own,
+        gateway,
+    )
+    .map_err(std::io::Error::other)?;
+    rewrite(&state_dir.join("hosts"), &text)
+}
+
+/// Writes a file in place: the container has it mounted.
+fn rewrite(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = fs::File::options().write(true).truncate(true).open(path)?;
+    file.write_all(text.as_bytes())
+}

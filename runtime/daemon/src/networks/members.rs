@@ -1,0 +1,171 @@
+//! Connecting containers to networks and taking them out again, on a person's behalf.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use kakoi_api::network::EndpointSettings;
+
+use super::{FIXED, Networks, ask};
+use crate::engine::Engine;
+use crate::life::container::{Container, Phase};
+use crate::refusal::{Answer, Refusal};
+
+impl Networks {
+    /// Connects a container to a network; one that runs gets its link at once, another at its next start.
+    pub async fn connect(
+        &self,
+        engine: &Arc<Engine>,
+        wanted: &str,
+        container: &Arc<Container>,
+        settings: EndpointSettings,
+    ) -> Answer<()> {
+        let _container_turn = container.turn().await;
+        let _turn = self.turn.lock().await;
+        let (before, phase) = {
+            let shared = container.shared();
+            (shared.record.clone(), shared.phase)
+        };
+        check_phase(phase)?;
+        check_mode(&before.host_config.network_mode, wanted)?;
+        let row = self.find(wanted)?;
+        if before.networks.contains_key(&row.name) {
+            return Err(Refusal::forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                before.name, row.name
+            )));
+        }
+        ask::check(&row.name, &settings, Some(&row))
+            .map_err(|why| Refusal::bad(format!("invalid config for network {}: {why}", row.name)))?;
+        let mut record = before.clone();
+        let settings = EndpointSettings {
+            network_id: row.id.clone(),
+            ..settings
+        };
+        record.networks.insert(row.name.clone(), settings);
+        if phase.is_up() {
+            self.join(engine, &record, &row.name).await?;
+        }
+        if let Err(cause) = engine.store.put(&record).await {
+            if phase.is_up() {
+                self.part(engine, &before, &row.id).await?;
+            }
+            return Err(Refusal::failed("the connection cannot be recorded", cause));
+        }
+        container.shared().record.networks = record.networks;
+        self.tell_of(engine, "connect", &container.id, &row.id, &row.name);
+        Ok(())
+    }
+
+    /// Takes a container out of a network.
+    pub async fn disconnect(
+        &self,
+        engine: &Arc<Engine>,
+        wanted: &str,
+        name: &str,
+        force: bool,
+    ) -> Answer<()> {
+        let container = match engine.containers.find(name) {
+            // It is gone, and its places with it.
+            Err(refusal) if force && refusal.status == StatusCode::NOT_FOUND => {
+                return self.find(wanted).map(drop);
+            }
+            found => found?,
+        };
+        let _container_turn = container.turn().await;
+        let _turn = self.turn.lock().await;
+        let (before, phase) = {
+            let shared = container.shared();
+            (shared.record.clone(), shared.phase)
+        };
+        check_phase(phase)?;
+        let is_fixed = FIXED.iter().any(|(fixed, _)| *fixed == wanted);
+        if is_fixed && before.host_config.network_mode == "host" {
+            return Err(Refusal::bad(
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        let row = self.find(wanted)?;
+        if !before.networks.contains_key(&row.name) {
+            return Err(Refusal::broken(format!(
+                "container {} is not connected to network {}",
+                container.id, row.name
+            )));
+        }
+        let mut record = before.clone();
+        record.networks.remove(&row.name);
+        engine
+            .store
+            .put(&record)
+            .await
+            .map_err(|cause| Refusal::failed("the disconnection cannot be recorded", cause))?;
+        container.shared().record.networks.clone_from(&record.networks);
+        if phase.is_up() {
+            self.part(engine, &record, &row.id).await?;
+        }
+        self.tell_of(engine, "disconnect", &container.id, &row.id, &row.name);
+        Ok(())
+    }
+
+    /// Tells that a container is in a network, or no more.
+    pub(super) fn tell_of(&self, engine: &Engine, what: &str, container: &str, id: &str, name: &str) {
+        let attributes = BTreeMap::from([
+            ("container".into(), container.to_owned()),
+            ("name".into(), name.to_owned()),
+            ("type".into(), "bridge".into()),
+        ]);
+        engine.events.tell("network", what, id, attributes);
+    }
+}
+
+/// Whether a container of this mode can be connected to anything: Docker's refusals in its words.
+fn check_mode(mode: &str, wanted: &str) -> Answer<()> {
+    if mode.starts_with("container:") {
+        return Err(Refusal::bad(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ));
+    }
+    if mode == "host" || wanted == "host" {
+        return Err(Refusal::bad(
+            "container cannot be disconnected from host network or connected to host network",
+        ));
+    }
+    if mode == "none" || wanted == "none" {
+        return Err(Refusal::bad(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a container that is being removed can still be connected: it cannot.
+fn check_phase(phase: Phase) -> Answer<()> {
+    if matches!(phase, Phase::Removing | Phase::Dead) {
+        return Err(Refusal::conflict(
+            "container is marked for removal and cannot be connected or disconnected to the network",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_without_a_network_of_their_own_cannot_be_connected() {
+        for (mode, wanted, is_right) in [
+            ("bridge", "app", true),
+            ("app", "bridge", true),
+            ("host", "app", false),
+            ("none", "app", false),
+            ("container:x", "app", false),
+            ("app", "host", false),
+            ("app", "none", false),
+        ] {
+            assert_eq!(check_mode(mode, wanted).is_ok(), is_right, "{mode} {wanted}");
+        }
+        assert!(check_phase(Phase::Running).is_ok());
+        assert!(check_phase(Phase::Dead).is_err());
+    }
+}

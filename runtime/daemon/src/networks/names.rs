@@ -1,0 +1,97 @@
+//! The names that one container sees: those of the containers in its networks.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::BRIDGE;
+use crate::engine::Engine;
+
+/// What the name server of a container knows.
+pub(super) struct Seen {
+    engine: Weak<Engine>,
+    id: String,
+}
+
+impl Seen {
+    pub(super) fn of(engine: &Arc<Engine>, id: &str) -> Self {
+        Self {
+            engine: Arc::downgrade(engine),
+            id: id.to_owned(),
+        }
+    }
+}
+
+impl kakoi_net::names::Names for Seen {
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let engine = self.engine.upgrade()?;
+        engine.networks.addresses_of(&self.id, name)
+    }
+
+    fn name(&self, address: IpAddr) -> Option<String> {
+        let engine = self.engine.upgrade()?;
+        engine.networks.name_of(&self.id, address)
+    }
+
+    fn may_ask(&self, _name: &str) -> bool {
+        self.engine
+            .upgrade()
+            .is_some_and(|engine| engine.networks.leads_out(&self.id))
+    }
+
+    fn resolved(&self, _name: &str, _addresses: &[(IpAddr, Duration)]) {}
+}
+
+impl super::Networks {
+    /// The addresses of a name, as a container sees it.
+    fn addresses_of(&self, id: &str, name: &str) -> Option<Vec<IpAddr>> {
+        let state = self.state();
+        let own = &state.live.get(id)?.kept.places;
+        let is_near = |network: &String| own.iter().any(|place| place.network == *network);
+        let mut found = Vec::new();
+        for place in state.live.values().flat_map(|live| &live.kept.places) {
+            let bears = |held: &String| {
+                held.eq_ignore_ascii_case(name)
+                    || state.rows.get(&place.network).is_some_and(|row| {
+                        name.strip_suffix(row.name.as_str())
+                            .and_then(|rest| rest.strip_suffix('.'))
+                            .is_some_and(|rest| held.eq_ignore_ascii_case(rest))
+                    })
+            };
+            if is_near(&place.network) && place.names.iter().any(bears) {
+                found.extend(place.addresses.iter().map(|net| net.addr()));
+            }
+        }
+        (!found.is_empty()).then_some(found)
+    }
+
+    /// The name of an address, as a container sees it.
+    fn name_of(&self, id: &str, address: IpAddr) -> Option<String> {
+        let state = self.state();
+        let own = &state.live.get(id)?.kept.places;
+        state
+            .live
+            .values()
+            .flat_map(|live| &live.kept.places)
+            .filter(|place| own.iter().any(|near| near.network == place.network))
+            .find(|place| place.addresses.iter().any(|net| net.addr() == address))
+            .and_then(|place| {
+                let network = state.rows.get(&place.network)?;
+                Some(format!("{}.{}", place.names.first()?, network.name))
+            })
+    }
+
+    /// Whether any of a container's networks leads out: who is only in internal ones asks nobody outside.
+    fn leads_out(&self, id: &str) -> bool {
+        let state = self.state();
+        let Some(live) = state.live.get(id) else {
+            return false;
+        };
+        let mut rows = live
+            .kept
+            .places
+            .iter()
+            .filter_map(|place| state.rows.get(&place.network));
+        rows.any(|row| !row.internal || row.name == BRIDGE)
+    }
+}
