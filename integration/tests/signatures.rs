@@ -309,6 +309,98 @@ fn no_release_goes_below_what_was_committed() {
         lab.host.start_daemon();
     }
     assert!(lab.host.ok(&["trust", "show"]).contains("gateway"));
+    // Whoever may write trust.yaml lets one version back, by name and number, until it is withdrawn; nobody else can.
+    let remedy = "kakoi trust allow-downgrade gateway 1.0";
+    lab.run(&old).fails(125, remedy);
+    lab.host.ok(&["trust", "allow-downgrade", "gateway", "0.9"]);
+    lab.run(&old).fails(125, "gateway 1.0 is a downgrade");
+    let words: Vec<&str> = remedy.split(' ').skip(1).collect();
+    lab.host.ok(&words);
+    lab.host.ok(&["start", "--attach", "kept"]);
+    lab.run(&old).ok();
+    lab.run(&new).ok();
+    let log = lab.host.daemon_log();
+    assert_eq!(log.matches("runs below its floor").count(), 1, "{log}");
+    let filters = [
+        "events",
+        "--stream=false",
+        "--since",
+        "1h",
+        "--filter",
+        "event=downgrade",
+    ];
+    let events = lab.host.ok(&filters);
+    assert_eq!(events.lines().count(), 1, "{events}");
+    assert!(events.contains("gateway 1.0"), "{events}");
+    // To commit what was let back lowers no floor.
+    let said = lab.host.ok(&["trust", "commit", &old]);
+    assert!(said.contains("was committed already"), "{said}");
+    let shown = lab.host.ok(&["trust", "show"]);
+    assert!(shown.contains("1.1") && shown.contains("1.0"), "{shown}");
+    lab.host
+        .ok(&["trust", "allow-downgrade", "gateway", "--withdraw"]);
+    lab.host
+        .kakoi(&["start", "kept"])
+        .fails(125, "gateway 1.0 is a downgrade");
+    lab.pull(&old).fails(125, "gateway 1.0 is a downgrade");
+    lab.host.ok(&["rm", "kept"]);
+}
+
+#[test]
+fn a_verdict_is_remembered_until_what_it_rests_on_changes() {
+    needs_root!();
+    let lab = Lab::new();
+    let (key, owner) = (lab.key("acme"), lab.key("owner"));
+    let name = lab.push("acme/app:1");
+    let scope = format!(
+        "revocation: {{keys: [owner]}}\nscopes:\n  {}: {{mode: require, keys: [acme]}}\n",
+        lab.name("acme")
+    );
+    let keys = [("acme", key.as_str(), ""), ("owner", owner.as_str(), "")];
+    lab.trust(&keys, &scope);
+    lab.sign(&name, &key, &[]);
+    lab.pull(&name).ok();
+    let host = &lab.host;
+    host.ok(&["create", "--name", "kept", "--network", "none", &name, "true"]);
+    let start = || host.kakoi(&["start", "--attach", "kept"]);
+    start().ok();
+    // What lies on the disk is not verified anew while nothing has changed: it could be gone.
+    let path = evidence(host);
+    let whole = fs::read(&path).expect("evidence");
+    fs::write(&path, b"{}").expect("damaged");
+    start().ok();
+    // Each change is effective at the very next start, which looks at all of it again.
+    lab.trust(&keys, &format!("# another text, the same rules\n{scope}"));
+    assert_ne!(start().code, 0);
+    fs::write(&path, &whole).expect("healed");
+    start().ok();
+    let gone = [("acme", key.as_str(), "    revoked: lost\n"), keys[1]];
+    lab.trust(&gone, &scope);
+    start().fails(125, "key `acme` is revoked: lost");
+    lab.trust(&keys, &scope);
+    start().ok();
+    let list = host.path("list").display().to_string();
+    let public = format!("{key}.pub");
+    let make = [
+        "trust",
+        "revoke",
+        "--make",
+        &list,
+        "--version",
+        "1",
+        "--signing-key",
+        &owner,
+        &public,
+    ];
+    host.ok(&make);
+    host.ok(&["trust", "revoke", "--list", &list]);
+    start().fails(125, "key `acme` is revoked");
+    // Nothing is remembered from one daemon to the next.
+    fs::remove_file(host.path("root/trust/revocations.json")).expect("forgotten");
+    fs::write(&path, b"{}").expect("damaged");
+    host.kill_daemon();
+    host.start_daemon();
+    assert_ne!(start().code, 0);
     lab.host.ok(&["rm", "kept"]);
 }
 

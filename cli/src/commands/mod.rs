@@ -157,7 +157,7 @@ pub enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Decide whose images run on this device
-    #[command(subcommand)]
+    #[command(subcommand, after_help = trust::VERIFIED)]
     Trust(trust::TrustCommand),
 
     // The engine.

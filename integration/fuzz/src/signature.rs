@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use kakoi_trust::sign::{sign_bundle, sign_classic, sign_release};
 use kakoi_trust::{
-    BUNDLE, Digest, Downgrade, Floors, Grounds, Layer, Padding, PrivateKey, Release, Repository, Revocations,
+    BUNDLE, Digest, Floors, Grounds, Layer, Padding, PrivateKey, Release, Repository, Revocations,
     SIGNATURE_ANNOTATION, SIMPLE_SIGNING, Subject, Trust, Verdict, Version, decide, recheck,
 };
 
@@ -58,7 +58,6 @@ pub fn signature(bytes: &[u8]) -> bool {
         revocations: None,
         floors: &floors,
         now: "2026-11-24T12:00:00Z".parse().expect("a time"),
-        downgrade: Downgrade::Permitted,
     };
     for repository in ["r.example/app", "r.example/released"] {
         let Verdict::Refused(refusal) = decide(subject(repository), vec![layer.clone()], grounds) else {

@@ -13,6 +13,8 @@ wire! { "PascalCase";
         pub keys: Vec<TrustKey>,
         /// The versions below which releases do not run.
         pub floors: Vec<TrustFloor>,
+        /// By the name of a release, the version that may run below its floor.
+        pub downgrades: BTreeMap<String, String>,
         /// Version of the list of revoked keys; 0 where none was taken.
         pub revocations: i64,
     }

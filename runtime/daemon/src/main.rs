@@ -198,7 +198,11 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     tracing::info!(socket = %engine.paths.socket().display(), "ready");
     loop {
         tokio::select! {
-            _ = hang_up.recv() => reload(&engine),
+            _ = hang_up.recv() => {
+                reload(&engine);
+                // trust.yaml is read whenever somebody asks; those who are held back by it ask now.
+                engine.trust.wake();
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

@@ -47,6 +47,25 @@ pub struct Origin {
     pub carried: Vec<Carried>,
 }
 
+/// What an [`Origin`] would be read from: while these stay, so does it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OriginDigests {
+    documents: BTreeSet<Digest>,
+    evidence: Option<Digest>,
+}
+
+impl OriginDigests {
+    fn of(record: &Record, repository: &str) -> Self {
+        let mut documents = record.documents.clone();
+        documents.insert(record.manifest.clone());
+        let own = record.evidence.get(repository);
+        Self {
+            documents,
+            evidence: own.or_else(|| record.evidence.get(CARRIED)).cloned(),
+        }
+    }
+}
+
 /// What an archive carried beside its images, signatures among them, whichever image each is of. Nothing about it is verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,6 +197,14 @@ impl ImageStore {
         }
         origin.documents = leads.into_iter().collect();
         Ok(origin)
+    }
+
+    /// What [`ImageStore::evidence`] would read, by its digests; reads nothing.
+    ///
+    /// # Errors
+    /// The image is not there.
+    pub fn origin_digests(&self, id: &Digest, repository: &str) -> Result<OriginDigests, StoreError> {
+        Ok(OriginDigests::of(&self.record(id)?, repository))
     }
 
     fn carried(&self, id: &Digest, digest: &Digest) -> Result<Vec<Carried>, StoreError> {

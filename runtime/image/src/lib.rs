@@ -73,7 +73,7 @@ pub use changes::{ChangeError, apply_change};
 pub use check::{CheckReport, Damage, Depth, Finding, Lost, Outcome, Repair};
 pub use config::{ConfigDocument, ConfigError, Empty, Healthcheck, HistoryStep, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError};
-pub use evidence::{Carried, Origin, intake_time};
+pub use evidence::{Carried, Origin, OriginDigests, intake_time};
 pub use guard::{RoomError, StreamRefusal};
 pub use import::{ImportError, ImportOptions};
 pub use index::ResolveError;

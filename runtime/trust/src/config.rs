@@ -21,6 +21,7 @@
 //!     threshold: 1                     # counted over distinct keys
 //!     annotations: {env: production}
 //!     release: true                    # a signed release document, and no way back below a committed version
+//! downgrades: {ghcr.io/acme/app: 1.3.0}  # but to this version of this release, until the line goes
 //! ```
 //!
 //! Owns the model and its reading. Invariant: whatever is `require` names at least as many distinct keys as its threshold; absent means
@@ -35,6 +36,7 @@ use crate::diagnostics::{Diagnostics, Report, Span, is_unprintable};
 use crate::digest::Digest;
 use crate::name::{Repository, Scope};
 use crate::public::{Padding, PublicKey};
+use crate::release::{RELEASE_NAME_BYTES_MAX, Release, Version};
 use crate::revocation::{KeyFault, Revocations, standing};
 use crate::yaml::{self, Key, Kind, Node};
 
@@ -134,6 +136,7 @@ pub struct Trust {
     keys: BTreeMap<String, NamedKey>,
     revocation: Option<Quorum>,
     scopes: BTreeMap<Scope, Rule>,
+    downgrades: BTreeMap<String, Version>,
 }
 
 impl Trust {
@@ -144,6 +147,7 @@ impl Trust {
             keys: BTreeMap::new(),
             revocation: None,
             scopes: BTreeMap::new(),
+            downgrades: BTreeMap::new(),
         }
     }
 
@@ -189,6 +193,18 @@ impl Trust {
     /// Who signs revocations.
     pub fn revocation(&self) -> Option<&Quorum> {
         self.revocation.as_ref()
+    }
+
+    /// The versions that may run below their floors, by the names of their releases.
+    pub fn downgrades(&self) -> impl Iterator<Item = (&str, &Version)> {
+        self.downgrades
+            .iter()
+            .map(|(name, version)| (name.as_str(), version))
+    }
+
+    /// Whether exactly this version of this release may run below its floor.
+    pub fn permits_downgrade(&self, release: &Release) -> bool {
+        self.downgrades.get(&release.name) == Some(&release.version)
     }
 
     /// The longest scope that covers a repository.
@@ -304,7 +320,7 @@ fn choice<T: Copy>(node: Node, what: &str, valid: &[(&str, T)], report: &mut Rep
 }
 
 fn decode(node: Node, report: &mut Report<'_>) -> Option<Trust> {
-    const FIELDS: [&str; 5] = ["version", "default", "keys", "revocation", "scopes"];
+    const FIELDS: [&str; 6] = ["version", "default", "keys", "revocation", "scopes", "downgrades"];
     let mut fields = Fields::open(node, "a trust.yaml", &FIELDS, report)?;
     if let Some(node) = fields.need("version", "a trust.yaml", report) {
         choice(node, "a version that is read here", &[("1", ())], report);
@@ -334,7 +350,35 @@ fn decode(node: Node, report: &mut Report<'_>) -> Option<Trust> {
             trust.scopes.insert(scope, rule);
         }
     }
+    for (name, node) in entries(&mut fields, "downgrades", report) {
+        if let Some(version) = downgrade(&name, node, report) {
+            trust.downgrades.insert(name.text, version);
+        }
+    }
     Some(trust)
+}
+
+/// One version: a range would be a floor that falls.
+fn downgrade(name: &Key, node: Node, report: &mut Report<'_>) -> Option<Version> {
+    if !is_release_name(&name.text) {
+        report
+            .error(
+                name.span,
+                format!("`{}` is no name of a release", printable(&name.text)),
+            )
+            .help("`kakoi trust show` lists the names that have a floor");
+    }
+    let (word, span) = text(node, "a version", report)?;
+    let version = Version::parse(&word);
+    if let Err(error) = &version {
+        report.error(span, error.to_string());
+    }
+    version.ok()
+}
+
+/// What can stand in a release document as its name, and be shown to people.
+pub(crate) fn is_release_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= RELEASE_NAME_BYTES_MAX && !name.chars().any(is_unprintable)
 }
 
 /// A mapping from names, each of which must have something to say.

@@ -5,10 +5,11 @@
 
 use jiff::Timestamp;
 
-use crate::config::{Mode, Trust, is_key_name};
+use crate::config::{Mode, Trust, is_key_name, is_release_name};
 use crate::diagnostics::{Diagnostics, Report, is_unprintable};
 use crate::name::Scope;
 use crate::public::{Algorithm, PublicKey};
+use crate::release::Version;
 use crate::yaml::{self, Key, Kind, Node};
 
 /// The document of a device that has none yet.
@@ -44,6 +45,18 @@ pub enum EditError {
     /// Not there.
     #[error("there is no key `{name}`")]
     KeyUnknown {
+        /// The name.
+        name: String,
+    },
+    /// Not the name of a release.
+    #[error("`{name}` is no name of a release: `kakoi trust show` lists those that have a floor")]
+    ReleaseName {
+        /// The name, shortened.
+        name: String,
+    },
+    /// Nothing was permitted.
+    #[error("no downgrade of `{name}` is permitted")]
+    DowngradeUnknown {
         /// The name.
         name: String,
     },
@@ -88,8 +101,7 @@ pub fn add_key(
 ) -> Result<String, EditError> {
     let text = text.unwrap_or(EMPTY);
     if !is_key_name(name) {
-        let name = name.chars().filter(|c| !is_unprintable(*c)).take(64).collect();
-        return Err(EditError::KeyName { name });
+        return Err(EditError::KeyName { name: shown(name) });
     }
     if let Some(known) = parse(text)?.key(name) {
         if known.key == *key {
@@ -119,8 +131,7 @@ pub fn add_key(
 pub fn revoke_key(text: Option<&str>, name: &str, reason: &str) -> Result<String, EditError> {
     let text = text.unwrap_or(EMPTY);
     if parse(text)?.key(name).is_none() {
-        let name = name.chars().filter(|c| !is_unprintable(*c)).take(64).collect();
-        return Err(EditError::KeyUnknown { name });
+        return Err(EditError::KeyUnknown { name: shown(name) });
     }
     let reason: String = reason.chars().filter(|c| !is_unprintable(*c)).take(200).collect();
     let reason = if reason.is_empty() {
@@ -131,6 +142,34 @@ pub fn revoke_key(text: Option<&str>, name: &str, reason: &str) -> Result<String
     let edited = set(text, &["keys", name, "revoked"], &scalar(reason))?;
     parse(&edited)?;
     Ok(edited)
+}
+
+/// Lets exactly one version of a release run below its floor, in place of any that was let before.
+pub fn allow_downgrade(text: Option<&str>, name: &str, version: &Version) -> Result<String, EditError> {
+    let text = text.unwrap_or(EMPTY);
+    parse(text)?;
+    if !is_release_name(name) {
+        return Err(EditError::ReleaseName { name: shown(name) });
+    }
+    let edited = set(text, &["downgrades", name], &scalar(&version.to_string()))?;
+    parse(&edited)?;
+    Ok(edited)
+}
+
+/// Takes that back.
+pub fn withdraw_downgrade(text: Option<&str>, name: &str) -> Result<String, EditError> {
+    let text = text.unwrap_or(EMPTY);
+    if !parse(text)?.downgrades().any(|(known, _)| known == name) {
+        return Err(EditError::DowngradeUnknown { name: shown(name) });
+    }
+    let edited = unset(text, "downgrades", name)?;
+    parse(&edited)?;
+    Ok(edited)
+}
+
+/// What somebody typed, as a message can show it.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !is_unprintable(*c)).take(64).collect()
 }
 
 fn parse(text: &str) -> Result<Trust, EditError> {
@@ -198,6 +237,42 @@ fn set(text: &str, path: &[&str], value: &str) -> Result<String, EditError> {
         return Ok(joined(&lines));
     }
     Err(shape(path))
+}
+
+/// Takes an entry out of a mapping of the document, and the mapping where it was the last.
+fn unset(text: &str, field: &str, name: &str) -> Result<String, EditError> {
+    let mut report = Report::new("trust.yaml", text);
+    let root = yaml::read(text, &mut report);
+    let (None, Some(root)) = (report.finish(), root) else {
+        return Err(shape(&[field]));
+    };
+    let Kind::Map { flow: false, entries } = root.kind else {
+        return Err(shape(&[]));
+    };
+    let Some((above, node)) = entries.iter().find(|(key, _)| key.text == field) else {
+        return Ok(text.to_owned());
+    };
+    let Kind::Map { flow, entries } = &node.kind else {
+        return Err(shape(&[field]));
+    };
+    let Some((key, _)) = entries.iter().find(|(key, _)| key.text == name) else {
+        return Ok(text.to_owned());
+    };
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let (gone, left) = match (entries.len(), flow) {
+        (1, _) => (above, Vec::new()),
+        (_, false) => (key, Vec::new()),
+        (_, true) => {
+            let rest = flat(node, &[field])?.into_iter().filter(|(key, _)| key != name);
+            let rest: Vec<_> = rest
+                .map(|(key, line)| format!("{}: {line}", scalar(&key)))
+                .collect();
+            (above, vec![format!("{field}: {{{}}}", rest.join(", "))])
+        }
+    };
+    let end = end_of(&lines, gone);
+    lines.splice(gone.span.line - 1..end, left);
+    Ok(joined(&lines))
 }
 
 fn shape(path: &[&str]) -> EditError {
@@ -330,6 +405,51 @@ mod tests {
             .map(|(_, rule)| (rule.mode, rule.release))
             .collect();
         assert_eq!(modes, [(Mode::Reject, false), (Mode::Audit, true)]);
+    }
+
+    #[test]
+    fn a_downgrade_is_permitted_by_the_version_and_withdrawn() {
+        let version = |text: &str| Version::parse(text).expect(text);
+        let text = allow_downgrade(None, "ghcr.io/acme/app", &version("1.3")).expect("allowed");
+        let text = allow_downgrade(Some(&text), "other thing", &version("2")).expect("allowed");
+        let text = allow_downgrade(Some(&text), "ghcr.io/acme/app", &version("1.2.0")).expect("another");
+        let told = |text: &str| -> Vec<String> {
+            let trust = parse(text).expect("own text");
+            let told = trust.downgrades();
+            told.map(|(name, version)| format!("{name} {version}")).collect()
+        };
+        assert_eq!(told(&text), ["ghcr.io/acme/app 1.2.0", "other thing 2"]);
+        let less = withdraw_downgrade(Some(&text), "ghcr.io/acme/app").expect("withdrawn");
+        assert_eq!(told(&less), ["other thing 2"]);
+        let none = withdraw_downgrade(Some(&less), "other thing").expect("withdrawn");
+        assert_eq!(none, EMPTY, "nothing is left of it");
+        // Written by a person in another way, with what stands around it.
+        let flow = "version: 1\n# for the fair\ndowngrades: {a: 1, b: 2} # soon\n# below\ndefault: audit\n";
+        let less = withdraw_downgrade(Some(flow), "a").expect("withdrawn");
+        assert_eq!(told(&less), ["b 2"]);
+        assert!(
+            less.contains("# for the fair") && less.contains("# below"),
+            "{less}"
+        );
+        let block = "version: 1\ndowngrades:\n  # was broken\n  a: 1\n  b: 2\nscopes: {}\n";
+        let less = withdraw_downgrade(Some(block), "b").expect("withdrawn");
+        assert_eq!(
+            less,
+            "version: 1\ndowngrades:\n  # was broken\n  a: 1\nscopes: {}\n"
+        );
+        for (name, text) in [("a", None), ("c", Some(block))] {
+            assert!(matches!(
+                withdraw_downgrade(text, name),
+                Err(EditError::DowngradeUnknown { .. })
+            ));
+        }
+        for name in ["", "a\nb", &"x".repeat(300)] {
+            assert!(matches!(
+                allow_downgrade(None, name, &version("1")),
+                Err(EditError::ReleaseName { .. })
+            ));
+        }
+        assert!(allow_downgrade(Some("{version: 1}\n"), "a", &version("1")).is_err());
     }
 
     #[test]

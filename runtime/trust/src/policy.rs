@@ -131,9 +131,7 @@ pub fn brought_policy(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        Downgrade, Floors, Padding, Repository, Subject, Trust, Verdict, decide, edit, sign::sign_bundle,
-    };
+    use crate::{Floors, Padding, Repository, Subject, Trust, Verdict, decide, edit, sign::sign_bundle};
 
     fn key() -> PrivateKey {
         let pem = PrivateKey::generate().expect("random numbers");
@@ -172,7 +170,6 @@ mod tests {
                 revocations: None,
                 floors: &floors,
                 now: "2026-03-01T00:00:00Z".parse().expect("a time"),
-                downgrade: Downgrade::Refused,
             };
             let subject = Subject {
                 repository: Repository::parse("r.example/a/b").expect("a name"),

@@ -8,7 +8,8 @@
 //!  "predicateType":"urn:kakoi:release:v1","predicate":{"name":"ghcr.io/acme/app","version":"1.4.0"}}
 //! ```
 //!
-//! Owns [`Version`], [`Release`] and [`Floors`]. Invariant: a floor only rises.
+//! Owns [`Version`], [`Release`] and [`Floors`]. Invariant: a floor only rises. Whoever must go below one names the exact version in trust.yaml
+//! (`downgrades`), which is judged at each start and leaves the floor where it is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -193,8 +194,8 @@ impl Floors {
         Ok(())
     }
 
-    /// Raises the floor to a release that has proved itself; says whether anything changed. Never lowers one: after a permitted downgrade the
-    /// next one needs permission again.
+    /// Raises the floor to a release that has proved itself; says whether anything changed. Never lowers one, also for a
+    /// version that trust.yaml lets run below it.
     pub fn commit(&mut self, release: &Release) -> bool {
         let higher = self
             .0

@@ -46,17 +46,15 @@ pub struct Grounds<'a> {
     pub floors: &'a Floors,
     /// The time.
     pub now: Timestamp,
-    /// Whether someone explicitly permits a release below its floor.
-    pub downgrade: Downgrade,
 }
 
-/// Whether a release may fall below its floor.
+/// Whether a release falls below its floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Downgrade {
-    /// It may not.
+    /// It does not, or is refused for it.
     Refused,
-    /// Someone with the right to do so said that it may, this time.
+    /// It does, and trust.yaml names exactly this version of it.
     Permitted,
 }
 
@@ -84,7 +82,7 @@ pub struct Evidence {
     pub layers: Vec<Layer>,
     /// When it was taken in.
     pub decided_at: Timestamp,
-    /// Whether a downgrade was permitted then.
+    /// Whether it was let in below its floor; nothing is judged by it later.
     pub downgrade: Downgrade,
     /// The scope that covered it; none for the default.
     pub scope: Option<Scope>,
@@ -169,12 +167,21 @@ impl Refusal {
     /// The one command that would allow it: as narrow as it can be and still be found useful.
     pub fn remedy(&self) -> String {
         let repository = &self.evidence.subject.repository;
-        let scope = match self.complaint {
+        let scope = match &self.complaint {
+            Complaint::Floor(FloorError::Downgrade { name, version, .. }) if is_one_word(name) => {
+                return format!("kakoi trust allow-downgrade {name} {version}");
+            }
             Complaint::NoScope => repository.neighbourhood(),
             _ => repository.as_str(),
         };
         format!("kakoi trust allow {scope} --mode audit")
     }
+}
+
+/// Whether a shell takes it as it stands.
+fn is_one_word(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte);
+    !name.starts_with('-') && name.bytes().all(is_plain)
 }
 
 impl std::error::Error for Refusal {}
@@ -198,13 +205,6 @@ pub fn decide(subject: Subject, layers: Vec<Layer>, grounds: Grounds<'_>) -> Ver
 
 /// Decides again, from what was stored: at each start, without network.
 pub fn recheck(evidence: &Evidence, grounds: Grounds<'_>) -> Verdict {
-    let grounds = Grounds {
-        downgrade: match (evidence.downgrade, grounds.downgrade) {
-            (Downgrade::Refused, Downgrade::Refused) => Downgrade::Refused,
-            _ => Downgrade::Permitted,
-        },
-        ..grounds
-    };
     judge(
         evidence.subject.clone(),
         evidence.layers.clone(),
@@ -222,7 +222,7 @@ fn judge(subject: Subject, mut layers: Vec<Layer>, grounds: Grounds<'_>, taken_i
         subject,
         layers,
         decided_at: taken_in,
-        downgrade: grounds.downgrade,
+        downgrade: Downgrade::Refused,
         scope: found.map(|(scope, _)| scope.clone()),
         mode: found.map_or(grounds.trust.default_mode(), |(_, rule)| rule.mode),
         findings: Vec::new(),
@@ -286,11 +286,15 @@ fn weigh(evidence: &mut Evidence, rule: &Rule, grounds: Grounds<'_>) -> Result<(
         let all: BTreeSet<_> = signers.into_values().flatten().collect();
         enough(&evidence.findings, rule, all.len())?;
     }
-    match &evidence.release {
-        Some(release) if grounds.downgrade == Downgrade::Refused => {
-            grounds.floors.check(release).map_err(Complaint::Floor)
+    let Some(release) = &evidence.release else {
+        return Ok(());
+    };
+    match grounds.floors.check(release) {
+        Err(FloorError::Downgrade { .. }) if grounds.trust.permits_downgrade(release) => {
+            evidence.downgrade = Downgrade::Permitted;
+            Ok(())
         }
-        _ => Ok(()),
+        checked => checked.map_err(Complaint::Floor),
     }
 }
 

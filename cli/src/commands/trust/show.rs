@@ -76,14 +76,15 @@ fn spoken(trusting: &Trusting) -> String {
         page.push('\n');
         page.push_str(&table::align(&rows));
     }
-    if !trusting.floors.is_empty() {
-        let mut rows = vec![row(&["RELEASE", "NOTHING BELOW"])];
-        rows.extend(
-            trusting
-                .floors
-                .iter()
-                .map(|floor| row(&[&floor.name, &floor.version])),
-        );
+    if !trusting.floors.is_empty() || !trusting.downgrades.is_empty() {
+        let mut rows = vec![row(&["RELEASE", "NOTHING BELOW", "BUT ALSO"])];
+        let mut downgrades = trusting.downgrades.clone();
+        for floor in &trusting.floors {
+            let also = downgrades.remove(&floor.name).unwrap_or_default();
+            rows.push(row(&[&floor.name, &floor.version, &also]));
+        }
+        // Permitted before anything was committed.
+        rows.extend(downgrades.iter().map(|(name, version)| row(&[name, "", version])));
         page.push('\n');
         page.push_str(&table::align(&rows));
     }

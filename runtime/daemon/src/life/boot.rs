@@ -166,7 +166,8 @@ async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, state_dir: &Pa
 async fn start_again(engine: &Arc<Engine>, container: &Arc<Container>) {
     let wait = {
         let mut shared = container.shared();
-        if shared.phase != Phase::Exited {
+        // One that was held back may never have run.
+        if shared.phase != Phase::Exited && !shared.record.life.held {
             return;
         }
         let was_running = std::mem::replace(&mut shared.record.life.running, false);
@@ -174,7 +175,8 @@ async fn start_again(engine: &Arc<Engine>, container: &Arc<Container>) {
         let Ok(policy) = Policy::parse(&shared.record.host_config.restart_policy) else {
             return;
         };
-        restart::starts_at_boot(policy, life.exit_code, was_running, life.stopped_by_hand)
+        let is_held = life.held && policy != Policy::No;
+        is_held || restart::starts_at_boot(policy, life.exit_code, was_running, life.stopped_by_hand)
     };
     if wait {
         watch::schedule(engine, container, std::time::Duration::ZERO);

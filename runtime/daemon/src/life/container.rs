@@ -88,6 +88,8 @@ pub struct Shared {
     pub restart_task: Option<AbortHandle>,
     /// The last wait before a restart.
     pub last_wait: Duration,
+    /// Why it is held back, as this daemon has told; empty where it has not.
+    pub held_for: String,
     /// Exec instances by id.
     pub execs: Vec<String>,
 }
@@ -120,6 +122,7 @@ impl Container {
                 health_task: None,
                 restart_task: None,
                 last_wait: Duration::ZERO,
+                held_for: String::new(),
                 execs: Vec::new(),
             }),
             turn: tokio::sync::Mutex::new(()),

@@ -50,7 +50,7 @@ pub async fn create(
     // No image may go between its being found and the record that says that it is used.
     let _image_turn = engine.image_turn.read().await;
     let image = find_image(engine, &body.config.image)?;
-    let (trusted_as, policy) = trust::admit_image(engine, &image)?;
+    let (trusted_as, policy) = trust::admit_image(engine, &image).await?;
     take_brought_policy(engine, door, &mut body, policy);
     let name = engine.containers.reserve(name, &id)?;
     let mut undo = Undo {

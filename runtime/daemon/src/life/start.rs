@@ -18,6 +18,7 @@ use crate::networks;
 use crate::plan::peers;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, ShimError};
+use crate::state::Record;
 use crate::trust;
 
 /// Why it is started.
@@ -75,9 +76,16 @@ pub async fn start_in_turn(engine: &Arc<Engine>, container: &Arc<Container>, cau
     {
         task.abort();
     }
+    let was_waiting = container.shared().phase == Phase::Restarting;
+    // From before the image is judged: what the owner changes meanwhile is not missed.
+    let changes = engine.trust.changes();
     let result = spawn(engine, container, cause).await;
-    if let Err(refusal) = &result {
-        note_failure(engine, container, refusal, cause).await;
+    match &result {
+        Ok(()) => {}
+        Err(failure) if failure.is_owners && was_waiting => {
+            watch::hold(engine, container, &failure.refusal.message, changes).await;
+        }
+        Err(failure) => note_failure(engine, container, failure, cause).await,
     }
     result.map_err(|failure| failure.refusal)
 }
@@ -85,6 +93,8 @@ pub async fn start_in_turn(engine: &Arc<Engine>, container: &Arc<Container>, cau
 struct StartFailure {
     exit_code: i32,
     refusal: Refusal,
+    /// Whether the image is not trusted: then nothing was attempted, and it is for the owner to change that.
+    is_owners: bool,
 }
 
 impl From<Refusal> for StartFailure {
@@ -92,8 +102,28 @@ impl From<Refusal> for StartFailure {
         Self {
             exit_code: 125,
             refusal,
+            is_owners: false,
         }
     }
+}
+
+/// Asks whether the image is trusted; what is refused here was no attempt of the app.
+async fn admit(
+    engine: &Arc<Engine>,
+    container: &Container,
+    record: &Record,
+    cause: Cause,
+) -> Result<(), StartFailure> {
+    if let Err(refusal) = trust::admit_start(engine, record).await {
+        return Err(StartFailure {
+            is_owners: true,
+            ..refusal.into()
+        });
+    }
+    if cause == Cause::Policy {
+        container.shared().record.life.restarts += 1;
+    }
+    Ok(())
 }
 
 async fn spawn(engine: &Arc<Engine>, container: &Arc<Container>, cause: Cause) -> Result<(), StartFailure> {
@@ -112,7 +142,7 @@ async fn spawn_networked(
     is_networked: bool,
 ) -> Result<(), StartFailure> {
     let record = container.shared().record.clone();
-    trust::admit_start(engine, &record)?;
+    admit(engine, container, &record, cause).await?;
     if is_networked {
         engine.networks.prepare(engine, &record).await?;
     }
@@ -196,26 +226,25 @@ fn announce(engine: &Arc<Engine>, container: &Arc<Container>, running: shim::Run
 }
 
 /// Writes into the record, in memory, that the container is to run; gives the record to be stored.
-fn mark_running(container: &Container, cause: Cause) -> crate::state::Record {
+fn mark_running(container: &Container, cause: Cause) -> Record {
     let mut shared = container.shared();
     let life = &mut shared.record.life;
     life.running = true;
     life.started_at = Some(clock::now());
     life.stopped_by_hand = false;
     life.oom_killed = false;
+    life.held = false;
     life.error.clear();
     if cause == Cause::Hand {
         life.restarts = 0;
     }
+    shared.held_for.clear();
     shared.record.clone()
 }
 
 /// A container that removes itself is down after a power cut whatever its record says, and after the daemon's death its shim tells that it runs:
 /// its record needs no second writing.
-async fn store_intent(
-    engine: &Arc<Engine>,
-    record: &crate::state::Record,
-) -> Result<(), crate::state::StoreError> {
+async fn store_intent(engine: &Arc<Engine>, record: &Record) -> Result<(), crate::state::StoreError> {
     if record.host_config.auto_remove {
         return Ok(());
     }
@@ -236,8 +265,9 @@ async fn note_failure(
     failure: &StartFailure,
     cause: Cause,
 ) {
-    let record = {
+    let (record, is_news) = {
         let mut shared = container.shared();
+        let before = shared.record.life.clone();
         shared.phase = if shared.record.life.finished_at.is_some() || cause == Cause::Policy {
             Phase::Exited
         } else {
@@ -251,7 +281,7 @@ async fn note_failure(
         if shared.phase == Phase::Created {
             shared.record.life.started_at = None;
         }
-        shared.record.clone()
+        (shared.record.clone(), shared.record.life != before)
     };
     container.publish(|pulse| {
         pulse.up = false;
@@ -259,7 +289,8 @@ async fn note_failure(
         pulse.ends += 1;
         pulse.exit_code = failure.exit_code;
     });
-    if let Err(error) = engine.store.put(&record).await {
+    // Whoever asks again for what is refused writes nothing by it.
+    if is_news && let Err(error) = engine.store.put(&record).await {
         tracing::error!(container = %container.id, error = chain(&error), "a failed start cannot be recorded");
     }
 }
@@ -298,7 +329,11 @@ fn as_failure(id: &str, program: &str, error: ShimError) -> StartFailure {
         }
     };
     tracing::debug!(container = %id, error = chain(&error), "start failed");
-    StartFailure { exit_code, refusal }
+    StartFailure {
+        exit_code,
+        refusal,
+        is_owners: false,
+    }
 }
 
 #[cfg(test)]
@@ -306,7 +341,7 @@ pub(crate) mod tests {
     use kakoi_policy::confinement::PolicyIdentity;
 
     use super::*;
-    use crate::state::{Life, Record, record::RECORD_FORMAT};
+    use crate::state::{Life, record::RECORD_FORMAT};
 
     /// A record of a container that never ran.
     pub(crate) fn record(id: &str) -> Record {

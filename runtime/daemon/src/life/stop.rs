@@ -229,7 +229,12 @@ async fn give_up_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> An
     if let Some(task) = container.shared().restart_task.take() {
         task.abort();
     }
-    container.shared().phase = Phase::Exited;
+    {
+        let mut shared = container.shared();
+        shared.phase = Phase::Exited;
+        shared.record.life.held = false;
+        shared.held_for.clear();
+    }
     container.publish(|pulse| pulse.restarting = false);
     note_by_hand(engine, container).await
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kakoi_container::frames::{Event, Exit};
 use tokio::process::Child;
+use tokio::sync::watch::Receiver;
+use tokio::task::AbortHandle;
 
 use super::container::{Container, Phase};
 use super::{remove, start};
@@ -20,6 +22,9 @@ use crate::shim::{self, Watch, Word};
 
 /// The exit code of a container whose shim was lost: its processes were killed.
 const LOST_EXIT_CODE: i32 = 137;
+
+/// How often it is looked whether a container that is held back may start by now: as often as one that fails is started. It writes nothing.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Follows a container whose shim runs. `child` is the shim where this daemon spawned it.
 pub fn follow(engine: Arc<Engine>, container: Arc<Container>, mut events: Watch, child: Option<Child>) {
@@ -211,10 +216,15 @@ pub fn schedule(engine: &Arc<Engine>, container: &Arc<Container>, wait: Duration
         let mut shared = container.shared();
         shared.phase = Phase::Restarting;
         shared.last_wait = wait;
-        shared.record.life.restarts += 1;
         shared.restart_task = Some(task.abort_handle());
     }
     container.publish(|pulse| pulse.restarting = true);
+}
+
+/// Whether its restart policy, which may have been changed while it waited, still has it start again.
+fn wants_restart(container: &Container) -> bool {
+    let policy = Policy::parse(&container.shared().record.host_config.restart_policy);
+    policy.is_ok_and(|policy| policy != Policy::No)
 }
 
 async fn restart_now(engine: &Arc<Engine>, container: &Arc<Container>) {
@@ -224,12 +234,67 @@ async fn restart_now(engine: &Arc<Engine>, container: &Arc<Container>) {
     }
     // The task must not abort itself when the start takes the handle.
     container.shared().restart_task = None;
+    if !wants_restart(container) {
+        let record = {
+            let mut shared = container.shared();
+            shared.phase = Phase::Exited;
+            shared.record.life.held = false;
+            shared.record.clone()
+        };
+        container.publish(|pulse| pulse.restarting = false);
+        if let Err(error) = engine.store.put(&record).await {
+            tracing::error!(container = %container.id, error = chain(&error), "that it is not started again cannot be recorded");
+        }
+        return;
+    }
     let Err(refusal) = start::start_in_turn(engine, container, start::Cause::Policy).await else {
         return;
     };
+    if container.shared().phase == Phase::Restarting {
+        // Held back.
+        return;
+    }
     tracing::warn!(container = %container.id, error = %refusal, "a restart failed");
     match next_start(container) {
         Some(wait) => schedule(engine, container, wait),
         None => container.publish(|pulse| pulse.restarting = false),
     }
+}
+
+/// Has a container that its restart policy would start, and the owner's trust does not let, wait for the owner. Told and written only when the
+/// reason is a new one.
+pub async fn hold(engine: &Arc<Engine>, container: &Arc<Container>, why: &str, changes: Receiver<()>) {
+    let task = look_later(engine, container, changes);
+    let (record, is_told, is_written) = {
+        let mut shared = container.shared();
+        shared.phase = Phase::Restarting;
+        shared.restart_task = Some(task);
+        let is_told = std::mem::replace(&mut shared.held_for, why.to_owned()) == why;
+        let life = &mut shared.record.life;
+        let is_written = life.held && life.error == why;
+        life.held = true;
+        life.error = why.to_owned();
+        (shared.record.clone(), is_told, is_written)
+    };
+    container.publish(|pulse| pulse.restarting = true);
+    if !is_told {
+        tracing::warn!(container = %container.id, why, "held back until its image is trusted");
+        let mut attributes = container.attributes();
+        attributes.insert("reason".into(), why.to_owned());
+        engine.events.tell("container", "hold", &container.id, attributes);
+    }
+    if !is_written && let Err(error) = engine.store.put(&record).await {
+        tracing::error!(container = %container.id, error = chain(&error), "what is held back cannot be recorded");
+    }
+}
+
+/// Starts a container when the owner has changed something, or when it is time to look whether that is so.
+fn look_later(engine: &Arc<Engine>, container: &Arc<Container>, mut changes: Receiver<()>) -> AbortHandle {
+    let (engine, target) = (engine.clone(), container.clone());
+    let task = tokio::spawn(async move {
+        // An error would mean that the gate is gone, and with it the daemon.
+        drop(tokio::time::timeout(LOOK, changes.changed()).await);
+        restart_now(&engine, &target).await;
+    });
+    task.abort_handle()
 }

@@ -53,6 +53,10 @@ pub fn show(asked: &Asked) -> Answer<Reply> {
         scopes: scopes.collect(),
         keys: keys.collect(),
         floors: floors.collect(),
+        downgrades: trust
+            .downgrades()
+            .map(|(name, version)| (name.to_owned(), version.to_string()))
+            .collect(),
         revocations: revocations.map_or(0, |list| i64::try_from(list.version()).unwrap_or(i64::MAX)),
     }))
 }
@@ -70,7 +74,9 @@ pub async fn check(asked: &Asked) -> Answer<Reply> {
     }
     let is_here = !asked.query.flag("remote") && asked.engine.images.resolve(&name).is_ok();
     let (admission, place) = if is_here {
-        (examine(&asked.engine, &name)?, "store")
+        let name = name.clone();
+        let judged = blocking(&asked.engine, move |engine| examine(engine, &name));
+        (judged.await?, "store")
     } else {
         (registry::examine(asked, &name).await?, "registry")
     };
@@ -168,7 +174,7 @@ pub async fn commit(asked: &Asked) -> Answer<Reply> {
                 "{name} is no release: its scope does not demand one (release: true in trust.yaml)"
             ))
         })?;
-        let raised = engine.trust.kept().commit(&release)?;
+        let raised = engine.trust.commit(&release)?;
         if raised {
             tell(engine, "commit", &release.digest.to_string(), &release.name);
         }
@@ -190,9 +196,8 @@ pub async fn revoke(mut asked: Asked) -> Answer<Reply> {
         .map_err(|cause| Refusal::bad(format!("the list of revoked keys cannot be read: {cause}")))?
         .to_bytes();
     let taken = blocking(&asked.engine, move |engine| {
-        let trust = engine.trust.trust()?;
-        let mut kept = engine.trust.kept();
-        let version = kept.revoke(&bytes, &trust)?;
+        let version = engine.trust.revoke(&bytes)?;
+        let kept = engine.trust.kept();
         tracing::info!(version, "a list of revoked keys was taken");
         let list = kept.revocations()?;
         Ok(TrustRevoked {

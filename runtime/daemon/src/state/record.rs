@@ -73,6 +73,9 @@ pub struct Life {
     pub stopped_by_hand: bool,
     /// Restarts in a row by its restart policy.
     pub restarts: u32,
+    /// Whether its restart policy would have it run, and the owner's trust does not: it starts when that changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Whether its removal was begun: written before the first file goes.
     pub removing: bool,
 }

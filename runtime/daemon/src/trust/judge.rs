@@ -1,31 +1,26 @@
-//! The three questions: may it come in, may a container be made of it, may it start.
+//! Judging an image: of a registry before a layer is fetched, and of the store under the name it was asked for by.
 //!
-//! Owns what is asked, about which name, and what is said. The digests that are judged are those that the store has, of documents that are whole
-//! and lead to the image; the name is the one under which the image was asked for. At a start nothing is fetched: what was found when the image
-//! was pulled lies beside it.
-
-use std::collections::BTreeMap;
+//! Owns what verdicts are about. The digests that are judged are those that the store has, of documents that are whole and lead to the image; at a
+//! start nothing is fetched: what was found when the image was pulled lies beside it. Refuses to know what follows from a verdict.
 
 use jiff::Timestamp;
 use kakoi_image::registry::{RegistryError, Resolved};
 use kakoi_image::{Carried, Digest, Image, Limits, Reference, intake_time};
 use kakoi_trust::{
-    BUNDLE, BroughtPolicy, Complaint, Downgrade, Evidence, Floors, Grounds, Mode, Repository, SIMPLE_SIGNING,
-    Subject, Trust, Verdict, brought_policy, decide, recheck,
+    BUNDLE, BroughtPolicy, Evidence, Floors, Grounds, Mode, Repository, SIMPLE_SIGNING, Subject, Trust,
+    Verdict, brought_policy, decide, recheck,
 };
 
 use crate::engine::Engine;
 use crate::life::create::image_refusal;
 use crate::refusal::{Answer, Refusal};
-use crate::state::Record;
 
+use super::Rules;
 use super::kept::Kept;
+use super::memory::About;
 
 /// What counts as the repository of an image without a name: a scope can name it like any other.
 const UNNAMED: &str = "localhost/unnamed";
-
-/// Above this many bytes only those signatures are kept that a key of the scope made: strangers can attach what they like.
-const EVIDENCE_BYTES_MAX: usize = 1 << 20;
 
 /// A verdict with what it is about.
 pub struct Admission {
@@ -39,58 +34,16 @@ pub struct Admission {
     pub has_evidence: bool,
 }
 
-impl Admission {
-    /// Lets it pass, or says why not; what only passes because its scope is audited is told once.
-    fn settle(self, engine: &Engine) -> Answer<Repository> {
-        let Admission {
-            repository,
-            verdict,
-            has_evidence,
-            policy: _,
-        } = self;
-        match verdict {
-            Verdict::Trusted(_) => Ok(repository),
-            Verdict::Audited { complaint, .. } => {
-                tell_audited(engine, &repository, complaint.as_ref());
-                Ok(repository)
-            }
-            Verdict::Refused(refusal) => {
-                let mut said = refusal.to_string();
-                if !has_evidence && refusal.complaint == Complaint::Unsigned {
-                    said.push_str("; or, where it is signed in its registry: kakoi pull ");
-                    said.push_str(repository.as_str());
-                }
-                Err(Refusal::forbidden(said))
-            }
-        }
-    }
-}
-
-/// Says once in the log, and once as an event, what runs without being trusted.
-fn tell_audited(engine: &Engine, repository: &Repository, complaint: Option<&Complaint>) {
-    let why = match complaint {
-        Some(complaint) => complaint.to_string(),
-        None => String::from("its scope names no keys"),
-    };
-    if !engine.trust.is_news(&format!("{repository}: {why}")) {
-        return;
-    }
-    tracing::warn!(%repository, why, "runs without being trusted: its scope is only audited");
-    let attributes = BTreeMap::from([
-        (String::from("name"), repository.to_string()),
-        (String::from("reason"), why),
-    ]);
-    engine
-        .events
-        .tell("image", "audit", repository.as_str(), attributes);
-}
-
-fn repository_of(name: &str) -> Answer<Repository> {
+pub(super) fn repository_of(name: &str) -> Answer<Repository> {
     Repository::parse(name).map_err(|error| Refusal::forbidden(format!("no scope can cover {name}: {error}")))
 }
 
-fn of_reference(reference: &Reference) -> Answer<Repository> {
-    repository_of(&format!("{}/{}", reference.registry(), reference.repository()))
+pub(super) fn of_reference(reference: &Reference) -> Answer<Repository> {
+    repository_of(&complete(reference))
+}
+
+fn complete(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
 }
 
 fn trust_digest(digest: &Digest) -> kakoi_trust::Digest {
@@ -117,20 +70,25 @@ fn grounds<'a>(
             _ => nothing,
         },
         now: intake_time(Timestamp::now()),
-        downgrade: Downgrade::Refused,
     })
 }
 
+/// Whether anything beside an image has a say in whether it runs under this name; where no scope names a key, nothing has.
+pub(super) fn asks(trust: &Trust, repository: &Repository) -> bool {
+    trust
+        .rule(repository)
+        .is_some_and(|(_, rule)| rule.mode != Mode::Reject && !rule.keys.is_empty())
+}
+
 /// Judges, and looks for the policy that the image brings.
-fn judged(
+pub(super) fn judged(
     engine: &Engine,
-    trust: &Trust,
+    rules: &Rules,
     repository: &Repository,
     judge: impl FnOnce(Grounds<'_>) -> Verdict,
 ) -> Answer<(Verdict, Option<BroughtPolicy>)> {
-    let kept = engine.trust.kept();
     let nothing = Floors::none();
-    let grounds = grounds(trust, repository, &kept, &nothing)?;
+    let grounds = grounds(&rules.trust, repository, &rules.kept, &nothing)?;
     let verdict = judge(grounds);
     let policy = match &verdict {
         Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => brought_policy(evidence, grounds)
@@ -157,59 +115,15 @@ pub enum PullRefusal {
     Registry(#[source] RegistryError),
 }
 
-/// Refuses a name that no registry needs to be asked about: nothing of any of the repositories that it may mean could run.
-pub fn refuse_unasked(engine: &Engine, candidates: &[Reference]) -> Answer<()> {
-    let trust = engine.trust.trust()?;
-    let mut first = None;
-    for reference in candidates {
-        let repository = of_reference(reference)?;
-        if trust.mode(&repository) != Mode::Reject {
-            return Ok(());
-        }
-        first.get_or_insert(repository);
-    }
-    let Some(repository) = first else {
-        return Ok(());
-    };
-    let subject = Subject {
-        repository: repository.clone(),
-        digests: Vec::new(),
-    };
-    let (verdict, policy) = judged(engine, &trust, &repository, |grounds| {
-        decide(subject, Vec::new(), grounds)
-    })?;
-    let admission = Admission {
-        repository,
-        verdict,
-        policy,
-        has_evidence: true,
-    };
-    admission.settle(engine).map(drop)
-}
-
-/// Whether an image may come in: asked once its name is resolved, before any layer is fetched. Gives the evidence to be kept beside it.
-pub fn admit_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Option<Vec<u8>>, PullRefusal> {
-    let admission = judge_pull(engine, resolved)?;
-    let evidence = match &admission.verdict {
-        Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => stored(evidence),
-        Verdict::Refused(_) => None,
-    };
-    admission.settle(engine).map_err(PullRefusal::Untrusted)?;
-    Ok(evidence)
-}
-
 /// Judges an image of a registry, with the signatures that are found there.
 pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admission, PullRefusal> {
     let repository = of_reference(resolved.reference).map_err(PullRefusal::Untrusted)?;
-    let trust = engine.trust.trust().map_err(PullRefusal::Untrusted)?;
+    let rules = engine.trust.rules().map_err(PullRefusal::Untrusted)?;
     let mut digests = vec![resolved.top.digest.clone()];
     if resolved.manifest.digest != resolved.top.digest {
         digests.push(resolved.manifest.digest.clone());
     }
-    let asks = trust
-        .rule(&repository)
-        .is_some_and(|(_, rule)| rule.mode != Mode::Reject && !rule.keys.is_empty());
-    let found = if asks {
+    let found = if asks(&rules.trust, &repository) {
         let kinds = [SIMPLE_SIGNING, BUNDLE];
         let attached = resolved.repository.attached(&digests, &kinds, &Limits::DEVICE);
         attached.map_err(PullRefusal::Registry)?
@@ -220,7 +134,7 @@ pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admiss
         repository: repository.clone(),
         digests: digests.iter().map(trust_digest).collect(),
     };
-    let (verdict, policy) = judged(engine, &trust, &repository, |grounds| {
+    let (verdict, policy) = judged(engine, &rules, &repository, |grounds| {
         decide(subject, found, grounds)
     })
     .map_err(PullRefusal::Untrusted)?;
@@ -230,22 +144,6 @@ pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admiss
         policy,
         has_evidence: true,
     })
-}
-
-/// Evidence as it is kept; none where there was nothing to be found.
-fn stored(evidence: &Evidence) -> Option<Vec<u8>> {
-    if evidence.layers.is_empty() {
-        return None;
-    }
-    let bytes = serde_json::to_vec(evidence).expect("texts, digests and times serialise");
-    if bytes.len() <= EVIDENCE_BYTES_MAX {
-        return Some(bytes);
-    }
-    let mut less = evidence.clone();
-    let mut known = evidence.findings.iter().map(|finding| finding.key.is_some());
-    less.layers.retain(|_| known.next().unwrap_or(false));
-    less.findings.retain(|finding| finding.key.is_some());
-    Some(serde_json::to_vec(&less).expect("texts, digests and times serialise"))
 }
 
 /// Judges by the signatures that came with an image in archives, the validity of keys by when they came, as after a pull: all of them, by when
@@ -270,16 +168,46 @@ fn decide_carried(subject: &Subject, carried: &[Carried], grounds: Grounds<'_>) 
     first.unwrap_or_else(|| decide(subject.clone(), Vec::new(), grounds))
 }
 
-/// Judges an image of the store under a repository's name, from what lies beside it.
-fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repository) -> Answer<Admission> {
-    // Evidence lies under the name that was pulled, whose registry may have been spelled in another way.
-    let names = engine.images.repositories(id);
-    let spelled = names
-        .iter()
-        .find(|name| Repository::parse(name).is_ok_and(|name| name == repository));
+/// What judging an image of the store under a repository's name would be about.
+///
+/// # Errors
+/// The image is not there.
+pub(super) fn about(engine: &Engine, id: &Digest, repository: &Repository) -> Answer<About> {
+    let origin = engine.images.origin_digests(id, &spelled(engine, id, repository));
+    Ok(About {
+        image: id.clone(),
+        repository: repository.to_string(),
+        origin: origin.map_err(image_refusal)?,
+    })
+}
+
+/// Evidence lies under the name that was pulled, whose registry may have been spelled in another way.
+fn spelled(engine: &Engine, id: &Digest, repository: &Repository) -> String {
+    let names = engine.images.repositories(id).into_iter();
+    let mut same = names.filter(|name| Repository::parse(name).is_ok_and(|name| name == *repository));
+    same.next().unwrap_or_else(|| repository.to_string())
+}
+
+/// Judges an image of the store under a repository's name, from what lies beside it, and remembers what comes of it.
+pub(super) fn from_store(
+    engine: &Engine,
+    rules: &Rules,
+    id: &Digest,
+    repository: Repository,
+) -> Answer<Admission> {
+    let before = about(engine, id, &repository)?;
+    let admission = judge_stored(engine, rules, id, repository)?;
+    // Where evidence was added meanwhile, nobody knows which was judged.
+    if about(engine, id, &admission.repository)? == before {
+        engine.trust.memory.keep(rules, before, admission.settled());
+    }
+    Ok(admission)
+}
+
+fn judge_stored(engine: &Engine, rules: &Rules, id: &Digest, repository: Repository) -> Answer<Admission> {
     let origin = engine
         .images
-        .evidence(id, spelled.map_or(repository.as_str(), String::as_str))
+        .evidence(id, &spelled(engine, id, &repository))
         .map_err(image_refusal)?;
     let digests: Vec<_> = origin.documents.iter().map(trust_digest).collect();
     let has_evidence = origin.evidence.is_some();
@@ -289,7 +217,7 @@ fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repositor
                 repository: repository.clone(),
                 digests,
             };
-            judged(engine, trust, &repository, |grounds| {
+            judged(engine, rules, &repository, |grounds| {
                 decide_carried(&subject, &origin.carried, grounds)
             })?
         }
@@ -310,7 +238,7 @@ fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repositor
                     "what is kept of the signatures of {repository} is about another image: pull it again"
                 )));
             }
-            judged(engine, trust, &repository, |grounds| recheck(&evidence, grounds))?
+            judged(engine, rules, &repository, |grounds| recheck(&evidence, grounds))?
         }
     };
     Ok(Admission {
@@ -321,24 +249,43 @@ fn from_store(engine: &Engine, trust: &Trust, id: &Digest, repository: Repositor
     })
 }
 
-/// Judges an image of the store under the name it was asked for by. By its id it may run if any of its names lets it.
-pub fn examine(engine: &Engine, image: &Image) -> Answer<Admission> {
-    let trust = engine.trust.trust()?;
-    if let Some(name) = &image.name {
-        let reference = Reference::parse(name).map_err(|error| Refusal::bad(error.to_string()))?;
-        return from_store(engine, &trust, &image.id, of_reference(&reference)?);
+/// The repositories under which an image is judged: that of the name it was asked for by; by its id it may run if any of its names lets it.
+pub(super) fn repositories(engine: &Engine, id: &Digest, name: Option<&str>) -> Answer<Vec<Repository>> {
+    if let Some(name) = name {
+        return Ok(vec![repository_of(name)?]);
     }
-    any_name(engine, &trust, &image.id)
-}
-
-fn any_name(engine: &Engine, trust: &Trust, id: &Digest) -> Answer<Admission> {
     let mut names = engine.images.repositories(id);
     if names.is_empty() {
         names.push(UNNAMED.to_owned());
     }
+    names.iter().map(|name| repository_of(name)).collect()
+}
+
+/// The repository of the name that an image was asked for by.
+pub(super) fn asked_as(image: &Image) -> Answer<Option<String>> {
+    let Some(name) = &image.name else { return Ok(None) };
+    let reference = Reference::parse(name).map_err(|error| Refusal::bad(error.to_string()))?;
+    Ok(Some(complete(&reference)))
+}
+
+/// Judges an image of the store by what is trusted now.
+pub fn examine(engine: &Engine, image: &Image) -> Answer<Admission> {
+    let rules = engine.trust.rules()?;
+    let name = asked_as(image)?;
+    let repositories = repositories(engine, &image.id, name.as_deref())?;
+    examine_by(engine, &rules, &image.id, repositories)
+}
+
+/// Judges an image of the store under each of several names, of which the best holds.
+pub(super) fn examine_by(
+    engine: &Engine,
+    rules: &Rules,
+    id: &Digest,
+    repositories: Vec<Repository>,
+) -> Answer<Admission> {
     let mut best: Option<Admission> = None;
-    for name in names {
-        let admission = from_store(engine, trust, id, repository_of(&name)?)?;
+    for repository in repositories {
+        let admission = from_store(engine, rules, id, repository)?;
         let is_better = match (&admission.verdict, best.as_ref().map(|best| &best.verdict)) {
             (Verdict::Trusted(_), _) => return Ok(admission),
             (_, None) => true,
@@ -352,31 +299,11 @@ fn any_name(engine: &Engine, trust: &Trust, id: &Digest) -> Answer<Admission> {
     Ok(best.expect("there was a name"))
 }
 
-/// Whether a container may be made of an image; gives the repository by which its starts are judged, and the policy that the image brings.
-pub fn admit_image(engine: &Engine, image: &Image) -> Answer<(Repository, Option<BroughtPolicy>)> {
-    let mut admission = examine(engine, image)?;
-    let policy = admission.policy.take();
-    Ok((admission.settle(engine)?, policy))
-}
-
-/// Whether a container may start: its image, under the name it had when the container was made, by what is trusted now.
-pub fn admit_start(engine: &Engine, record: &Record) -> Answer<()> {
-    let trust = engine.trust.trust()?;
-    let id = Digest::parse(&record.image_id).map_err(|_| {
-        Refusal::forbidden("the container's image has no digest, so nobody can have signed it")
-    })?;
-    let admission = match record.trusted_as.as_str() {
-        "" => any_name(engine, &trust, &id)?,
-        name => from_store(engine, &trust, &id, repository_of(name)?)?,
-    };
-    admission.settle(engine).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
-    use kakoi_trust::{Padding, PrivateKey, edit, sign::sign_bundle};
+    use std::collections::BTreeMap;
 
-    use kakoi_trust::Layer;
+    use kakoi_trust::{Layer, Padding, PrivateKey, edit, sign::sign_bundle};
 
     use super::*;
 
@@ -437,7 +364,6 @@ mod tests {
                 revocations: None,
                 floors: &floors,
                 now: "2026-09-01T00:00:00Z".parse().expect("a time"),
-                downgrade: Downgrade::Refused,
             };
             matches!(decide_carried(&subject, carried, grounds), Verdict::Trusted(_))
         };

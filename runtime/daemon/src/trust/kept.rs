@@ -22,6 +22,7 @@ use crate::refusal::{Answer, Refusal, chain};
 const FLOORS_BYTES_MAX: u64 = 1 << 20;
 
 /// Floors and revocations.
+#[derive(Clone)]
 pub struct Kept {
     folder: PathBuf,
     floors: Result<Floors, String>,

@@ -72,6 +72,26 @@ fn errors_in_trust_yaml_have_line_and_column() {
             "no name for a key",
         ),
         ("version: 1\nrevocation: {keys: [x]}\n", 2, 21, "no key `x`"),
+        (
+            "version: 1\ndowngrades: {app: 1.x}\n",
+            2,
+            19,
+            "`1.x` is not a version",
+        ),
+        (
+            "version: 1\ndowngrades: {app: [1, 2]}\n",
+            2,
+            19,
+            "a list where a version",
+        ),
+        (
+            "version: 1\ndowngrades: {app: }\n",
+            2,
+            14,
+            "`app` without a value",
+        ),
+        ("version: 1\ndowngrades: {'': 1}\n", 2, 14, "no name of a release"),
+        ("version: 1\ndowngrades: 1.2\n", 2, 13, "a mapping from names"),
     ] {
         let errors = Trust::parse("trust.yaml", text).expect_err(text);
         let found = errors.list().iter().find(|error| error.message.contains(message));
@@ -126,4 +146,6 @@ fn the_drawing_in_config_is_a_trust_yaml() {
     let acme = Repository::parse("ghcr.io/acme/app").expect("good");
     let (_, rule) = trust.rule(&acme).expect("covered");
     assert!(rule.release && rule.annotations["env"] == "production");
+    let downgrades: Vec<_> = trust.downgrades().collect();
+    assert_eq!(downgrades.len(), 1, "{downgrades:?}");
 }

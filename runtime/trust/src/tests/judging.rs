@@ -97,35 +97,28 @@ fn demanded_annotations_must_be_signed() {
 fn releases_do_not_go_back() {
     let fixture = Fixture::new();
     let trusting = fixture.trust("keys: [a, b], release: true");
-    let at = |floors: &Floors, downgrade, layers: &[Layer]| {
-        let mut grounds = grounds(&trusting, floors);
-        grounds.downgrade = downgrade;
-        decide(subject(fixture.repository.as_str()), layers.to_vec(), grounds)
+    let at = |floors: &Floors, layers: &[Layer]| {
+        let subject = subject(fixture.repository.as_str());
+        decide(subject, layers.to_vec(), grounds(&trusting, floors))
     };
     let mut floors = Floors::none();
     let old = [fixture.release(&fixture.a, "1.4.0")];
-    let evidence = trusted(at(&floors, Downgrade::Refused, &old));
+    let evidence = trusted(at(&floors, &old));
     let release = evidence.release.expect("demanded");
     floors.commit(&release);
-    trusted(at(&floors, Downgrade::Refused, &old));
+    trusted(at(&floors, &old));
     floors.commit(&Release {
         version: Version::parse("1.5").expect("good"),
         digest: Digest::of(b"newer"),
         ..release
     });
+    refused(at(&floors, &old), "is a downgrade: 1.5 was committed");
     refused(
-        at(&floors, Downgrade::Refused, &old),
-        "is a downgrade: 1.5 was committed",
-    );
-    let evidence = trusted(at(&floors, Downgrade::Permitted, &old));
-    // What was permitted once stays so for that image, and for no other.
-    trusted(recheck(&evidence, grounds(&trusting, &floors)));
-    refused(
-        at(&floors, Downgrade::Refused, &[fixture.release(&fixture.a, "1.5")]),
+        at(&floors, &[fixture.release(&fixture.a, "1.5")]),
         "another image with the same version",
     );
     refused(
-        at(&floors, Downgrade::Refused, &[fixture.classic(&fixture.a)]),
+        at(&floors, &[fixture.classic(&fixture.a)]),
         "but no release document",
     );
     // The highest version that enough keys released counts: an image may be released again.
@@ -133,7 +126,7 @@ fn releases_do_not_go_back() {
         fixture.release(&fixture.a, "1.4.0"),
         fixture.release(&fixture.a, "1.6"),
     ];
-    let evidence = trusted(at(&floors, Downgrade::Refused, &again));
+    let evidence = trusted(at(&floors, &again));
     assert_eq!(evidence.release.expect("demanded").version.to_string(), "1.6");
     // Two keys must release the same version.
     let both = fixture.trust("keys: [a, b], release: true, threshold: 2");
@@ -152,6 +145,61 @@ fn releases_do_not_go_back() {
     // Another name's release is none of this one.
     let named = fixture.trust("keys: [a], release: true, release_name: other");
     refused(fixture.decide(&named, &old), "not as `other`");
+}
+
+#[test]
+fn only_the_owner_lets_a_release_go_back_and_only_to_one_version() {
+    let fixture = Fixture::new();
+    let (a, b) = (fixture.a.public(), fixture.b.public());
+    let permitting = |downgrades: &str| {
+        let text = trust_text(&[("a", a, ""), ("b", b, "")], "keys: [a, b], release: true");
+        Trust::parse("trust.yaml", &format!("{text}{downgrades}")).expect("good")
+    };
+    let closed = permitting("");
+    let layers = |version: &str| [fixture.release(&fixture.a, version)];
+    let evidence = trusted(fixture.decide(&closed, &layers("1.4")));
+    let mut floors = Floors::none();
+    floors.commit(&Release {
+        version: Version::parse("1.5").expect("good"),
+        digest: Digest::of(b"newer"),
+        ..evidence.release.clone().expect("demanded")
+    });
+    let committed = floors.clone();
+    let name = fixture.repository.as_str();
+    let again = |trust: &Trust| recheck(&evidence, grounds(trust, &floors));
+    refused(
+        again(&closed),
+        &format!("to allow it all the same: kakoi trust allow-downgrade {name} 1.4"),
+    );
+    // 1.4.0 is the same version.
+    let open = permitting(&format!("downgrades: {{{name}: 1.4.0}}\n"));
+    let let_in = trusted(again(&open));
+    assert_eq!(let_in.downgrade, Downgrade::Permitted);
+    // What is not below its floor needs no permission, and is not said to have used it.
+    let floorless = Floors::none();
+    let level = trusted(recheck(&evidence, grounds(&open, &floorless)));
+    assert_eq!(level.downgrade, Downgrade::Refused);
+    // The permission is the owner's of now: what was let in by it does not outlive it.
+    refused(recheck(&let_in, grounds(&closed, &floors)), "is a downgrade");
+    for other in [
+        format!("downgrades: {{{name}: 1.3}}\n"),
+        format!("downgrades: {{{name}: 1.5}}\n"),
+        format!("downgrades: {{{name}x: 1.4}}\n"),
+    ] {
+        refused(again(&permitting(&other)), "is a downgrade");
+    }
+    // It opens nothing else: not another image as the committed version, no signature of a stranger, no lower floor.
+    let level = permitting(&format!("downgrades: {{{name}: 1.5}}\n"));
+    let as_other =
+        |trust: &Trust, layers: &[Layer]| decide(subject(name), layers.to_vec(), grounds(trust, &floors));
+    refused(
+        as_other(&level, &layers("1.5")),
+        "another image with the same version",
+    );
+    let stranger = fixture.release(&key(), "1.4");
+    refused(as_other(&open, &[stranger]), "no key of the scope");
+    assert!(!floors.clone().commit(&let_in.release.expect("demanded")));
+    assert_eq!(floors, committed);
 }
 
 #[test]

@@ -155,10 +155,22 @@ fn evidence_is_kept_with_the_image_and_believed_only_whole() {
         (origin.documents, origin.evidence, origin.carried),
         (vec![manifest], None, Vec::new())
     );
+    // Their digests tell what would be read: another's as soon as it is another.
+    let digests = |name: &str| store.origin_digests(&id, name).expect("known");
+    let bare = digests(&repository);
     pull_with(Some(b"first"));
+    let first = digests(&repository);
     pull_with(Some(b"second"));
+    let second = digests(&repository);
+    assert!(bare != first && first != second && bare == digests("r.example/other"));
     // What was found once stays where nothing was looked for.
     pull_with(None);
+    assert_eq!(digests(&repository), second);
+    assert!(
+        store
+            .origin_digests(&Digest::of(b"no image"), &repository)
+            .is_err()
+    );
     let kept = |store: &ImageStore| store.evidence(&id, &repository).expect("known").evidence;
     assert_eq!(kept(&store).as_deref(), Some(&b"second"[..]));
     assert_eq!(
