@@ -82,9 +82,10 @@ pub async fn serve(
 async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
     let service = service_fn(move |request| {
         let engine = engine.clone();
+        // A task of its own, begun before anybody looks whether the client is still there: one that leaves in the middle of a start must not leave
+        // half a start behind, and one that leaves at once has asked all the same.
+        let work = tokio::spawn(async move { router::answer(&engine, door, request).await });
         async move {
-            // A task of its own: a client that leaves in the middle of a start must not leave half a start behind.
-            let work = tokio::spawn(async move { router::answer(&engine, door, request).await });
             Ok::<_, Infallible>(work.await.unwrap_or_else(|cause| {
                 reply::refusal(&Refusal::failed("the daemon failed at this request", cause))
             }))
