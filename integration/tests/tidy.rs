@@ -10,15 +10,19 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom. An arrow that is not here needs a paragraph in runtime/ARCHITECTURE.md first.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("kakoi-policy", &[]),
     ("kakoi-sys", &[]),
     ("kakoi-api", &[]),
     ("kakoi-confine", &["kakoi-policy", "kakoi-sys"]),
     ("kakoi-trust", &[]),
-    ("kakoi-image", &["kakoi-sys", "kakoi-trust"]),
+    ("kakoi-archive", &["kakoi-sys"]),
+    ("kakoi-image", &["kakoi-archive", "kakoi-sys", "kakoi-trust"]),
     ("kakoi-net", &["kakoi-sys"]),
-    ("kakoi-container", &["kakoi-confine", "kakoi-policy", "kakoi-sys"]),
+    (
+        "kakoi-container",
+        &["kakoi-archive", "kakoi-confine", "kakoi-policy", "kakoi-sys"],
+    ),
     (
         "kakoid",
         &[
@@ -49,7 +53,7 @@ const OWNED: [(&str, &[&str]); 8] = [
     ("landlock", &["kakoi-confine"]),
     ("caps", &["kakoi-confine", "kakoi-container"]),
     ("seccompiler", &["kakoi-policy"]),
-    ("tar", &["kakoi-image", "kakoi-integration"]),
+    ("tar", &["kakoi-archive", "kakoi-image", "kakoi-integration"]),
 ];
 
 /// Where unsafe code may stand, and why: the crate that quarantines it, and the attacker, whose trade is calling the kernel in ways that no

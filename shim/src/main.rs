@@ -8,6 +8,7 @@
 //! kakoi-shim run --plan PLAN --ready-fd N    run a container to its end
 //! kakoi-shim spare RUN_DIR ROOM              wait for a plan on standard input, then do as `run` does
 //! kakoi-shim clean --plan PLAN               end what a killed shim left
+//! kakoi-shim files --plan PLAN               copy a container's files, as standard input asks
 //! kakoi-shim stage POINT FD                  a step inside container creation; started by the runtime itself
 //! kakoi-shim oci …                           the OCI runtime command line, also by the name kakoi-oci
 //! ```
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Some("run") => run::run(&args[2..]),
         Some("spare") => run::spare(&args[2..]),
         Some("clean") => run::clean(&args[2..]),
+        Some("files") => run::files(&args[2..]),
         Some("stage") => run::stage(&args[2..]),
         Some("--version") => match writeln!(std::io::stdout(), "kakoi-shim {}", env!("CARGO_PKG_VERSION")) {
             Ok(()) => ExitCode::SUCCESS,

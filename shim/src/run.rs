@@ -122,6 +122,25 @@ pub(crate) fn clean(args: &[OsString]) -> ExitCode {
     }
 }
 
+/// `files --plan PLAN`
+pub(crate) fn files(args: &[OsString]) -> ExitCode {
+    report::begin();
+    let [word, plan] = args else {
+        return usage("files --plan PLAN");
+    };
+    if word != "--plan" {
+        return usage("files --plan PLAN");
+    }
+    // What it reads is the container's to change; the program must not be (CVE-2019-5736).
+    if let Err(code) = begin() {
+        return code;
+    }
+    match kakoi_container::files::serve(&PathBuf::from(plan)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed("files", &error),
+    }
+}
+
 /// `stage POINT FD`
 pub(crate) fn stage(args: &[OsString]) -> ExitCode {
     report::begin();

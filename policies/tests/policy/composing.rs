@@ -253,7 +253,10 @@ fn a_mount_that_is_asked_for_may_be_used_as_asked() {
 #[test]
 fn the_built_in_ceiling_lets_docker_users_work_and_nobody_out() {
     let ceiling = Ceiling::built_in();
-    assert_eq!(ceiling.default_policy, None, "what holds where no policy is named depends on the socket");
+    assert_eq!(
+        ceiling.default_policy, None,
+        "what holds where no policy is named depends on the socket"
+    );
     let device = |path: &str| Requests {
         devices: vec![DeviceRequest {
             path: path.to_owned(),

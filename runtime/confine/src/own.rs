@@ -66,6 +66,9 @@ const SUPERVISING: [Capability; 10] = [
     CAP_SYS_RESOURCE,
 ];
 
+/// What reads and writes the files of a container from outside, whoever they belong to.
+const FILES: [Capability; 5] = [CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETFCAP];
+
 /// Why privileges were not given up.
 #[derive(Debug, thiserror::Error)]
 pub enum NarrowError {
@@ -91,6 +94,11 @@ pub enum Part<'a> {
     Making(Granted<'a>),
     /// The shim from then on.
     Supervising(Granted<'a>),
+    /// The shim that copies files, once it sees nothing but the container's.
+    Files {
+        /// Whether it reads attributes that only the host's root may (`trusted.overlay.*`).
+        attributes: bool,
+    },
 }
 
 /// What a container is given, which its shim must hold to hand it on.
@@ -137,13 +145,17 @@ impl Part<'_> {
                 let kept = mask(&SUPERVISING) | granted.mask();
                 (kept, kept)
             }
+            Self::Files { attributes } => {
+                let more = if attributes { mask(&[CAP_SYS_ADMIN]) } else { 0 };
+                (mask(&FILES) | more, mask(&FILES) | more)
+            }
         }
     }
 
     fn effective(self, held: u64) -> u64 {
         match self {
             Self::Daemon { .. } => held & mask(&DAEMON),
-            Self::Making(_) | Self::Supervising(_) => held,
+            Self::Making(_) | Self::Supervising(_) | Self::Files { .. } => held,
         }
     }
 
@@ -153,6 +165,7 @@ impl Part<'_> {
                 no_new_privileges, ..
             } => no_new_privileges,
             Self::Making(granted) | Self::Supervising(granted) => granted.confinement.no_new_privileges,
+            Self::Files { .. } => true,
         }
     }
 }
@@ -216,6 +229,7 @@ mod tests {
             "a shim executed by the daemon gets its list"
         );
         assert_eq!(mask(&SUPERVISING) & !mask(&MAKING), 0);
+        assert_eq!(mask(&FILES) & !mask(&MAKING), 0);
         assert_ne!(held, bounding);
     }
 

@@ -165,6 +165,9 @@ pub struct State {
     /// When that process started, in clock ticks since boot: with the id it names the process for good.
     #[serde(default)]
     pub start_time: u64,
+    /// The shim's own id on the host; 0 where an earlier version does not tell it.
+    #[serde(default)]
+    pub supervisor: i32,
     /// Whether it is frozen.
     pub paused: bool,
     /// When the first process was started, RFC 3339.

@@ -9,6 +9,7 @@ pub mod client;
 pub mod create;
 pub mod discard;
 mod executor;
+pub mod files;
 pub mod frames;
 pub mod handle;
 pub mod hook;

@@ -25,6 +25,7 @@ use crate::plan::{RootfsDriver, RunPlan};
 use crate::spec::has_user_namespace;
 
 pub use copy::CopyError;
+pub(crate) use sources::{Bind, binds};
 
 /// overlayfs stacks at most this many layers (OVL_MAX_STACK).
 pub const LAYERS_MAX: usize = 500;
@@ -182,8 +183,42 @@ pub struct Assembled {
     pub mapped: Vec<PathBuf>,
 }
 
-/// Mounts the plan's root file system.
+/// Mounts the plan's root file system, and opens what will be mounted in it.
 pub fn assemble(plan: &RunPlan) -> Result<Assembled, RootfsError> {
+    let (root, place, namespace) = mount_tree(plan)?;
+    let (sources, mapped) = sources::open_all(plan, &place, namespace.as_ref())?;
+    Ok(Assembled {
+        root,
+        sources,
+        mapped,
+    })
+}
+
+/// Mounts the plan's root file system and tells where.
+pub(crate) fn mount_root(plan: &RunPlan) -> Result<PathBuf, RootfsError> {
+    mount_tree(plan).map(|(root, _, _)| root)
+}
+
+/// Opens the sources of the plan's binds and tells where, in the order of [`binds`]; below the plan's run-time folder, also where there is a user
+/// namespace.
+pub(crate) fn open_sources(plan: &RunPlan) -> Result<Vec<PathBuf>, RootfsError> {
+    let namespace = crate::idmap::namespace(plan)?;
+    let (sources, _) = sources::open_all(plan, &plan.run_dir, namespace.as_ref())?;
+    Ok(sources.into_iter().map(|(_, staged)| staged).collect())
+}
+
+/// Where the shim whose mount namespace this is has mounted the root file system.
+pub(crate) fn mounted_at(plan: &RunPlan) -> Option<PathBuf> {
+    let places = PLACES.iter().map(Path::new).filter(|_| has_user_namespace(plan));
+    let own = [plan.run_dir.as_path()]
+        .into_iter()
+        .filter(|_| !has_user_namespace(plan));
+    let mut all = places.chain(own).map(|place| place.join("rootfs"));
+    all.find(|path| path.exists())
+}
+
+/// Mounts the tree; tells where it is, the folder that this lies in, and the user namespace that layers are mapped by.
+fn mount_tree(plan: &RunPlan) -> Result<(PathBuf, PathBuf, Option<OwnedFd>), RootfsError> {
     let place = match has_user_namespace(plan) {
         true => open_place()?,
         false => plan.run_dir.clone(),
@@ -210,12 +245,7 @@ pub fn assemble(plan: &RunPlan) -> Result<Assembled, RootfsError> {
         RootfsDriver::Overlay => overlay(plan, &target, namespace.as_ref())?,
         RootfsDriver::Copy => copied(plan, &target)?,
     }
-    let (sources, mapped) = sources::open_all(plan, &place, namespace.as_ref())?;
-    Ok(Assembled {
-        root: target,
-        sources,
-        mapped,
-    })
+    Ok((target, place, namespace))
 }
 
 /// Folders that hosts have and seldom use.
@@ -353,7 +383,8 @@ fn overlay(plan: &RunPlan, target: &Path, namespace: Option<&OwnedFd>) -> Result
         lower.push_str(&name);
     }
     // Without an index a container can be started again while the kernel still writes back what its last mount left.
-    let options = format!("lowerdir={lower},upperdir=u,workdir=w,index=off");
+    // Without references and copies of attributes alone, the writable layer can be compared and archived by itself.
+    let options = format!("lowerdir={lower},upperdir=u,workdir=w,index=off,redirect_dir=off,metacopy=off");
     in_folder(&links, || {
         mount(
             Some("overlay"),

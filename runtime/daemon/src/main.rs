@@ -12,6 +12,7 @@ mod detach;
 mod engine;
 mod events;
 mod exec;
+mod files;
 mod filters;
 mod host;
 mod ids;

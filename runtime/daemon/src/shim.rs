@@ -120,6 +120,19 @@ impl Program {
     }
 }
 
+impl Program {
+    /// A process that copies a container's files, as its standard input asks; it ends with its handle.
+    pub fn files(&self, state_dir: &Path) -> Command {
+        let mut command = shim_command(self, state_dir, "files");
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
 /// A shim whose app runs.
 #[derive(Debug)]
 pub struct Running {

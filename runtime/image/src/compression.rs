@@ -39,6 +39,16 @@ pub(crate) fn peek(reader: &mut impl BufRead) -> io::Result<Compression> {
     Ok(Compression::detect(reader.fill_buf()?))
 }
 
+/// Whether what begins so is compressed in a way that [`decoded`] reads.
+pub fn is_compressed(head: &[u8]) -> bool {
+    Compression::detect(head) != Compression::None
+}
+
+/// A reader of what a stream holds that may be compressed.
+pub fn decoded(reader: impl Read) -> io::Result<impl Read> {
+    Decoder::new(io::BufReader::with_capacity(64 * 1024, reader))
+}
+
 /// A reader of what a stream holds.
 pub(crate) enum Decoder<R: BufRead> {
     Plain(R),

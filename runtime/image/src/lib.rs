@@ -12,6 +12,7 @@
 //! | `pull` from a registry | [`ImageStore::pull`] with a [`registry::Client`] |
 //! | tell why it was let in | [`ImageStore::evidence`] → [`Origin`] |
 //! | `import` a root file system | [`ImageStore::import`] with [`ImportOptions`] |
+//! | `commit` a container | [`ImageStore::commit_layer`] with [`CommitOptions`] |
 //! | `save` | [`ImageStore::save`] into any writer |
 //! | turn `USER` or `--user` into numbers | [`resolve_user`] over [`Image::layers`], for `exec` with the writable layer before them |
 //! | `images`, `inspect`, `history`, `system df` | [`ImageStore::list`], [`inspect`](ImageStore::inspect), [`history`](ImageStore::history), [`disk_usage`](ImageStore::disk_usage) |
@@ -37,6 +38,7 @@ extern crate self as kakoi_image;
 mod archive;
 mod changes;
 mod check;
+mod commit;
 mod compression;
 mod config;
 mod digest;
@@ -57,10 +59,8 @@ mod reference;
 pub mod registry;
 mod remove;
 mod save;
-mod sparse;
 mod spool;
 mod store;
-mod tarball;
 mod tree;
 mod unpack;
 mod users;
@@ -71,6 +71,8 @@ mod tests;
 pub use archive::{ArchiveError, architecture};
 pub use changes::{ChangeError, apply_change};
 pub use check::{CheckReport, Damage, Depth, Finding, Lost, Outcome, Repair};
+pub use commit::{CommitError, CommitOptions};
+pub use compression::{decoded, is_compressed};
 pub use config::{ConfigDocument, ConfigError, Empty, Healthcheck, HistoryStep, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError};
 pub use evidence::{Carried, Origin, OriginDigests, intake_time};
@@ -78,16 +80,16 @@ pub use guard::{RoomError, StreamRefusal};
 pub use import::{ImportError, ImportOptions};
 pub use index::ResolveError;
 pub use inspect::{Details, DiskUsage, HistoryEntry, Summary};
+pub use kakoi_archive::SparseError;
+pub use kakoi_archive::tarball::TarError;
 pub use layered::real_path;
 pub use limits::Limits;
 pub use load::{LoadError, Loaded, Progress};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError};
 pub use remove::{LowWater, Pruned, RemoveError, Removed, Still, Use, Uses};
 pub use save::{ArchiveFormat, SaveError};
-pub use sparse::SparseError;
 pub use spool::SpoolError;
 pub use store::{Image, ImageStore, StoreError};
-pub use tarball::TarError;
 pub use tree::{FileError, client_message};
 pub use unpack::{UnpackError, Unpacked};
 pub use users::{User, UserError, resolve_user};

@@ -22,9 +22,9 @@ use crate::recipe::{self, Taping};
 use crate::reference::Reference;
 use crate::spool::{Member, SpoolError, spool};
 use crate::store::{ImageStore, Staging, StoreError};
-use crate::tarball::{Reader, TarError};
 use crate::tree::{At, FileError, create_private, make_private_dir, remove_tree, sync_file_system};
 use crate::unpack::{UnpackError, unpack};
+use kakoi_archive::tarball::{Reader, TarError};
 
 /// An image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

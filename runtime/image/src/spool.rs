@@ -13,8 +13,8 @@ use crate::compression::{Compression, Decoder};
 use crate::digest::{Digest, Hashing};
 use crate::guard::{Counted, Guarded};
 use crate::limits::Limits;
-use crate::tarball::{Kind, Reader, TarError};
 use crate::tree::{At, FileError, create_private};
+use kakoi_archive::tarball::{Kind, Reader, TarError};
 
 /// Level of our own zstd frames: at 1 a Cortex-A53 still packs faster than its flash writes.
 const ZSTD_LEVEL: i32 = 1;

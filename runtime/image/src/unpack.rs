@@ -40,7 +40,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 
 use crate::limits::Limits;
 use crate::recipe::{Orphan, Taping};
-use crate::tarball::{Entry, Kind, PATH_BYTES_MAX, Reader, TarError};
+use kakoi_archive::tarball::{Entry, Kind, PATH_BYTES_MAX, Reader, TarError};
 
 /// What overlayfs reads on a folder that hides everything below it.
 const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";

@@ -90,6 +90,23 @@ pub(super) fn open_all(
     Ok((sources, mapped))
 }
 
+/// A bind, without its source.
+pub(crate) struct Bind {
+    /// Where it is inside.
+    pub target: String,
+    /// Whether it is read-only.
+    pub read_only: bool,
+}
+
+/// Every bind of a plan, in the order in which [`open_all`] opens the sources.
+pub(crate) fn binds(plan: &RunPlan) -> Vec<Bind> {
+    let bind = |wanted: Wanted| Bind {
+        target: wanted.target,
+        read_only: wanted.read_only,
+    };
+    wanted(plan).into_iter().map(bind).collect()
+}
+
 /// Every bind with its target. Files of the container's own folder are among them only where the way to them is closed to its root.
 fn wanted(plan: &RunPlan) -> Vec<Wanted> {
     let planned = plan.mounts.iter().map(|mount| Wanted {

@@ -116,6 +116,7 @@ mod tests {
         let state = State {
             pid,
             start_time,
+            supervisor: 0,
             paused: false,
             started_at: started_at.to_owned(),
         };

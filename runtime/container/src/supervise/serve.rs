@@ -598,6 +598,7 @@ impl<'a> Supervisor<'a> {
         State {
             pid: self.control.pid(),
             start_time: self.control.start_time(),
+            supervisor: nix::unistd::getpid().as_raw(),
             paused: self.is_paused,
             started_at: self.started_at.clone(),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kakoi_api::container::{ContainerConfig, HealthConfig};
 use kakoi_api::{Empty, Words};
-use kakoi_image::ImageConfig;
+use kakoi_image::{Healthcheck, ImageConfig};
 
 use crate::refusal::{Answer, Refusal};
 
@@ -41,6 +41,38 @@ pub fn to_wire(image: &ImageConfig) -> ContainerConfig {
         stop_timeout: image.stop_timeout,
         shell: (!image.shell.is_empty()).then(|| image.shell.clone()),
         ..ContainerConfig::default()
+    }
+}
+
+/// The wire's words as an image's configuration: what a container alone has is left out.
+pub fn from_wire(config: &ContainerConfig) -> ImageConfig {
+    let set = |keys: Vec<&String>| {
+        keys.into_iter()
+            .map(|key| (key.clone(), kakoi_image::Empty {}))
+            .collect::<BTreeMap<_, _>>()
+    };
+    ImageConfig {
+        user: config.user.clone(),
+        exposed_ports: set(config.exposed_ports.keys().collect()),
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone().map(|words| words.0),
+        cmd: config.cmd.clone().map(|words| words.0),
+        args_escaped: config.args_escaped,
+        volumes: set(config.volumes.keys().collect()),
+        working_dir: config.working_dir.clone(),
+        labels: config.labels.clone(),
+        stop_signal: config.stop_signal.clone(),
+        stop_timeout: config.stop_timeout,
+        healthcheck: config.healthcheck.as_ref().map(|health| Healthcheck {
+            test: health.test.clone(),
+            interval: health.interval,
+            timeout: health.timeout,
+            retries: health.retries,
+            start_period: health.start_period,
+            start_interval: health.start_interval,
+        }),
+        on_build: config.on_build.clone().unwrap_or_default(),
+        shell: config.shell.clone().unwrap_or_default(),
     }
 }
 

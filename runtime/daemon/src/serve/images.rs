@@ -344,9 +344,11 @@ fn without_dangling(filters: &Filters) -> Answer<Filters> {
 }
 
 /// Reads an archive from the socket, in a thread that may block.
-struct SocketReader {
-    chunks: mpsc::Receiver<Result<Bytes, String>>,
-    held: Bytes,
+pub struct SocketReader {
+    /// What comes.
+    pub chunks: mpsc::Receiver<io::Result<Bytes>>,
+    /// What came and was not read yet.
+    pub held: Bytes,
 }
 
 impl Read for SocketReader {
@@ -355,7 +357,7 @@ impl Read for SocketReader {
             match self.chunks.blocking_recv() {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.held = chunk,
-                Some(Err(said)) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, said)),
+                Some(Err(cause)) => return Err(cause),
             }
         }
         let count = buffer.len().min(self.held.len());
@@ -379,7 +381,15 @@ async fn drain(mut body: Incoming) {
     }
 }
 
-fn reader(mut body: Incoming) -> SocketReader {
+fn reader(body: Incoming) -> SocketReader {
+    SocketReader {
+        chunks: chunks(body),
+        held: Bytes::new(),
+    }
+}
+
+/// A request's body, bit by bit; what nobody takes any more is read in vain.
+pub fn chunks(mut body: Incoming) -> mpsc::Receiver<io::Result<Bytes>> {
     let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
     tokio::spawn(async move {
         while let Some(frame) = body.frame().await {
@@ -388,7 +398,10 @@ fn reader(mut body: Incoming) -> SocketReader {
                     Ok(data) => Ok(data),
                     Err(_) => continue,
                 },
-                Err(cause) => Err(format!("the client broke off: {cause}")),
+                Err(cause) => {
+                    let said = format!("the client broke off: {cause}");
+                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, said))
+                }
             };
             let is_last = chunk.is_err();
             if sender.send(chunk).await.is_err() {
@@ -399,10 +412,7 @@ fn reader(mut body: Incoming) -> SocketReader {
             }
         }
     });
-    SocketReader {
-        chunks,
-        held: Bytes::new(),
-    }
+    chunks
 }
 
 /// What a long operation says while it works.
@@ -493,7 +503,7 @@ fn progress<'a>(quiet: bool, say: Say<'a>) -> impl FnMut(Progress) + 'a {
     }
 }
 
-fn load_refusal(error: LoadError) -> Refusal {
+pub fn load_refusal(error: LoadError) -> Refusal {
     let said = client_message(&error);
     if error.is_disk_full() {
         return Refusal::failed(

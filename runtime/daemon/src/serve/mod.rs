@@ -1,6 +1,8 @@
 //! HTTP on the socket: connections, limits, and from a request to an answer.
 
+pub mod archive;
 pub mod attach;
+pub mod commit;
 pub mod containers;
 pub mod denials;
 pub mod exec;

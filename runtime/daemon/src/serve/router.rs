@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{
-    attach, containers, denials, exec, images, logs, networks, registry, stats, system, top, trust, volumes,
+    archive, attach, commit, containers, denials, exec, images, logs, networks, registry, stats, system, top,
+    trust, volumes,
 };
 use crate::engine::Engine;
 use crate::policy::Door;
@@ -21,6 +22,9 @@ use crate::refusal::{Answer, Refusal};
 
 /// A JSON body: a policy of 256 KiB and an environment at the kernel's limit fit.
 const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// dockerd's words for what it does only when it is told to be experimental.
+const NO_CHECKPOINTS: &str = "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it.";
 
 /// A request, taken apart.
 pub struct Asked {
@@ -166,6 +170,7 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
         ("GET", ["version"]) => Ok(system::version(&asked)),
         ("GET", ["info"]) => system::info(&asked).await,
+        ("POST", ["commit"]) => commit::commit(asked).await,
         ("POST", ["auth"]) => registry::auth(asked).await,
         ("GET", ["distribution", name @ .., "json"]) => registry::distribution(&asked, &name.join("/")).await,
         ("GET", ["registry", "tags"]) => registry::tags(&asked).await,
@@ -208,6 +213,12 @@ async fn route_containers(asked: Asked, method: &Method, parts: &[&str]) -> Answ
         ("POST", ["prune"]) => containers::prune(&asked).await,
         ("GET", [id, "json"]) => containers::inspect(&asked, id).await,
         ("GET", [id, "logs"]) => logs::logs(&asked, id).await,
+        ("HEAD", [id, "archive"]) => archive::head(&asked, id).await,
+        ("GET", [id, "archive"]) => archive::get(&asked, id).await,
+        ("PUT", [id, "archive"]) => archive::put(asked, id).await,
+        ("GET", [id, "export"]) => archive::export(&asked, id).await,
+        ("GET", [id, "changes"]) => archive::changes(&asked, id).await,
+        (_, [_, "checkpoints", ..]) => Err(Refusal::unsupported(NO_CHECKPOINTS)),
         ("GET", [id, "top"]) => top::top(&asked, id).await,
         ("GET", [id, "denials"]) => denials::denials(&asked, id),
         ("GET", [id, "stats"]) => stats::stats(&asked, id).await,

@@ -1,5 +1,6 @@
 //! The real daemon and the real shim, spoken to over the socket. Needs root.
 
+mod files;
 mod given;
 mod knobs;
 mod lives;

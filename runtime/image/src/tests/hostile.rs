@@ -10,9 +10,9 @@ use super::build::TarBuilder;
 use super::root;
 use crate::limits::Limits;
 use crate::recipe::{self, Rebuilt, Taping};
-use crate::tarball::Reader;
 use crate::tree::create_private;
 use crate::unpack::{UnpackError, Unpacked, unpack};
+use kakoi_archive::tarball::Reader;
 
 /// A root under construction, and what lies around it.
 pub(super) struct Ground {

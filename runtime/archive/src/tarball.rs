@@ -36,32 +36,51 @@ pub const XATTRS_MAX: usize = 64;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file.
     File,
+    /// Another name of a file of the archive.
     HardLink,
+    /// A symbolic link.
     Symlink,
+    /// A folder.
     Directory,
+    /// A pipe.
     Fifo,
-    Device { block: bool, major: u32, minor: u32 },
+    /// A device node.
+    Device {
+        /// A block device, else a character device.
+        block: bool,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
 }
 
 /// One entry, complete with what its extension records said.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) kind: Kind,
-    pub(crate) path: Vec<u8>,
-    pub(crate) link: Vec<u8>,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name as the archive has it.
+    pub path: Vec<u8>,
+    /// What a link leads to.
+    pub link: Vec<u8>,
+    /// Permissions with the set-ID and sticky bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
     /// Seconds and nanoseconds since 1970.
-    pub(crate) mtime: (i64, u32),
+    pub mtime: (i64, u32),
     /// Bytes that the body reads as, holes included.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Name and value, as the archive says; not yet judged.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the data lies in a sparse file.
-    pub(crate) sparse: Option<SparseMap>,
+    pub sparse: Option<SparseMap>,
 }
 
 /// Why an archive cannot be read.
@@ -99,7 +118,7 @@ pub enum TarError {
 }
 
 /// Reads entries one after another; reads itself as the current entry's body.
-pub(crate) struct Reader<R> {
+pub struct Reader<R> {
     inner: R,
     /// Bytes of the current body not read yet.
     body: u64,
@@ -109,7 +128,8 @@ pub(crate) struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    pub(crate) fn new(inner: R) -> Self {
+    /// Begins at the start of an archive.
+    pub fn new(inner: R) -> Self {
         Self {
             inner,
             body: 0,
@@ -119,12 +139,12 @@ impl<R: Read> Reader<R> {
     }
 
     /// The stream below.
-    pub(crate) fn inner(&mut self) -> &mut R {
+    pub fn inner(&mut self) -> &mut R {
         &mut self.inner
     }
 
     /// Goes to the next entry, passing over what is left of the current one.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
         for _ in 0..=EXTENSIONS_MAX {
             self.skip_body()?;
@@ -147,7 +167,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Gives the stream back, to read on to its end.
-    pub(crate) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.inner
     }
 
@@ -453,7 +473,7 @@ fn field(header: &Header, range: Range<usize>) -> Option<u64> {
 
 /// A number as headers hold it: octal digits between blanks and NULs, nothing at all meaning 0, or two's complement after a set high bit. As
 /// Go reads it; the `tar` crate refuses empty fields, which old tools write.
-pub(crate) fn numeric(field: &[u8]) -> Option<i64> {
+pub fn numeric(field: &[u8]) -> Option<i64> {
     let first = *field.first()?;
     if first & 0x80 != 0 {
         let negative = first & 0x40 != 0;
@@ -501,7 +521,7 @@ fn trim_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// A plain decimal number.
-pub(crate) fn number(text: &[u8]) -> Option<u64> {
+pub fn number(text: &[u8]) -> Option<u64> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     digits
         .then(|| std::str::from_utf8(text).ok()?.parse().ok())

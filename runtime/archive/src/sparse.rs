@@ -22,7 +22,7 @@ const MORE_EXTENDED: usize = 504;
 
 /// Where the data of a sparse file lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SparseMap {
+pub struct SparseMap {
     /// Offset and length.
     fragments: Vec<(u64, u64)>,
     size: u64,
@@ -44,7 +44,7 @@ pub enum SparseError {
 
 impl SparseMap {
     /// The old GNU type `S`: four fragments in the header, more in blocks that follow it.
-    pub(crate) fn old_gnu(header: &Header, blocks: &mut impl Read) -> Result<Self, SparseError> {
+    pub fn old_gnu(header: &Header, blocks: &mut impl Read) -> Result<Self, SparseError> {
         let header = header.as_bytes();
         let size = positive(&header[REAL_SIZE])?;
         let mut fragments = Vec::new();
@@ -60,7 +60,7 @@ impl SparseMap {
     }
 
     /// PAX formats 0.0 and 0.1: `offset,length,offset,length,…`.
-    pub(crate) fn pax_0(map: &[u8], size: u64) -> Result<Self, SparseError> {
+    pub fn pax_0(map: &[u8], size: u64) -> Result<Self, SparseError> {
         let mut fragments = Vec::new();
         let mut numbers = map
             .split(|b| *b == b',')
@@ -73,7 +73,7 @@ impl SparseMap {
     }
 
     /// PAX format 1.0: numbers on lines of their own at the start of the body, padded to a block.
-    pub(crate) fn pax_1_0(body: &mut impl Read, size: u64, body_bytes: u64) -> Result<Self, SparseError> {
+    pub fn pax_1_0(body: &mut impl Read, size: u64, body_bytes: u64) -> Result<Self, SparseError> {
         let mut lines = Lines {
             body,
             block: [0; 512],
@@ -91,17 +91,17 @@ impl SparseMap {
     }
 
     /// The file's size, holes included.
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Bytes of data that the archive stores.
-    pub(crate) fn data_bytes(&self) -> u64 {
+    pub fn data_bytes(&self) -> u64 {
         self.fragments.iter().map(|(_, length)| length).sum()
     }
 
     /// Offset and length of each fragment, in order.
-    pub(crate) fn fragments(&self) -> &[(u64, u64)] {
+    pub fn fragments(&self) -> &[(u64, u64)] {
         &self.fragments
     }
 
