@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -18,6 +18,12 @@ impl Mac {
     pub fn of_ipv4(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
+    }
+
+    /// The link-local address that a link of this MAC has: modified EUI-64 (RFC 4291), what the kernel would choose.
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 }
 
@@ -182,4 +188,15 @@ pub fn free_ipv4_subnet(_taken: &[IpNet]) -> Result<IpNet, AddressError> {
 /// derived from (machine id); `network` sets apart its networks.
 pub fn free_ipv6_subnet(_seed: &[u8], _network: &str, _taken: &[IpNet]) -> Result<Ipv6Net, AddressError> {
     Err(AddressError::NoSubnetLeft)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_is_the_kernels() {
+        let mac = Mac::of_ipv4(Ipv4Addr::new(10, 9, 0, 2));
+        assert_eq!(mac.link_local().to_string(), "fe80::42:aff:fe09:2");
+    }
 }

@@ -1,16 +1,53 @@
 //! What packets of this scope's bridges may do.
 //!
-//! Owns the scope's two nftables tables and touches no other.
+//! Owns the scope's two nftables tables and touches no other. Takes what is wanted whole and works out what differs; the tables' chains never
+//! change, one more container is a few elements of their sets. What is not to or from a bridge of the scope passes untouched.
+//!
+//! ```text
+//! table inet                                                  table bridge
+//!
+//! prerouting   guard      nothing from a bridge to 127/8      prerouting  identity   own MAC and addresses only,
+//!              publish    published port → its target                                no advertisements
+//!              mark       redirected to a neighbour           forward     between    icc off: marked only
+//! input        to_host    limited: allowed, named
+//! forward      ours                                                                  limited: peers only
+//!   answers              accept
+//!   bridge → same bridge   limited: peers; icc; published
+//!   internal               reject
+//!   limited                allowed, named; else reject
+//!   → one of ours          published targets; else reject or drop
+//!   → elsewhere            accept
+//! output       publish    as in prerouting, but not ::1
+//! postrouting  source     masquerade: what leaves; from a bridge back into it; from 127/8
+//! ```
+//!
+//! Where br_netfilter is on, which is another's decision, bridged packets pass the left side too, in the middle of the right one, and what is
+//! redirected to a neighbour stays in the bridge. All rules hold either way.
+//!
+//! An endpoint with [`Egress`] is limited: it reaches what is listed and nothing else. Lists are elements of sets too, cut so that they do
+//! not overlap ([`boxes`]). Names are admitted as they are resolved and run out with their answers.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use nix::sys::socket::SockProtocol;
+use tokio::net::UnixDatagram;
 
 use crate::Scope;
 use crate::address::Mac;
+use crate::netlink::{Messages, NetlinkError, RECEIVE_BYTES, Socket};
+use crate::nft::{Batch, Elements, events};
 use crate::ports::Protocol;
+
+mod boxes;
+mod elements;
+mod tables;
+#[cfg(test)]
+mod tests;
 
 /// Everything that is to hold at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +61,7 @@ pub struct Wanted {
 }
 
 /// A network as packets see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
     /// Its bridge.
     pub bridge: String,
@@ -114,69 +151,293 @@ pub const ADMITTED_SECONDS_MIN: u64 = 60;
 /// And at most this long, so that a resolver cannot open a hole for ever.
 pub const ADMITTED_SECONDS_MAX: u64 = 86_400;
 
+/// Addresses that names were resolved to and that live at one time, of all endpoints together: some 200 bytes of the kernel's each.
+const ADMITTED_MAX: usize = 4096;
+
 /// What could not be done to the firewall.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FirewallError {
-    /// The skeleton's answer.
-    #[error("the firewall is not built yet")]
-    NotBuilt,
+    /// The kernel refused.
+    #[error("could not {what}")]
+    Netlink {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: NetlinkError,
+    },
+    /// A name that is no interface's.
+    #[error("{name:?} is no interface name")]
+    Name {
+        /// As given.
+        name: String,
+    },
+    /// A published port whose two sides are of different families.
+    #[error("port {port} of {host} cannot lead to {target}: the families differ")]
+    Families {
+        /// The host's address.
+        host: IpAddr,
+        /// The host's port.
+        port: u16,
+        /// Where it was to lead.
+        target: SocketAddr,
+    },
+    /// Lists that overlap in too many ways.
+    #[error(
+        "the destinations of {host_link} make {pieces} rules, and {most} is the most: shorten or order the list"
+    )]
+    TooManyAllowed {
+        /// The endpoint's end on the host.
+        host_link: String,
+        /// After cutting.
+        pieces: usize,
+        /// At most.
+        most: usize,
+    },
+    /// Too many addresses of names.
+    #[error("{ADMITTED_MAX} addresses of names are admitted already")]
+    TooManyAdmitted,
+    /// The watch could not be set up.
+    #[error("could not wait for notifications")]
+    Watch(#[source] std::io::Error),
 }
 
-/// The scope's tables.
+type Result<T> = std::result::Result<T, FirewallError>;
+
+fn named(what: &'static str) -> impl FnOnce(NetlinkError) -> FirewallError {
+    move |source| FirewallError::Netlink { what, source }
+}
+
+/// Until when an endpoint may reach an address over a service.
+type AdmittedUntil = BTreeMap<(IpAddr, IpAddr), Vec<(Service, Instant)>>;
+
+/// What is in force.
+#[derive(Debug, Default)]
+struct Applied {
+    /// `None`: not known to be there.
+    elements: Option<Elements>,
+    /// What was wanted last.
+    wanted: Elements,
+    admitted: AdmittedUntil,
+}
+
+/// The scope's tables. Calls take turns.
 #[derive(Debug)]
 pub struct Firewall {
-    _scope: Scope,
+    scope: Scope,
+    socket: Socket,
+    applied: Mutex<Applied>,
 }
 
 impl Firewall {
     /// Opens a netlink socket in the caller's network namespace; changes nothing.
-    pub fn open(scope: &Scope) -> Result<Self, FirewallError> {
+    pub fn open(scope: &Scope) -> Result<Self> {
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter, 0).map_err(named("open netlink"))?;
         Ok(Self {
-            _scope: scope.clone(),
+            scope: scope.clone(),
+            socket,
+            applied: Mutex::new(Applied::default()),
         })
     }
 
     /// Makes everything wanted hold, in one transaction: all of it or nothing. Sends what differs from the last call; the first call, and
     /// one after the tables were taken away, replaces the tables.
-    pub fn apply(&self, _wanted: &Wanted) -> Result<(), FirewallError> {
-        Err(FirewallError::NotBuilt)
+    pub fn apply(&self, wanted: &Wanted) -> Result<()> {
+        let wanted = elements::of(wanted)?;
+        let mut applied = self.lock();
+        applied.wanted = wanted;
+        if let Some(there) = &applied.elements {
+            match self.change(there, &applied.wanted) {
+                Ok(()) => {
+                    applied.elements = Some(applied.wanted.clone());
+                    return Ok(());
+                }
+                Err(error) => {
+                    applied.elements = None;
+                    tracing::warn!(%error, "the firewall was changed by others: it is made anew");
+                }
+            }
+        }
+        self.replace(&mut applied)
     }
 
     /// Puts everything applied last, and what was admitted since and still lives, into force again: after [`Watch::lost`].
-    pub fn restore(&self) -> Result<(), FirewallError> {
-        Err(FirewallError::NotBuilt)
+    pub fn restore(&self) -> Result<()> {
+        self.replace(&mut self.lock())
     }
 
-    /// Lets an endpoint, by its address, reach what a name was resolved to, for a time. Returns when it holds.
-    pub fn admit(&self, _endpoint: IpAddr, _admitted: &[Admitted]) -> Result<(), FirewallError> {
-        Err(FirewallError::NotBuilt)
+    fn change(&self, there: &Elements, wanted: &Elements) -> std::result::Result<(), NetlinkError> {
+        let mut batch = Batch::new(self.scope.table());
+        let nothing = Default::default();
+        // What goes comes first: ranges that are to come may overlap it.
+        for (set, elements) in there {
+            batch.remove(*set, elements.difference(wanted.get(set).unwrap_or(&nothing)));
+        }
+        for (set, elements) in wanted {
+            batch.add(*set, elements.difference(there.get(set).unwrap_or(&nothing)));
+        }
+        batch.send(&self.socket)
+    }
+
+    fn replace(&self, applied: &mut Applied) -> Result<()> {
+        applied.elements = None;
+        let mut batch = Batch::new(self.scope.table());
+        for table in &tables::TABLES {
+            batch.remove_table(table.family);
+            batch.make_table(table);
+        }
+        for (set, elements) in &applied.wanted {
+            batch.add(*set, elements);
+        }
+        let named_elements = elements::named(&mut applied.admitted, Instant::now());
+        for (set, elements) in &named_elements {
+            batch.add(*set, elements);
+        }
+        batch
+            .send(&self.socket)
+            .map_err(named("put the firewall into force"))?;
+        applied.elements = Some(applied.wanted.clone());
+        Ok(())
+    }
+
+    /// Lets an endpoint, by its address, reach what a name was resolved to, for a time. Returns when it holds. Addresses of the other
+    /// family than the endpoint's are left out.
+    pub fn admit(&self, endpoint: IpAddr, admitted: &[Admitted]) -> Result<()> {
+        let mut applied = self.lock();
+        let now = Instant::now();
+        let mut is_new = false;
+        for one in admitted
+            .iter()
+            .filter(|one| one.address.is_ipv4() == endpoint.is_ipv4())
+        {
+            let most = Duration::from_secs(ADMITTED_SECONDS_MAX);
+            let lifetime = one
+                .lifetime
+                .clamp(Duration::from_secs(ADMITTED_SECONDS_MIN), most);
+            let until = now + lifetime;
+            let services = applied.admitted.entry((endpoint, one.address)).or_default();
+            match services.iter_mut().find(|(service, _)| *service == one.service) {
+                Some((_, there)) if *there >= until => {}
+                Some((_, there)) => {
+                    *there = until;
+                    is_new = true;
+                }
+                None => {
+                    services.push((one.service.clone(), until));
+                    is_new = true;
+                }
+            }
+        }
+        if !is_new {
+            return Ok(());
+        }
+        let elements = elements::named(&mut applied.admitted, now);
+        if elements
+            .values()
+            .map(std::collections::BTreeSet::len)
+            .sum::<usize>()
+            > ADMITTED_MAX
+        {
+            for one in admitted {
+                applied.admitted.remove(&(endpoint, one.address));
+            }
+            return Err(FirewallError::TooManyAdmitted);
+        }
+        if applied.elements.is_none() {
+            return Ok(());
+        }
+        let mut batch = Batch::new(self.scope.table());
+        for set in elements::NAMED {
+            batch.empty(set);
+        }
+        for (set, elements) in &elements {
+            batch.add(*set, elements);
+        }
+        batch
+            .send(&self.socket)
+            .map_err(named("admit the addresses of a name"))
+    }
+
+    /// Takes back everything that was admitted for an endpoint: before its address is given to another.
+    pub fn forget(&self, endpoint: IpAddr) -> Result<()> {
+        let mut applied = self.lock();
+        applied.admitted.retain(|(from, _), _| *from != endpoint);
+        if applied.elements.is_none() {
+            return Ok(());
+        }
+        let mut batch = Batch::new(self.scope.table());
+        for set in elements::NAMED {
+            batch.empty(set);
+        }
+        let elements = elements::named(&mut applied.admitted, Instant::now());
+        for (set, elements) in &elements {
+            batch.add(*set, elements);
+        }
+        batch
+            .send(&self.socket)
+            .map_err(named("take back the addresses of names"))
     }
 
     /// Removes the scope's tables; that there are none is no error.
-    pub fn remove(&self) -> Result<(), FirewallError> {
-        Err(FirewallError::NotBuilt)
+    pub fn remove(&self) -> Result<()> {
+        let mut applied = self.lock();
+        *applied = Applied::default();
+        let mut batch = Batch::new(self.scope.table());
+        for table in &tables::TABLES {
+            batch.remove_table(table.family);
+        }
+        batch.send(&self.socket).map_err(named("remove the firewall"))
     }
 
-    /// Watches over the tables.
-    pub fn watch(&self) -> Result<Watch, FirewallError> {
-        Err(FirewallError::NotBuilt)
+    /// Watches over the tables from now on. Needs a tokio runtime.
+    pub fn watch(&self) -> Result<Watch> {
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter, events::GROUP)
+            .map_err(named("watch the firewall"))?;
+        let datagrams = std::os::unix::net::UnixDatagram::from(socket.into_fd());
+        datagrams.set_nonblocking(true).map_err(FirewallError::Watch)?;
+        Ok(Watch {
+            table: self.scope.table().to_owned(),
+            own_port: self.socket.port(),
+            socket: UnixDatagram::from_std(datagrams).map_err(FirewallError::Watch)?,
+        })
     }
 
-    /// Base chains of other tables, and iptables' ones, that drop by their policy what is forwarded: they drop our packets too, whatever our
-    /// tables say. Named as `family table chain`, for a warning.
-    pub fn foreign_drops(&self) -> Result<Vec<String>, FirewallError> {
-        Err(FirewallError::NotBuilt)
+    /// Base chains of other tables (iptables-nft's too) that drop by their policy what is forwarded: they drop our packets too, whatever our
+    /// tables say. Named as `family table chain`, for a warning. Those of the old iptables are not seen: the kernel tells nothing of them.
+    pub fn foreign_drops(&self) -> Result<Vec<String>> {
+        events::foreign_drops(&self.socket, self.scope.table()).map_err(named("list chains"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(|held| held.into_inner())
     }
 }
 
 /// Notices when somebody else takes the scope's tables, or a part of them, away.
 #[derive(Debug)]
-pub struct Watch {}
+pub struct Watch {
+    table: String,
+    own_port: u32,
+    /// A netlink socket: it is waited for and read like any socket of datagrams, and tokio has a safe type for these.
+    socket: UnixDatagram,
+}
 
 impl Watch {
-    /// Ends when something is missing. Restore, and call it again.
-    pub async fn lost(&mut self) -> Result<(), FirewallError> {
-        Err(FirewallError::NotBuilt)
+    /// Ends when something is missing. Restore, and call it again. Cancelled between, it loses nothing.
+    pub async fn lost(&mut self) -> Result<()> {
+        let mut bytes = vec![0; RECEIVE_BYTES];
+        loop {
+            let count = match self.socket.recv(&mut bytes).await {
+                Ok(count) => count,
+                // More happened than the socket holds: what was missed may have been ours.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
+                Err(error) => return Err(FirewallError::Watch(error)),
+            };
+            let mut messages = Messages(&bytes[..count]).flatten();
+            if messages.any(|received| events::is_loss(received, &self.table, self.own_port)) {
+                return Ok(());
+            }
+        }
     }
 }

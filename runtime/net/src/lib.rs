@@ -15,13 +15,13 @@
 //! and is neither changed nor removed. Needs CAP_NET_ADMIN over the namespace that it works in, and CAP_SYS_ADMIN to reach into a
 //! container's. Linux 5.10 and later.
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the firewall's part of netlink comes next")]
 
 pub mod address;
 pub mod firewall;
 pub mod link;
 pub mod names;
 mod netlink;
+mod nft;
 pub mod ports;
 mod scope;
 #[cfg(test)]

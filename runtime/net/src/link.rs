@@ -12,7 +12,7 @@
 //! host's end. Links bear the scope's group from birth, so that a crash leaves none that nobody owns.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
@@ -25,8 +25,8 @@ use crate::Scope;
 use crate::address::Mac;
 use crate::netlink::{Message, NetlinkError, Socket};
 
-mod query;
-mod request;
+pub(crate) mod query;
+pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 
@@ -40,8 +40,8 @@ const MTU_MIN: u32 = 68;
 const MTU_MIN_IPV6: u32 = 1280;
 const MTU_MAX: u32 = 65_535;
 
-/// `lo` is the first interface of every namespace.
-const LOOPBACK_INDEX: u32 = 1;
+/// What a bridge with IPv6 is on its link, as Docker's are.
+const GATEWAY_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// A network's bridge on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,7 +241,10 @@ impl Host {
         for address in bridge.addresses.iter().filter(|address| !there.contains(address)) {
             requests.push(request::new_address(found.index, *address));
         }
-        requests.push(request::raise(found.index, Some(bridge.mtu), false));
+        if bridge.addresses.iter().any(is_ipv6) {
+            requests.push(request::link_local(found.index, GATEWAY_LINK_LOCAL));
+        }
+        requests.push(request::raise(found.index, Some(bridge.mtu)));
         self.socket
             .request(requests)
             .map_err(named("configure bridge", &bridge.name))?;
@@ -362,10 +365,10 @@ fn configure_inside(netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
             name: name.clone(),
             source: NetlinkError::Malformed,
         })?;
-    let mut requests: Vec<Message> = vec![
-        request::raise(LOOPBACK_INDEX, None, true),
-        request::raise(found.index, None, endpoint.addresses.iter().any(is_ipv6)),
-    ];
+    let mut requests: Vec<Message> = vec![request::raise_loopback(), request::raise(found.index, None)];
+    if endpoint.addresses.iter().any(is_ipv6) {
+        requests.push(request::link_local(found.index, endpoint.mac.link_local()));
+    }
     let addresses = endpoint.addresses.iter();
     requests.extend(addresses.map(|address| request::new_address(found.index, *address)));
     let gateways = endpoint.gateways.iter();

@@ -9,7 +9,7 @@
 //! ```
 
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
 use kakoi_sys::{CallError, Errno};
@@ -24,7 +24,7 @@ const NESTED: u16 = 0x8000;
 const KIND_MASK: u16 = 0x3fff;
 
 /// What one recv takes: the kernel fills dumps up to 32 KiB at a time.
-const RECEIVE_BYTES: usize = 65_536;
+pub(crate) const RECEIVE_BYTES: usize = 65_536;
 
 /// Room for the acknowledgements and notifications of a large transaction.
 const BUFFER_BYTES: usize = 4 << 20;
@@ -261,7 +261,9 @@ impl Socket {
         if setsockopt(&fd, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
             setsockopt(&fd, sockopt::RcvBuf, &BUFFER_BYTES).map_err(named("setsockopt(SO_RCVBUF)"))?;
         }
-        setsockopt(&fd, sockopt::SndBuf, &BUFFER_BYTES).map_err(named("setsockopt(SO_SNDBUF)"))?;
+        if setsockopt(&fd, sockopt::SndBufForce, &BUFFER_BYTES).is_err() {
+            setsockopt(&fd, sockopt::SndBuf, &BUFFER_BYTES).map_err(named("setsockopt(SO_SNDBUF)"))?;
+        }
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(named("bind"))?;
         let address: NetlinkAddr = getsockname(fd.as_raw_fd()).map_err(named("getsockname"))?;
         Ok(Self {
@@ -368,6 +370,11 @@ impl Socket {
         Ok(())
     }
 
+    /// For whoever waits for notifications elsewhere.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     fn send(&self, bytes: &[u8]) -> Result<()> {
         let kernel = NetlinkAddr::new(0, 0);
         let flags = MsgFlags::MSG_NOSIGNAL;
@@ -392,8 +399,8 @@ impl Socket {
         }
     }
 
-    /// Waits for one datagram and gives its messages to `each`. Notifications come here too; whoever asks skips them by their sequence.
-    pub fn receive(&self, mut each: impl FnMut(Received<'_>) -> Result<()>) -> Result<()> {
+    /// Waits for one datagram and gives its messages to `each`.
+    fn receive(&self, mut each: impl FnMut(Received<'_>) -> Result<()>) -> Result<()> {
         let mut bytes = vec![0; RECEIVE_BYTES];
         let count = loop {
             match recv(self.fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
@@ -406,18 +413,6 @@ impl Socket {
             each(message?)?;
         }
         Ok(())
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.fd.as_raw_fd()
     }
 }
 

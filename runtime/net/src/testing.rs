@@ -9,10 +9,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use kakoi_sys::namespace::{Kind, unshare};
 use kakoi_sys::network::{open_within, raise_loopback};
+use nix::sys::socket::SockProtocol;
+use socket2::{Domain, Protocol, Type};
 
 use crate::Scope;
 use crate::address::Mac;
-use crate::link::{Bridge, Endpoint, Host};
+use crate::link::{Bridge, Endpoint, Host, query, request};
+use crate::netlink::{Message, Socket};
 
 /// How long a test waits for what must come. Nothing is measured by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +40,19 @@ pub(crate) fn on_a_fresh_host(test: impl FnOnce() + Send) {
     });
 }
 
+/// The same, with and without br_netfilter, which hands bridged packets to the rules for routed ones and is on by default.
+pub(crate) fn with_and_without_br_netfilter(test: impl Fn() + Send + Sync) {
+    for value in ["0", "1"] {
+        on_a_fresh_host(|| {
+            for setting in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+                let done = std::fs::write(format!("/proc/sys/net/bridge/{setting}"), value);
+                assert!(done.is_ok() || value == "0", "{done:?}");
+            }
+            test();
+        });
+    }
+}
+
 /// A network namespace without processes.
 #[derive(Debug)]
 pub(crate) struct Namespace(OwnedFd);
@@ -48,6 +64,47 @@ impl Namespace {
             std::fs::File::open("/proc/thread-self/ns/net").expect("a thread has a network namespace")
         });
         Self(file.join().expect("no panic").into())
+    }
+
+    /// The one that the calling thread is in.
+    pub fn current() -> Self {
+        let file = std::fs::File::open("/proc/thread-self/ns/net");
+        Self(file.expect("a thread has a network namespace").into())
+    }
+
+    /// What root inside may do to its link: another address.
+    pub fn add_address(&self, network: &str) {
+        let network: IpNet = network.parse().expect("a network");
+        self.request(|index| request::new_address(index, network));
+    }
+
+    /// Another MAC.
+    pub fn set_mac(&self, mac: Mac) {
+        self.request(|index| {
+            let mut message = Message::new(libc::RTM_NEWLINK, 0, &request::link_header(index, true));
+            message.put(libc::IFLA_ADDRESS, &mac.0);
+            message
+        });
+    }
+
+    /// A packet with its header as it is, by way of `next`.
+    pub fn send_packet(&self, next: SocketAddr, packet: &[u8]) {
+        self.within(|| {
+            let raw = socket2::Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)));
+            let raw = raw.expect("root inside may");
+            raw.send_to(packet, &next.into()).expect("a route");
+        });
+    }
+
+    fn request(&self, message: impl Fn(u32) -> Message + Sync) {
+        self.within(|| {
+            let socket = Socket::open(SockProtocol::NetlinkRoute, 0).expect("root opens netlink");
+            let index = query::link(&socket, "eth0")
+                .expect("it can be asked")
+                .expect("it is there")
+                .index;
+            socket.request(vec![message(index)]).expect("root inside may");
+        });
     }
 
     /// Opens something inside.

@@ -16,7 +16,7 @@ const RTMSG_BYTES: usize = 12;
 
 /// A link as the kernel tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub index: u32,
     pub name: String,
     pub group: u32,
@@ -37,7 +37,7 @@ fn found(received: Received<'_>) -> Option<Found> {
 }
 
 /// The link of a name, if there is one.
-pub(super) fn link(socket: &Socket, name: &str) -> Result<Option<Found>> {
+pub(crate) fn link(socket: &Socket, name: &str) -> Result<Option<Found>> {
     let mut message = Message::new(libc::RTM_GETLINK, 0, &link_header(0, false));
     message.put_str(libc::IFLA_IFNAME, name);
     let mut link = None;

@@ -8,10 +8,10 @@
 //! rtmsg      family u8 · length of destination u8 · of source u8 · tos u8 · table u8 · protocol u8 · scope u8 · type u8 · flags u32
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv6Net};
 use sha2::{Digest, Sha256};
 
 use super::{Bridge, Endpoint};
@@ -20,15 +20,17 @@ use crate::netlink::Message;
 
 const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
 const IFLA_INFO_DATA: u16 = libc::IFLA_INFO_DATA;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const ADDR_GEN_MODE_EUI64: u8 = 0;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 /// IFA_F_NODAD: an address is usable at once; two containers cannot have one, since we give them out.
 const IFA_F_NODAD: u8 = 2;
 const RTPROT_STATIC: u8 = 4;
 
-pub(super) fn link_header(index: u32, up: bool) -> [u8; 16] {
+pub(crate) fn link_header(index: u32, up: bool) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     if up {
@@ -99,37 +101,46 @@ pub(super) fn new_pair(endpoint: &Endpoint, bridge: u32, group: u32, netns: RawF
     message
 }
 
-/// The host's end, up. It is a port and needs no address; left to itself the kernel would give it a link-local one and announce it.
+/// The host's end, up. Sends back (hairpin mode) what the firewall lets through: a container that asks for a port that it published itself, where
+/// br_netfilter keeps the redirected packet in the bridge. It is a port and needs no address; left to itself the kernel would give it a link-local one and announce it.
 pub(super) fn raise_port(name: &str) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(0, true));
     message.put_str(libc::IFLA_IFNAME, name);
-    put_address_mode(&mut message, ADDR_GEN_MODE_NONE);
+    put_no_address_mode(&mut message);
+    message.nest(libc::IFLA_LINKINFO, |info| {
+        info.put(IFLA_INFO_SLAVE_KIND, b"bridge")
+            .nest(IFLA_INFO_SLAVE_DATA, |data| {
+                data.put(IFLA_BRPORT_MODE, &[1]);
+            });
+    });
     message
 }
 
-/// A link up, with or without a link-local IPv6 address of its own.
-pub(super) fn raise(index: u32, mtu: Option<u32>, link_local: bool) -> Message {
+/// `lo`, the first interface of every namespace, up.
+pub(super) fn raise_loopback() -> Message {
+    Message::new(libc::RTM_NEWLINK, 0, &link_header(1, true))
+}
+
+/// A link up, without a link-local IPv6 address but what it is given.
+pub(super) fn raise(index: u32, mtu: Option<u32>) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, true));
     if let Some(mtu) = mtu {
         message.put_u32(libc::IFLA_MTU, mtu);
     }
-    let mode = if link_local {
-        ADDR_GEN_MODE_EUI64
-    } else {
-        ADDR_GEN_MODE_NONE
-    };
-    put_address_mode(&mut message, mode);
+    put_no_address_mode(&mut message);
     message
 }
 
-/// The kernel handles this before the flags, so that a link that comes up knows already. Without IPv6 in the kernel there is nothing to say.
-fn put_address_mode(message: &mut Message, mode: u8) {
+/// Link-local addresses that the kernel makes serve only after a second of duplicate address detection, and without one a host asks no
+/// neighbour on behalf of others. The kernel handles this before the flags, so that a link that comes up knows already; without IPv6 in
+/// the kernel there is nothing to say.
+fn put_no_address_mode(message: &mut Message) {
     if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
         return;
     }
     message.nest(libc::IFLA_AF_SPEC, |families| {
         families.nest(libc::AF_INET6 as u16, |ipv6| {
-            ipv6.put(IFLA_INET6_ADDR_GEN_MODE, &[mode]);
+            ipv6.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
         });
     });
 }
@@ -144,7 +155,7 @@ fn address_header(index: u32, address: IpNet, flags: u8) -> [u8; 8] {
     header
 }
 
-pub(super) fn new_address(index: u32, address: IpNet) -> Message {
+pub(crate) fn new_address(index: u32, address: IpNet) -> Message {
     let flags = match address {
         IpNet::V4(_) => 0,
         IpNet::V6(_) => IFA_F_NODAD,
@@ -157,13 +168,19 @@ pub(super) fn new_address(index: u32, address: IpNet) -> Message {
     if let IpNet::V4(address) = address
         && address.prefix_len() < 31
     {
-        message.put(libc::IFA_BROADCAST, &broadcast(address).octets());
+        message.put(libc::IFA_BROADCAST, &address.broadcast().octets());
     }
     message
 }
 
-fn broadcast(address: Ipv4Net) -> Ipv4Addr {
-    address.broadcast()
+/// A link-local address, whether it is there or not.
+pub(super) fn link_local(index: u32, address: Ipv6Addr) -> Message {
+    let network = Ipv6Net::new_assert(address, 64);
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+    let header = address_header(index, IpNet::V6(network), IFA_F_NODAD);
+    let mut message = Message::new(libc::RTM_NEWADDR, flags, &header);
+    message.put(libc::IFA_LOCAL, &address.octets());
+    message
 }
 
 pub(super) fn delete_address(index: u32, address: IpNet) -> Message {

@@ -175,7 +175,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_made() {
             let said = changed(&|endpoint| name.clone_into(&mut endpoint.name));
             assert!(said.contains("is no interface name"), "{name:?}: {said}");
         }
-        let rows: [(&dyn Fn(&mut Endpoint), &str); 7] = [
+        type Row<'a> = (&'a dyn Fn(&mut Endpoint), &'a str);
+        let rows: [Row<'_>; 7] = [
             (
                 &|endpoint| endpoint.mtu = 67,
                 "the MTU of eth0 is 67, not 68 to 65535",

@@ -1,0 +1,920 @@
+//! The firewall for real: a host of the test's own, containers, and a machine outside, all network namespaces.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use socket2::{Domain, Type};
+
+use super::*;
+use crate::link::Host;
+use crate::netlink::Attributes;
+use crate::testing::{
+    Namespace, attached, bridge, endpoint, on_a_fresh_host, scope, talk, with_and_without_br_netfilter,
+};
+
+const OUTSIDE4: &str = "192.0.2.2";
+const OUTSIDE6: &str = "2001:db8::2";
+const HOST4: &str = "192.0.2.1";
+const HOST6: &str = "2001:db8::1";
+
+/// A host between bridges and one machine outside.
+struct World {
+    host: Host,
+    firewall: Firewall,
+    outside: Namespace,
+    wanted: Wanted,
+}
+
+impl World {
+    /// The machine outside hangs on a link of another scope: for the firewall it is anybody's.
+    fn new() -> Self {
+        let other = Host::open(&scope("/run/other")).expect("root opens netlink");
+        let ext = bridge("ext0", &["192.0.2.1/24", "2001:db8::1/64"]);
+        other.ensure_bridge(&ext).expect("nothing is in the way");
+        let link = endpoint(
+            "vext",
+            "ext0",
+            &["192.0.2.2/24", "2001:db8::2/64", "192.0.2.3/24"],
+        );
+        let mut link = link;
+        link.gateways.truncate(2);
+        Self {
+            outside: attached(&other, &link),
+            host: Host::open(&scope("/run/kakoi")).expect("root opens netlink"),
+            firewall: Firewall::open(&scope("/run/kakoi")).expect("root opens netlink"),
+            wanted: Wanted::default(),
+        }
+    }
+
+    /// Network N has 10.9.N.0/24 and fd00:N::/64.
+    fn network(&mut self, number: u8, change: impl FnOnce(&mut Network)) {
+        let name = format!("br{number}");
+        let gateways = [format!("10.9.{number}.1/24"), format!("fd00:{number}::1/64")];
+        self.host
+            .ensure_bridge(&bridge(&name, &[&gateways[0], &gateways[1]]))
+            .expect("nothing is in the way");
+        let mut network = Network {
+            bridge: name,
+            internal: false,
+            icc: true,
+            masquerade: true,
+        };
+        change(&mut network);
+        self.wanted.networks.push(network);
+    }
+
+    fn container(&mut self, network: u8, number: u8, egress: Option<Egress>) -> Namespace {
+        let addresses = [
+            format!("10.9.{network}.{number}/24"),
+            format!("fd00:{network}::{number}/64"),
+        ];
+        let link = endpoint(
+            &format!("v{network}-{number}"),
+            &format!("br{network}"),
+            &[&addresses[0], &addresses[1]],
+        );
+        self.wanted.endpoints.push(Endpoint {
+            host_link: link.host_link.clone(),
+            bridge: link.bridge.clone(),
+            mac: link.mac,
+            addresses: link.addresses.iter().map(IpNet::addr).collect(),
+            egress,
+        });
+        attached(&self.host, &link)
+    }
+
+    fn publish(&mut self, host: &str, protocol: Protocol, target: &str) {
+        let (host, target): (SocketAddr, SocketAddr) = (address(host), address(target));
+        let network = match target.ip() {
+            IpAddr::V4(address) => u16::from(address.octets()[2]),
+            IpAddr::V6(address) => address.segments()[1],
+        };
+        self.wanted.published.push(Published {
+            host_address: host.ip(),
+            host_port: host.port(),
+            protocol,
+            target,
+            bridge: format!("br{network}"),
+        });
+    }
+
+    fn apply(&self) {
+        self.firewall
+            .apply(&self.wanted)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address and a port")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn allowed(network: &str, protocol: Protocol, ports: RangeInclusive<u16>) -> Allowed {
+    Allowed {
+        network: network.parse().expect("a network"),
+        service: Service::Ports { protocol, ports },
+    }
+}
+
+fn egress(allowed: &[Allowed], peers: &[&str]) -> Egress {
+    Egress {
+        allowed: allowed.to_vec(),
+        peers: peers.iter().map(|peer| ip(peer)).collect(),
+    }
+}
+
+/// That a connection is refused at once, by a packet that says it is prohibited.
+fn assert_rejected(from: &Namespace, to: &str) {
+    let error = from.connect(to).expect_err(to);
+    let kinds = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
+    assert!(kinds.contains(&error.kind()), "{to}: {error}");
+}
+
+/// A connection that was begun: its first packet is on its way.
+fn begin(from: &Namespace, to: &str) -> TcpStream {
+    let to = address(to);
+    let begun = from.within(|| {
+        let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        let begun = socket.connect(&to.into()).expect_err("it takes a while");
+        assert_eq!(begun.raw_os_error(), Some(libc::EINPROGRESS));
+        socket
+    });
+    TcpStream::from(begun)
+}
+
+/// That nothing of what was begun has come, although something that was begun later has.
+fn assert_silent(begun: &TcpStream, listener: &TcpListener) {
+    listener.set_nonblocking(true).expect("a socket");
+    let none = listener.accept().expect_err("nobody came");
+    assert_eq!(none.kind(), ErrorKind::WouldBlock);
+    assert_eq!(
+        begun.peer_addr().expect_err("not connected").kind(),
+        ErrorKind::NotConnected
+    );
+}
+
+fn receive(socket: &UdpSocket) -> (String, SocketAddr) {
+    let mut bytes = [0; 64];
+    let (count, from) = socket.recv_from(&mut bytes).expect("something comes");
+    (String::from_utf8_lossy(&bytes[..count]).into_owned(), from)
+}
+
+#[test]
+fn what_leaves_bears_the_hosts_address_where_wanted() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        world.network(2, |network| network.masquerade = false);
+        let (a, b) = (world.container(1, 2, None), world.container(2, 2, None));
+        world.apply();
+        for (from, to, seen) in [
+            (&a, format!("{OUTSIDE4}:80"), HOST4),
+            (&a, format!("[{OUTSIDE6}]:80"), HOST6),
+            (&b, format!("{OUTSIDE4}:80"), "10.9.2.2"),
+            (&b, format!("[{OUTSIDE6}]:80"), "fd00:2::2"),
+        ] {
+            let listener = world.outside.listen(&to);
+            let client = from.connect(&to).expect("the way is open");
+            assert_eq!(talk(client, &listener), ip(seen), "{to}");
+        }
+    });
+}
+
+#[test]
+fn a_published_port_is_reached_from_everywhere_and_nothing_else_is() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        world.network(2, |_| {});
+        let (a, b, c) = (
+            world.container(1, 2, None),
+            world.container(1, 3, None),
+            world.container(2, 2, None),
+        );
+        world.publish("0.0.0.0:8080", Protocol::Tcp, "10.9.1.2:80");
+        world.publish("[::]:8080", Protocol::Tcp, "[fd00:1::2]:80");
+        world.publish("192.0.2.1:9090", Protocol::Tcp, "10.9.1.2:80");
+        world.apply();
+        let host = Namespace::current();
+        for (listen, gateway, outer) in [
+            ("10.9.1.2:80", "10.9.1.1:8080", format!("{HOST4}:8080")),
+            ("[fd00:1::2]:80", "[fd00:1::1]:8080", format!("[{HOST6}]:8080")),
+        ] {
+            let listener = a.listen(listen);
+            let rows = [
+                ("outside", &world.outside, outer.as_str()),
+                ("neighbour", &b, &outer),
+                ("neighbour", &b, gateway),
+                ("itself", &a, &outer),
+                ("another network", &c, &outer),
+                ("the host", &host, &outer),
+            ];
+            for (who, from, to) in rows {
+                let client = from.connect(to);
+                let client = client.unwrap_or_else(|error| panic!("{who} to {to}: {error}"));
+                let seen = talk(client, &listener);
+                if who == "outside" {
+                    assert!([ip(OUTSIDE4), ip(OUTSIDE6)].contains(&seen), "{seen}");
+                }
+            }
+        }
+        let listener = a.listen("10.9.1.2:80");
+        let client = host.connect("127.0.0.1:8080").expect("localhost is meant too");
+        assert_eq!(talk(client, &listener), ip("10.9.1.1"));
+        let client = world.outside.connect("192.0.2.1:9090").expect("published there");
+        talk(client, &listener);
+        let refused = host.connect("127.0.0.1:9090").expect_err("published elsewhere");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let refused = world
+            .outside
+            .connect("192.0.2.1:80")
+            .expect_err("the target's port is not the host's");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+
+        // By its own address it is reached by nobody outside, published or not.
+        let unpublished = a.listen("10.9.1.2:81");
+        for (to, silent) in [("10.9.1.2:81", &unpublished), ("10.9.1.2:80", &listener)] {
+            let begun = begin(&world.outside, to);
+            let later = world.outside.connect("192.0.2.1:8080").expect("published");
+            talk(later, &listener);
+            assert_silent(&begun, silent);
+        }
+    });
+}
+
+#[test]
+fn datagrams_are_published_too() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let (a, b) = (world.container(1, 2, None), world.container(1, 3, None));
+        world.publish("0.0.0.0:5353", Protocol::Udp, "10.9.1.2:53");
+        world.apply();
+        let server = a.udp("10.9.1.2:53");
+        let host = Namespace::current();
+        for (from, bind, to) in [
+            (&world.outside, "192.0.2.2:0", "192.0.2.1:5353"),
+            (&b, "10.9.1.3:0", "10.9.1.1:5353"),
+            (&host, "127.0.0.1:0", "127.0.0.1:5353"),
+        ] {
+            let client = from.udp(bind);
+            client.connect(address(to)).expect("a route");
+            client.send(b"ask").expect("the way is open");
+            let (asked, from) = receive(&server);
+            assert_eq!(asked, "ask");
+            server.send_to(b"tell", from).expect("the way back");
+            assert_eq!(receive(&client), ("tell".to_owned(), address(to)));
+        }
+    });
+}
+
+#[test]
+fn networks_do_not_reach_each_other() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        world.network(2, |_| {});
+        let (a, b) = (world.container(1, 2, None), world.container(2, 2, None));
+        let neighbour = world.container(2, 3, None);
+        world.apply();
+        for to in ["10.9.2.2:80", "[fd00:2::2]:80"] {
+            let listener = b.listen(to);
+            assert_rejected(&a, to);
+            talk(neighbour.connect(to).expect("same network"), &listener);
+        }
+        // The host's own ports are anyone's.
+        let listener = TcpListener::bind("0.0.0.0:81").expect("a free port");
+        for to in ["10.9.1.1:81", "10.9.2.1:81", "192.0.2.1:81"] {
+            talk(a.connect(to).expect("as with Docker"), &listener);
+        }
+    });
+}
+
+#[test]
+fn an_internal_network_reaches_itself_only() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |network| network.internal = true);
+        world.network(2, |_| {});
+        let (a, b) = (world.container(1, 2, None), world.container(1, 3, None));
+        let c = world.container(2, 2, None);
+        world.publish("0.0.0.0:8080", Protocol::Tcp, "10.9.2.2:80");
+        world.publish("0.0.0.0:8081", Protocol::Tcp, "10.9.1.2:80");
+        world.apply();
+        let (outer, own, other) = (
+            world.outside.listen("192.0.2.2:80"),
+            a.listen("10.9.1.2:80"),
+            c.listen("10.9.2.2:80"),
+        );
+        for to in ["192.0.2.2:80", "10.9.2.2:80", "192.0.2.1:8080"] {
+            assert_rejected(&a, to);
+        }
+        assert_rejected(&c, "10.9.1.2:80");
+        assert_rejected(&c, "192.0.2.1:8081");
+        let begun = begin(&world.outside, "192.0.2.1:8081");
+        talk(
+            world.outside.connect("192.0.2.1:8080").expect("published"),
+            &other,
+        );
+        assert_silent(&begun, &own);
+        own.set_nonblocking(false).expect("a socket");
+        talk(b.connect("10.9.1.2:80").expect("same network"), &own);
+        talk(c.connect("192.0.2.2:80").expect("not internal"), &outer);
+    });
+}
+
+#[test]
+fn without_icc_neighbours_are_silent_but_for_what_is_published() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |network| network.icc = false);
+        let (a, b) = (world.container(1, 2, None), world.container(1, 3, None));
+        world.publish("0.0.0.0:8080", Protocol::Tcp, "10.9.1.2:80");
+        world.apply();
+        let listener = a.listen("10.9.1.2:80");
+        let begun = begin(&b, "10.9.1.2:80");
+        let outer = world.outside.listen("192.0.2.2:80");
+        talk(
+            b.connect("192.0.2.2:80").expect("outside is not a neighbour"),
+            &outer,
+        );
+        assert_silent(&begun, &listener);
+        listener.set_nonblocking(false).expect("a socket");
+        talk(b.connect("192.0.2.1:8080").expect("published"), &listener);
+    });
+}
+
+#[test]
+fn a_link_sends_from_its_own_addresses_only() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let (a, b) = (world.container(1, 2, None), world.container(1, 3, None));
+        world.apply();
+        for (real, false_one, to) in [
+            ("10.9.1.3:0", "10.9.1.99", "10.9.1.2:80"),
+            ("[fd00:1::3]:0", "fd00:1::99", "[fd00:1::2]:80"),
+        ] {
+            let server = a.udp(to);
+            let honest = b.udp(real);
+            let send = |from: &UdpSocket, text: &str| {
+                from.send_to(text.as_bytes(), address(to)).expect("a route");
+            };
+            // Neighbours know each other's MACs from here on, so that the false packet needs nothing but itself.
+            send(&honest, "first");
+            assert_eq!(receive(&server).0, "first");
+            b.add_address(&format!(
+                "{false_one}/{}",
+                if to.starts_with('[') { 64 } else { 24 }
+            ));
+            let liar = b.udp(&SocketAddr::new(ip(false_one), 0).to_string());
+            send(&liar, "false");
+            send(&honest, "honest");
+            assert_eq!(receive(&server).0, "honest", "{to}");
+            // Not to the host either.
+            let host = Namespace::current().udp(if to.starts_with('[') {
+                "[fd00:1::1]:70"
+            } else {
+                "10.9.1.1:70"
+            });
+            let host_address = host.local_addr().expect("bound");
+            honest.send_to(b"first", host_address).expect("a route");
+            assert_eq!(receive(&host).0, "first");
+            liar.send_to(b"false", host_address).expect("a route");
+            honest.send_to(b"honest", host_address).expect("a route");
+            assert_eq!(receive(&host).0, "honest", "{to}");
+        }
+        let (server, honest) = (a.udp("10.9.1.2:90"), b.udp("10.9.1.3:0"));
+        b.set_mac(Mac([2, 0x42, 0, 0, 0, 0x77]));
+        honest.send_to(b"false", address("10.9.1.2:90")).expect("a route");
+        b.set_mac(Mac([2, 0x42, 0, 0, 0, 3]));
+        honest
+            .send_to(b"honest", address("10.9.1.2:90"))
+            .expect("a route");
+        assert_eq!(receive(&server).0, "honest");
+    });
+}
+
+/// Root inside can send a packet to 127.0.0.1 of the host: its own kernel routes by another address than the header's.
+#[test]
+fn the_hosts_loopback_is_closed_to_bridges() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let a = world.container(1, 2, None);
+        world.apply();
+        let host = Namespace::current().udp("0.0.0.0:70");
+        a.send_packet(
+            "10.9.1.1:0".parse().expect("an address"),
+            &packet([127, 0, 0, 1], b"false"),
+        );
+        a.send_packet(
+            "10.9.1.1:0".parse().expect("an address"),
+            &packet([10, 9, 1, 1], b"honest"),
+        );
+        assert_eq!(receive(&host).0, "honest");
+    });
+}
+
+/// A datagram from container 1.2 to port 70; the kernel adds the header's checksum.
+fn packet(to: [u8; 4], text: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 9, 1, 2];
+    packet.extend(to);
+    packet.extend([0, 70, 0, 70, 0, 8 + text.len() as u8, 0, 0]);
+    packet.extend(text);
+    packet
+}
+
+#[test]
+fn a_limited_endpoint_reaches_what_is_listed() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        world.network(2, |_| {});
+        let list = [
+            allowed("192.0.2.2/32", Protocol::Tcp, 80..=81),
+            // Overlaps the first, and has more ports.
+            allowed("192.0.2.0/30", Protocol::Tcp, 81..=82),
+            allowed("2001:db8::/64", Protocol::Tcp, 80..=80),
+            allowed("10.9.2.2/32", Protocol::Tcp, 80..=80),
+        ];
+        let a = world.container(1, 2, Some(egress(&list, &[])));
+        let free = world.container(1, 3, None);
+        let other = world.container(2, 2, None);
+        world.publish("0.0.0.0:8080", Protocol::Tcp, "10.9.1.2:80");
+        world.publish("0.0.0.0:8081", Protocol::Tcp, "10.9.2.2:80");
+        world.apply();
+        for (to, is_open) in [
+            ("192.0.2.2:80", true),
+            ("192.0.2.2:81", true),
+            ("192.0.2.2:82", true),
+            ("192.0.2.2:83", false),
+            ("192.0.2.3:80", false),
+            ("192.0.2.3:81", true),
+            ("192.0.2.3:82", true),
+            ("[2001:db8::2]:80", true),
+            ("[2001:db8::2]:81", false),
+        ] {
+            let listener = world.outside.listen(to);
+            if is_open {
+                talk(
+                    a.connect(to).unwrap_or_else(|error| panic!("{to}: {error}")),
+                    &listener,
+                );
+            } else {
+                assert_rejected(&a, to);
+                talk(free.connect(to).expect("it has no list"), &listener);
+            }
+        }
+        // The host's own ports are destinations like all others.
+        let _host = TcpListener::bind("0.0.0.0:81").expect("a free port");
+        for to in ["10.9.1.1:81", "192.0.2.1:83"] {
+            assert_rejected(&a, to);
+        }
+        // Through the host into another network: what counts is where it leads, and that it is published.
+        let listener = other.listen("10.9.2.2:80");
+        talk(a.connect("192.0.2.1:8081").expect("listed"), &listener);
+        assert_rejected(&a, "10.9.2.2:80");
+        // Who may not talk may be talked to by its published port, and answers.
+        let listener = a.listen("10.9.1.2:80");
+        talk(
+            world.outside.connect("192.0.2.1:8080").expect("published"),
+            &listener,
+        );
+        // Datagrams are another protocol.
+        let (server, liar, honest) = (
+            world.outside.udp("192.0.2.2:80"),
+            a.udp("10.9.1.2:0"),
+            free.udp("10.9.1.3:0"),
+        );
+        drop(liar.send_to(b"false", address("192.0.2.2:80")));
+        honest
+            .send_to(b"honest", address("192.0.2.2:80"))
+            .expect("a route");
+        assert_eq!(receive(&server).0, "honest");
+    });
+}
+
+#[test]
+fn limited_neighbours_talk_where_both_say_so() {
+    with_and_without_br_netfilter(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let a = world.container(
+            1,
+            2,
+            Some(egress(&[], &["10.9.1.3", "10.9.1.4", "10.9.1.5", "fd00:1::3"])),
+        );
+        let b = world.container(1, 3, Some(egress(&[], &["10.9.1.2", "fd00:1::2"])));
+        let c = world.container(1, 4, Some(egress(&[], &[])));
+        let d = world.container(1, 5, None);
+        world.apply();
+        let listeners = [
+            a.listen("10.9.1.2:80"),
+            b.listen("10.9.1.3:80"),
+            c.listen("10.9.1.4:80"),
+            d.listen("10.9.1.5:80"),
+        ];
+        // What is refused first, and what follows it shows that it would have come by then.
+        let refused = [
+            (begin(&a, "10.9.1.4:80"), &listeners[2]),
+            (begin(&b, "10.9.1.4:80"), &listeners[2]),
+            (begin(&d, "10.9.1.3:80"), &listeners[1]),
+            (begin(&c, "10.9.1.5:80"), &listeners[3]),
+        ];
+        talk(a.connect("10.9.1.3:80").expect("both say so"), &listeners[1]);
+        talk(b.connect("10.9.1.2:80").expect("both say so"), &listeners[0]);
+        talk(
+            a.connect("10.9.1.5:80")
+                .expect("one says so, the other has no list"),
+            &listeners[3],
+        );
+        talk(
+            d.connect("10.9.1.2:80")
+                .expect("one has no list, the other says so"),
+            &listeners[0],
+        );
+        for (begun, listener) in &refused {
+            assert_silent(begun, listener);
+        }
+        // By IPv6 only one pair says so.
+        let listener = b.listen("[fd00:1::3]:80");
+        talk(a.connect("[fd00:1::3]:80").expect("both say so"), &listener);
+        let (server, liar, honest) = (
+            b.udp("[fd00:1::3]:90"),
+            d.udp("[fd00:1::5]:0"),
+            a.udp("[fd00:1::2]:0"),
+        );
+        liar.send_to(b"false", address("[fd00:1::3]:90"))
+            .expect("a route");
+        honest
+            .send_to(b"honest", address("[fd00:1::3]:90"))
+            .expect("a route");
+        assert_eq!(receive(&server).0, "honest");
+    });
+}
+
+#[test]
+fn names_open_for_a_time() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let a = world.container(1, 2, Some(egress(&[], &[])));
+        let b = world.container(1, 3, Some(egress(&[], &[])));
+        world.apply();
+        let admitted = |to: &str, service: Service| Admitted {
+            address: ip(to),
+            service,
+            lifetime: Duration::from_secs(1),
+        };
+        let https = Service::Ports {
+            protocol: Protocol::Tcp,
+            ports: 443..=443,
+        };
+        let listeners = [
+            world.outside.listen("192.0.2.2:443"),
+            world.outside.listen("192.0.2.2:80"),
+            world.outside.listen("[2001:db8::2]:443"),
+        ];
+        assert_rejected(&a, "192.0.2.2:443");
+        let from = ip("10.9.1.2");
+        world
+            .firewall
+            .admit(
+                from,
+                &[
+                    admitted(OUTSIDE4, https.clone()),
+                    admitted(OUTSIDE6, https.clone()),
+                ],
+            )
+            .expect("there is room");
+        talk(a.connect("192.0.2.2:443").expect("admitted"), &listeners[0]);
+        for (who, to) in [
+            (&a, "192.0.2.2:80"),
+            (&a, "[2001:db8::2]:443"),
+            (&b, "192.0.2.2:443"),
+        ] {
+            assert_rejected(who, to);
+        }
+        world
+            .firewall
+            .admit(ip("fd00:1::2"), &[admitted(OUTSIDE6, https.clone())])
+            .expect("there is room");
+        talk(a.connect("[2001:db8::2]:443").expect("admitted"), &listeners[2]);
+        // Another name of the same address, with other services.
+        world
+            .firewall
+            .admit(
+                from,
+                &[admitted(OUTSIDE4, Service::Any), admitted(OUTSIDE4, https)],
+            )
+            .expect("it overlaps and that is no matter");
+        talk(a.connect("192.0.2.2:80").expect("admitted"), &listeners[1]);
+        // An apply and a restore keep it; forgetting does not.
+        world.wanted.published.clear();
+        world.apply();
+        world.firewall.restore().expect("as before");
+        talk(a.connect("192.0.2.2:443").expect("still admitted"), &listeners[0]);
+        world.firewall.forget(from).expect("nothing is in the way");
+        assert_rejected(&a, "192.0.2.2:443");
+        talk(
+            a.connect("[2001:db8::2]:443").expect("another address of it"),
+            &listeners[2],
+        );
+    });
+}
+
+/// Names of all tables, with their families.
+fn tables(firewall: &Firewall) -> Vec<(u8, String)> {
+    let mut tables = Vec::new();
+    let question = crate::netlink::Message::new(10 << 8 | 1, libc::NLM_F_DUMP, &[0; 4]);
+    firewall
+        .socket
+        .ask(question, |received| {
+            let name = Attributes(&received.body[4..])
+                .find_str(1)
+                .expect("a table has a name");
+            tables.push((received.body[0], name.to_owned()));
+        })
+        .expect("tables can be listed");
+    tables.sort();
+    tables
+}
+
+/// The number of the ruleset: it rises with every transaction.
+fn generation(firewall: &Firewall) -> Vec<u8> {
+    let mut found = Vec::new();
+    let question = crate::netlink::Message::new(10 << 8 | 16, 0, &[0; 4]);
+    firewall
+        .socket
+        .ask(question, |received| {
+            found = Attributes(&received.body[4..])
+                .find(1)
+                .expect("it has a number")
+                .to_vec();
+        })
+        .expect("it can be asked");
+    found
+}
+
+#[test]
+fn only_what_differs_is_sent() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let a = world.container(1, 2, None);
+        world.apply();
+        let before = generation(&world.firewall);
+        world.apply();
+        assert_eq!(generation(&world.firewall), before);
+
+        // A list that changes in place: elements that overlap those that go.
+        for list in [
+            [allowed("192.0.2.0/24", Protocol::Tcp, 80..=80)],
+            [allowed("192.0.2.0/25", Protocol::Tcp, 79..=81)],
+        ] {
+            world.wanted.endpoints[0].egress = Some(egress(&list, &[]));
+            world.apply();
+            let listener = world.outside.listen("192.0.2.2:80");
+            talk(a.connect("192.0.2.2:80").expect("listed"), &listener);
+            assert_rejected(&a, "192.0.2.2:82");
+        }
+        // A target that changes in place.
+        let server = world.container(1, 3, None);
+        world.publish("0.0.0.0:8080", Protocol::Tcp, "10.9.1.2:80");
+        world.apply();
+        world.wanted.published[0].target = address("10.9.1.3:80");
+        world.apply();
+        let listener = server.listen("10.9.1.3:80");
+        talk(
+            world.outside.connect("192.0.2.1:8080").expect("published"),
+            &listener,
+        );
+        world.wanted.published.clear();
+        world.apply();
+        let refused = world
+            .outside
+            .connect("192.0.2.1:8080")
+            .expect_err("no longer published");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn what_others_flush_is_noticed_and_restored() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let a = world.container(1, 2, Some(egress(&[], &[])));
+        let listener = world.outside.listen("192.0.2.2:80");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let mut watch = {
+            let _inside = runtime.enter();
+            world.firewall.watch().expect("root may listen")
+        };
+        // Our own changes, another scope's and what concerns other tables are no loss.
+        world.apply();
+        world.wanted.networks[0].icc = false;
+        world.apply();
+        world.firewall.restore().expect("as before");
+        let other = Firewall::open(&scope("/run/other")).expect("root opens netlink");
+        other.apply(&world.wanted).expect("it has its own tables");
+        other.remove().expect("its own");
+        let lost = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                lost = watch.lost() => Some(lost),
+                () = tokio::task::yield_now() => None,
+            }
+        });
+        assert!(lost.is_none(), "{lost:?}");
+
+        assert_rejected(&a, "192.0.2.2:80");
+        let flusher = Firewall::open(&scope("/run/kakoi")).expect("the same name, another socket");
+        flusher.remove().expect("anyone with the privilege may");
+        runtime.block_on(watch.lost()).expect("noticed");
+        let open = a.connect("192.0.2.2:80");
+        talk(open.expect("nothing forbids it now"), &listener);
+        world.firewall.restore().expect("as before");
+        assert_rejected(&a, "192.0.2.2:80");
+
+        // Without a watch the next change finds out.
+        flusher.remove().expect("anyone with the privilege may");
+        world.wanted.networks[0].icc = true;
+        world.apply();
+        assert_rejected(&a, "192.0.2.2:80");
+    });
+}
+
+#[test]
+fn two_scopes_stand_side_by_side() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        world.network(2, |_| {});
+        let (a, b) = (world.container(1, 2, None), world.container(2, 2, None));
+        let split = |number: usize| Wanted {
+            networks: vec![world.wanted.networks[number].clone()],
+            endpoints: vec![world.wanted.endpoints[number].clone()],
+            published: Vec::new(),
+        };
+        let second = Firewall::open(&scope("/run/second")).expect("root opens netlink");
+        world.firewall.apply(&split(0)).expect("the first");
+        second.apply(&split(1)).expect("the second");
+        let name = scope("/run/second").table().to_owned();
+        let both = [
+            (1, "kakoi".to_owned()),
+            (1, name.clone()),
+            (7, "kakoi".to_owned()),
+            (7, name.clone()),
+        ];
+        assert_eq!(tables(&second), both);
+
+        let listener = world.outside.listen("192.0.2.2:80");
+        let inner = b.listen("10.9.2.2:80");
+        for from in [&a, &b] {
+            talk(from.connect("192.0.2.2:80").expect("outside"), &listener);
+        }
+        // For each the other's bridge is somebody's: it comes from outside, and what is not published is dropped.
+        let begun = begin(&a, "10.9.2.2:80");
+        talk(a.connect("192.0.2.2:80").expect("outside"), &listener);
+        assert_silent(&begun, &inner);
+
+        world.firewall.remove().expect("its own");
+        world
+            .firewall
+            .remove()
+            .expect("that there is nothing is no error");
+        assert_eq!(tables(&second), [(1, name.clone()), (7, name)]);
+    });
+}
+
+#[test]
+fn drops_of_others_are_reported() {
+    on_a_fresh_host(|| {
+        let world = World::new();
+        world.apply();
+        assert!(
+            world
+                .firewall
+                .foreign_drops()
+                .expect("chains can be listed")
+                .is_empty()
+        );
+        let rules = "table ip filter {
+            chain FORWARD { type filter hook forward priority 0; policy drop; };
+            chain INPUT { type filter hook input priority 0; policy drop; };
+        };
+        table inet polite { chain forward { type filter hook forward priority 0; policy accept; }; };";
+        let done = std::process::Command::new("nft").arg(rules).status();
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                eprintln!("SKIP needs nft(8)");
+            }
+            done => {
+                assert!(done.expect("nft runs").success());
+                let drops = world.firewall.foreign_drops().expect("chains can be listed");
+                assert_eq!(drops, ["ip filter FORWARD"]);
+            }
+        }
+    });
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let a = world.container(1, 2, Some(egress(&[], &[])));
+        world.apply();
+        let good = world.wanted.clone();
+        let refuse = |change: &dyn Fn(&mut Wanted)| {
+            let mut wanted = good.clone();
+            change(&mut wanted);
+            world
+                .firewall
+                .apply(&wanted)
+                .expect_err("it makes no sense")
+                .to_string()
+        };
+        type Row<'a> = (&'a dyn Fn(&mut Wanted), &'a str);
+        let rows: [Row<'_>; 4] = [
+            (
+                &|wanted| "sixteen-letters-".clone_into(&mut wanted.networks[0].bridge),
+                "\"sixteen-letters-\" is no interface name",
+            ),
+            (
+                &|wanted| String::new().clone_into(&mut wanted.endpoints[0].host_link),
+                "\"\" is no interface name",
+            ),
+            (
+                &|wanted| {
+                    wanted.published = vec![Published {
+                        host_address: ip("::"),
+                        host_port: 80,
+                        protocol: Protocol::Tcp,
+                        target: address("10.9.1.2:80"),
+                        bridge: "br1".to_owned(),
+                    }];
+                },
+                "port 80 of :: cannot lead to 10.9.1.2:80: the families differ",
+            ),
+            (
+                &|wanted| {
+                    let many = (0..600_u32).map(|number| {
+                        allowed(
+                            &format!("{}/32", std::net::Ipv4Addr::from(number)),
+                            Protocol::Tcp,
+                            1..=1,
+                        )
+                    });
+                    wanted.endpoints[0].egress = Some(egress(&many.collect::<Vec<_>>(), &[]));
+                },
+                "the destinations of v1-2 make 600 rules, and 512 is the most: shorten or order the list",
+            ),
+        ];
+        for (change, expected) in rows {
+            assert_eq!(refuse(change), expected);
+        }
+        let _listener = world.outside.listen("192.0.2.2:80");
+        assert_rejected(&a, "192.0.2.2:80");
+    });
+}
+
+/// A hundred containers, each with a list and a port, in few transactions.
+#[test]
+fn many_endpoints_fit() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        for number in 2..=250_u8 {
+            let list: Vec<_> = (0..16)
+                .map(|port| allowed("192.0.2.2/32", Protocol::Tcp, port * 10..=port * 10 + 5))
+                .collect();
+            world.wanted.endpoints.push(Endpoint {
+                host_link: format!("v{number}"),
+                bridge: "br1".to_owned(),
+                mac: Mac([2, 0, 0, 0, 0, number]),
+                addresses: vec![ip(&format!("10.9.1.{number}"))],
+                egress: Some(egress(&list, &["10.9.1.2", "10.9.1.3"])),
+            });
+            world.publish(
+                &format!("0.0.0.0:{}", 1000 + u16::from(number)),
+                Protocol::Tcp,
+                &format!("10.9.1.{number}:80"),
+            );
+        }
+        world.apply();
+        world.wanted.endpoints.truncate(100);
+        world.apply();
+        world.firewall.restore().expect("as before");
+    });
+}
