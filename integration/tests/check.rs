@@ -398,3 +398,42 @@ fn a_running_container_without_a_record_keeps_its_folders() {
         host.is_clean();
     }
 }
+
+/// What a start sweeps away is dead: a container that runs and whose record was lost without a trace of damage is left, told of, and swept once it ended.
+#[test]
+fn a_start_sweeps_no_container_that_runs() {
+    needs_root!();
+    let host = Host::new();
+    let words = ["run", "-d", "--rm", "--name", "app", "--network", "none"];
+    host.ok(&[&words[..], &["busybox:test", "sleep", "100000"]].concat());
+    let (folder, first) = (folder_of_app(&host), host.pid("app"));
+    let id = host.inspect("app")["Id"].as_str().expect("an id").to_owned();
+    host.kill_daemon();
+    fs::remove_file(host.path(&format!("run/records/{id}.json"))).expect("its record");
+    let dead = host.path(&format!("root/containers/{}", "d".repeat(64)));
+    for start in 1..=2 {
+        fs::create_dir(&dead).expect("a folder");
+        host.start_daemon();
+        assert!(!dead.exists(), "what is dead goes");
+        assert_eq!(host.ok(&["ps", "--all", "--quiet"]), "", "it has no record");
+        assert!(kill(first, None).is_ok(), "it runs");
+        assert!(folder.join("plan.json").exists(), "it has its folder");
+        let log = host.daemon_log();
+        assert_eq!(
+            log.matches("a container runs that has no record").count(),
+            start,
+            "{log}"
+        );
+        assert!(log.contains(&format!("end process {first}, ")), "{log}");
+        host.kill_daemon();
+    }
+    kill(first, Signal::SIGKILL).expect("a process of ours");
+    wait::until("the shim is gone", || {
+        !leaks::processes(&host.path(""))
+            .iter()
+            .any(|process| process.command.contains("kakoi-shim") && process.command.contains(&id))
+    });
+    host.start_daemon();
+    assert!(!folder.exists() && !host.path(&format!("run/containers/{id}")).exists());
+    host.is_clean();
+}

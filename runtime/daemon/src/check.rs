@@ -313,14 +313,14 @@ impl Records {
                 self.add(kind, format!("volumes/{name}"), &[], "");
             }
         }
-        if copies::damaged_path(root).exists() {
+        for path in copies::set_aside(root) {
             let remedy = "the damaged records; keep a copy if somebody shall look at them";
-            self.add(
-                Kind::Leftover(copies::damaged_path(root)),
-                "state.redb.damaged".to_owned(),
-                &[],
-                remedy,
-            );
+            let place = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            self.add(Kind::Leftover(path), place, &[], remedy);
         }
     }
 
@@ -387,7 +387,7 @@ impl Records {
 
 /// What to do first where a shim still has the container whose record is gone: its folders are that container's, and without them nothing stops
 /// it or confines it any more. A shim that does not answer but listens lives too.
-async fn lives(engine: &Engine, id: &str) -> Option<String> {
+pub async fn lives(engine: &Engine, id: &str) -> Option<String> {
     let asked = tokio::time::timeout(SHIM_WAIT, ask(&engine.paths.run_dir(id))).await;
     let who = match asked.unwrap_or(Some(None)) {
         None => return None,

@@ -1,7 +1,7 @@
 //! Taking over what the daemon before left: living shims, dead ones, half-made and half-removed containers.
 //!
 //! Three sources: the records, the durable folders, the run-time folders. A folder without a record was never confirmed to anybody, or its removal was
-//! begun: it goes. A record with a living shim is adopted; one without is down, and its restart policy decides.
+//! begun: it goes, unless a shim lives that has it. A record with a living shim is adopted; one without is down, and its restart policy decides.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,6 +13,7 @@ use kakoi_container::frames::Exit;
 
 use super::container::{Container, Phase};
 use super::{health, remove, watch};
+use crate::check;
 use crate::clock;
 use crate::engine::Engine;
 use crate::refusal::chain;
@@ -202,6 +203,11 @@ async fn sweep(engine: &Arc<Engine>, known: &BTreeSet<String>) {
     for id in strange {
         let state_dir = engine.paths.state_dir(&id);
         let run_dir = engine.paths.run_dir(&id);
+        // How its record was lost nobody knows: what runs is not killed for it.
+        if let Some(remedy) = check::lives(engine, &id).await {
+            tracing::error!(container = %id, remedy, "a container runs that has no record, leaving it");
+            continue;
+        }
         tracing::info!(container = %id, "sweeping a folder without a record");
         if run_dir.join("runtime").exists()
             && state_dir.join("plan.json").exists()

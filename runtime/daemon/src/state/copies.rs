@@ -145,7 +145,32 @@ pub fn folders(path: &Path) -> Vec<String> {
     names
 }
 
-/// Where a damaged database lies until somebody has looked at it, or a repair removes it.
-pub fn damaged_path(root: &Path) -> PathBuf {
-    root.join("state.redb.damaged")
+/// Damaged databases that are kept: the first has most in it, and what breaks again and again is not to fill the disk.
+const SET_ASIDE_MAX: usize = 3;
+
+fn places(root: &Path) -> Vec<PathBuf> {
+    (1..=SET_ASIDE_MAX)
+        .map(|number| match number {
+            1 => root.join("state.redb.damaged"),
+            number => root.join(format!("state.redb.damaged.{number}")),
+        })
+        .collect()
+}
+
+/// Damaged databases, the first that was found to be so first. They lie there until somebody has looked at them, or a repair removes them.
+pub fn set_aside(root: &Path) -> Vec<PathBuf> {
+    let mut places = places(root);
+    places.retain(|path| path.exists());
+    places
+}
+
+/// Where one more goes: behind those that are there, and where that is too many in place of the last of them.
+pub fn next_aside(root: &Path) -> PathBuf {
+    let places = places(root);
+    // Behind the last, not into a gap: their order is that of their damage.
+    let behind = places
+        .iter()
+        .rposition(|path| path.exists())
+        .map_or(0, |at| at + 1);
+    places[behind.min(SET_ASIDE_MAX - 1)].clone()
 }

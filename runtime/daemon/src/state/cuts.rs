@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use redb::StorageBackend;
@@ -308,7 +308,7 @@ fn records_that_make_their_readers_panic_are_set_aside() {
             .iter()
             .any(|damage| damage.key.is_none() && damage.healed);
         assert_eq!(anew, is_anew, "{panics}");
-        assert_eq!(super::copies::damaged_path(root).exists(), is_anew, "{panics}");
+        assert_eq!(!super::copies::set_aside(root).is_empty(), is_anew, "{panics}");
         assert_eq!(
             kept.volumes.len(),
             usize::from(is_anew),
@@ -366,7 +366,7 @@ fn an_error_that_is_no_damage_leaves_the_records_alone() {
             assert!(is_version, "start {start}: {refused:?}");
             assert!(!root.join(COUNTED).exists(), "start {start}");
         }
-        assert!(!super::copies::damaged_path(root).exists());
+        assert_eq!(super::copies::set_aside(root), Vec::<PathBuf>::new());
     }
     // A folder cannot be opened for writing.
     let dir = tempfile::tempdir().expect("a folder");
@@ -403,7 +403,9 @@ fn damage_is_known_until_somebody_looked_at_it() {
             assert!(kept.is_damaged, "start {start}");
             assert!(root.join("volumes/kept/record.json").exists(), "start {start}");
         }
-        std::fs::remove_file(super::copies::damaged_path(root)).expect("looked at");
+        for path in super::copies::set_aside(root) {
+            std::fs::remove_file(path).expect("looked at");
+        }
         assert!(!open(root).expect("they open").is_damaged);
     }
     // A file system's own folder is nothing that was lost.
@@ -411,4 +413,50 @@ fn damage_is_known_until_somebody_looked_at_it() {
     std::fs::create_dir_all(dir.path().join("volumes/lost+found")).expect("a folder");
     let kept = open(dir.path()).expect("they open");
     assert!(!kept.is_damaged && kept.volumes.is_empty(), "{kept:?}");
+}
+
+/// Damage that comes again destroys no evidence of the damage before, and fills no disk.
+#[test]
+fn damaged_records_are_kept_three_deep_the_first_for_good() {
+    let dir = root_with_volume();
+    let (root, path) = (dir.path(), dir.path().join("state.redb"));
+    let damage = |number: u8| {
+        std::fs::write(&path, [number; 65536]).expect("damaged");
+        assert_eq!(open(root).expect("made anew").damage.len(), 1, "{number}");
+    };
+    let kept = || -> Vec<u8> {
+        let aside = super::copies::set_aside(root).into_iter();
+        let first = aside.map(|path| std::fs::read(path).expect("kept").first().copied());
+        first.map(|byte| byte.unwrap_or(0)).collect()
+    };
+    for (number, expected) in [
+        (1, &[1][..]),
+        (2, &[1, 2]),
+        (3, &[1, 2, 3]),
+        (4, &[1, 2, 4]),
+        (5, &[1, 2, 5]),
+    ] {
+        damage(number);
+        assert_eq!(kept(), expected, "{number}");
+    }
+    // Records that are gone take nothing's place.
+    std::fs::remove_file(&path).expect("gone");
+    assert_eq!(open(root).expect("made anew").damage.len(), 1);
+    assert_eq!(kept(), [1, 2, 5]);
+    // Where somebody took one away to look at it, the next goes behind the rest.
+    std::fs::remove_file(&super::copies::set_aside(root)[0]).expect("taken away");
+    damage(6);
+    assert_eq!(kept(), [2, 6]);
+    let names: Vec<_> = super::copies::set_aside(root)
+        .iter()
+        .filter_map(|path| path.extension()?.to_str().map(str::to_owned))
+        .collect();
+    assert_eq!(names, ["2", "3"]);
+    for path in super::copies::set_aside(root) {
+        std::fs::remove_file(path).expect("looked at");
+    }
+    // The first of all may be records that are gone: then an empty file says so.
+    std::fs::remove_file(&path).expect("gone");
+    open(root).expect("made anew");
+    assert_eq!(kept(), [0]);
 }

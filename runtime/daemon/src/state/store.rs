@@ -213,7 +213,7 @@ pub(super) fn read_kept(root: &Path, records_dir: &Path) -> Result<(Database, Ke
     panics.end();
     let (database, mut kept) = read?;
     copies::keep_missing(root, &kept);
-    kept.is_damaged = !kept.damage.is_empty() || copies::damaged_path(root).exists();
+    kept.is_damaged = !kept.damage.is_empty() || !copies::set_aside(root).is_empty();
     for record in read_ephemeral(records_dir) {
         if !kept.containers.iter().any(|other| other.id == record.id) {
             kept.containers.push(record);
@@ -344,13 +344,19 @@ fn make_anew(root: &Path, path: &Path, error: &str) -> Result<(Database, Kept), 
         error,
         "the records are damaged; they are set aside and made anew from their copies"
     );
-    let aside = copies::damaged_path(root);
-    let is_aside = match std::fs::rename(path, &aside) {
-        // What is gone leaves an empty file: as long as something lies there, no folder without a record is removed.
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            crate::host::create_private_file(&aside).map(drop)
+    let aside = copies::next_aside(root);
+    let is_lost = std::fs::metadata(path).map_or(true, |meta| meta.len() == 0);
+    let is_aside = if is_lost && !copies::set_aside(root).is_empty() {
+        // Nothing is to be kept of it, and least of all in place of what is.
+        Ok(())
+    } else {
+        match std::fs::rename(path, &aside) {
+            // What is gone leaves an empty file: as long as something lies there, no folder without a record is removed.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                crate::host::create_private_file(&aside).map(drop)
+            }
+            renamed => renamed,
         }
-        renamed => renamed,
     };
     is_aside.map_err(|cause| failed(redb::Error::Io(cause)))?;
     let database = open_file(path)?;
