@@ -20,6 +20,7 @@ mod frames;
 mod layout;
 mod listing;
 mod output;
+mod ports;
 mod progress;
 mod session;
 mod table;

@@ -300,7 +300,7 @@ fn lists_are_tables_json_and_templates() {
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(
         lines[0].split_whitespace().collect::<Vec<_>>().join(" "),
-        "CONTAINER ID IMAGE COMMAND CREATED STATUS POLICY NAMES"
+        "CONTAINER ID IMAGE COMMAND CREATED STATUS POLICY PORTS NAMES"
     );
     assert!(
         lines[1].starts_with("aaaaaaaaaaaa   nginx   \"nginx -g daemon off…\"   "),
@@ -308,7 +308,7 @@ fn lists_are_tables_json_and_templates() {
         lines[1]
     );
     assert!(
-        lines[1].ends_with("ago   Up 2 hours   strict   web"),
+        lines[1].ends_with("ago   Up 2 hours   strict           web"),
         "{}",
         lines[1]
     );
@@ -462,7 +462,7 @@ fn inspect_looks_everywhere_and_applies_templates() {
     assert_eq!((missing.status, missing.stdout.as_str()), (125, "[]\n"));
     assert_eq!(
         missing.stderr,
-        "Error: no such container, image or volume: nope\n"
+        "Error: no such container, image, network or volume: nope\n"
     );
     assert_eq!(fake.run(&["inspect", "-f", "{{.State", "web"]).status, 125);
 }
@@ -495,7 +495,7 @@ fn nothing_is_asked_where_flags_are_wrong() {
         &["run", "--memory", "x", "alpine"],
         &["run", "--env-file", "/dev/zero", "alpine"],
         &["run", "--detach-keys", "ctrl-", "alpine"],
-        &["run", "-p", "80:80", "alpine"],
+        &["run", "-p", "80:x", "alpine"],
         &["run", "--nope", "alpine"],
         &["exec", "--env-file", "/nonexistent", "web", "x"],
         &["kill"],

@@ -283,11 +283,3 @@ fn stats_are_reckoned_as_docker_reckons_them() {
     assert_eq!(ran.stdout, "web 20.00% 1MiB / 4MiB 25.00% 3\n");
     assert_eq!(fake.run(&["stats", "--no-stream", "missing"]).status, 125);
 }
-
-#[test]
-fn what_comes_later_says_so() {
-    let fake = Fake::start();
-    let ran = fake.run(&["port", "web"]);
-    assert_eq!(ran.status, 125);
-    assert!(ran.stderr.contains("a later release"), "{}", ran.stderr);
-}

@@ -45,7 +45,7 @@ pub enum CidfileError {
 /// Makes a container and prints its id.
 pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     if arguments.flags.pidfile.is_some() {
-        return Err(FlagError::Later {
+        return Err(FlagError::Unsupported {
             flag: "--pidfile",
             words: "is written when the container starts: use it with 'kakoi run'",
         }

@@ -1,4 +1,4 @@
-//! `kakoi inspect`: everything about containers, images or volumes, as JSON or by a template.
+//! `kakoi inspect`: everything about containers, images, networks or volumes, as JSON or by a template.
 
 use serde_json::Value;
 
@@ -11,8 +11,8 @@ use crate::template::Template;
 /// The arguments of `kakoi inspect`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
-    /// Only this kind: all, container, image, volume
-    #[arg(short, long, value_name = "KIND", default_value = "all", value_parser = ["all", "container", "image", "volume"])]
+    /// Only this kind: all, container, image, network, volume
+    #[arg(short, long, value_name = "KIND", default_value = "all", value_parser = ["all", "container", "image", "network", "volume"])]
     r#type: String,
     #[command(flatten)]
     of: KindArguments,
@@ -45,6 +45,7 @@ struct NoSuchError {
 enum Kind {
     Container,
     Image,
+    Network,
     Volume,
 }
 
@@ -53,8 +54,9 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     let kinds: &[Kind] = match arguments.r#type.as_str() {
         "container" => &[Kind::Container],
         "image" => &[Kind::Image],
+        "network" => &[Kind::Network],
         "volume" => &[Kind::Volume],
-        _ => &[Kind::Container, Kind::Image, Kind::Volume],
+        _ => &[Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
     };
     inspect(&arguments.of, kinds, client).await
 }
@@ -67,6 +69,11 @@ pub async fn run_container(arguments: KindArguments, client: &Client) -> Result<
 /// Inspects images.
 pub async fn run_image(arguments: KindArguments, client: &Client) -> Result<u8, Failure> {
     inspect(&arguments, &[Kind::Image], client).await
+}
+
+/// Inspects networks.
+pub async fn run_network(arguments: KindArguments, client: &Client) -> Result<u8, Failure> {
+    inspect(&arguments, &[Kind::Network], client).await
 }
 
 /// Inspects volumes.
@@ -114,6 +121,7 @@ async fn find(name: &str, kinds: &[Kind], has_size: bool, client: &Client) -> Re
                 .segment("json")
                 .flag("size", has_size),
             Kind::Image => Target::new("/images").segment(name).segment("json"),
+            Kind::Network => Target::new("/networks").segment(name),
             Kind::Volume => Target::new("/volumes").segment(name),
         };
         match client.get(target).await {
@@ -127,7 +135,7 @@ async fn find(name: &str, kinds: &[Kind], has_size: bool, client: &Client) -> Re
         _ => Err(Failure::new(
             ENGINE,
             NoSuchError {
-                kind: "container, image or volume",
+                kind: "container, image, network or volume",
                 name: name.to_owned(),
             },
         )),
@@ -137,7 +145,7 @@ async fn find(name: &str, kinds: &[Kind], has_size: bool, client: &Client) -> Re
 /// Whether something of that name exists.
 pub async fn exists(name: &str, collection: &'static str, client: &Client) -> Result<bool, ClientError> {
     let target = match collection {
-        "/volumes" => Target::new(collection).segment(name),
+        "/networks" | "/volumes" => Target::new(collection).segment(name),
         _ => Target::new(collection).segment(name).segment("json"),
     };
     match client.get(target).await {

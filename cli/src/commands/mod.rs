@@ -17,13 +17,14 @@ pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
-pub mod later;
 pub mod load;
 pub mod login;
 pub mod logs;
 pub mod man;
+pub mod network;
 pub mod pause;
 pub mod policy;
+pub mod port;
 pub mod prune;
 pub mod ps;
 pub mod pull;
@@ -99,12 +100,15 @@ pub enum Command {
     Exec(exec::Arguments),
     /// Attach to a running container
     Attach(attach::Arguments),
-    /// Show everything about containers, images or volumes
+    /// Show everything about containers, images, networks or volumes
     Inspect(inspect::Arguments),
     /// Show what containers use
     Stats(stats::Arguments),
     /// Show a container's processes
     Top(top::Arguments),
+    /// Show where a container's ports are published
+    #[command(override_usage = "kakoi port [OPTIONS] CONTAINER [PORT[/PROTOCOL]]")]
+    Port(port::Arguments),
     /// Tell what a container was refused lately, by which rule, and what would allow it
     Why(why::Arguments),
 
@@ -136,9 +140,6 @@ pub enum Command {
     Login(login::LoginArguments),
     /// Log out of a registry
     Logout(login::LogoutArguments),
-    /// List published ports (a later release)
-    #[command(hide = true)]
-    Port(later::Arguments),
 
     // Nouns.
     /// Commands about containers
@@ -147,6 +148,9 @@ pub enum Command {
     /// Commands about images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Commands about networks
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     /// Commands about volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
@@ -203,6 +207,9 @@ pub enum ContainerCommand {
     Ls(ps::Arguments),
     /// Freeze containers
     Pause(pause::Arguments),
+    /// Show where a container's ports are published
+    #[command(override_usage = "kakoi container port [OPTIONS] CONTAINER [PORT[/PROTOCOL]]")]
+    Port(port::Arguments),
     /// Remove every container that does not run
     Prune(prune::Arguments),
     /// Give a container another name
@@ -301,6 +308,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Inspect(arguments) => inspect::run(arguments, client).await,
         Command::Stats(arguments) => stats::run(arguments, client).await,
         Command::Top(arguments) => top::run(arguments, client).await,
+        Command::Port(arguments) => port::run(arguments, client).await,
         Command::Why(arguments) => why::run(arguments, client).await,
         Command::Images(arguments) => images::run(arguments, client).await,
         Command::Load(arguments) => load::run(arguments, client).await,
@@ -315,9 +323,9 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Manifest(command) => registry::manifest(command, client).await,
         Command::Login(arguments) => login::login(arguments, client).await,
         Command::Logout(arguments) => login::logout(&arguments),
-        Command::Port(_) => later::ports(),
         Command::Container(command) => run_container(command, client).await,
         Command::Image(command) => run_image(command, client).await,
+        Command::Network(command) => network::run(command, client).await,
         Command::Volume(command) => volume::run(command, client).await,
         Command::System(command) => run_system(command, client).await,
         Command::Policy(command) => policy::run(command, client).await,
@@ -342,6 +350,7 @@ async fn run_container(command: ContainerCommand, client: &Client) -> Result<u8,
         ContainerCommand::Logs(arguments) => logs::run(arguments, client).await,
         ContainerCommand::Ls(arguments) => ps::run(arguments, client).await,
         ContainerCommand::Pause(arguments) => pause::run(arguments, client).await,
+        ContainerCommand::Port(arguments) => port::run(arguments, client).await,
         ContainerCommand::Prune(arguments) => prune::run_containers(arguments, client).await,
         ContainerCommand::Rename(arguments) => rename::run(arguments, client).await,
         ContainerCommand::Restart(arguments) => restart::run(arguments, client).await,

@@ -1,4 +1,4 @@
-//! `kakoi container prune`, `image prune`, `volume prune`, `system prune`: remove what nothing uses, after asking.
+//! `kakoi container prune`, `image prune`, `network prune`, `volume prune`, `system prune`: remove what nothing uses, after asking.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -14,7 +14,7 @@ use crate::{output, text};
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64;
 
-/// The arguments of `kakoi container prune` and `kakoi volume prune`.
+/// The arguments of `kakoi container prune` and `kakoi network prune`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     /// Do not ask
@@ -95,6 +95,14 @@ pub async fn run_images(arguments: ImageArguments, client: &Client) -> Result<u8
     reclaimed(bytes)
 }
 
+/// Removes networks that nothing uses.
+pub async fn run_networks(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
+    if may(&arguments, "This removes every network that no container is in.")? {
+        networks(&arguments, client).await?;
+    }
+    Ok(0)
+}
+
 /// Removes volumes that nothing uses.
 pub async fn run_volumes(arguments: VolumeArguments, client: &Client) -> Result<u8, Failure> {
     let which = if arguments.all {
@@ -126,11 +134,14 @@ pub async fn run_system(arguments: SystemArguments, client: &Client) -> Result<u
     };
     if !may(
         &arguments.common,
-        &format!("This removes containers that do not run, images {which}{more}."),
+        &format!(
+            "This removes containers that do not run, networks without a container, images {which}{more}."
+        ),
     )? {
         return Ok(0);
     }
     let mut bytes = containers(&arguments.common, client).await?;
+    networks(&arguments.common, client).await?;
     if arguments.volumes {
         bytes += volumes(&arguments.common, false, client).await?;
     }
@@ -154,6 +165,12 @@ async fn images(arguments: &Arguments, all: bool, client: &Client) -> Result<f64
         output::line(&format!("Deleted Images:\n{lines}\n"))?;
     }
     Ok(space(&answer))
+}
+
+async fn networks(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
+    let target = Target::new("/networks/prune").maybe("filters", filters(&arguments.filter)?.as_deref());
+    let answer = client.post(target, None).await?;
+    names("Deleted Networks:", &answer["NetworksDeleted"])
 }
 
 async fn volumes(arguments: &Arguments, all: bool, client: &Client) -> Result<f64, Failure> {

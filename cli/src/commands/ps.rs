@@ -5,18 +5,19 @@ use serde_json::{Value, json};
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::listing::{Column, Format, Listing, filters, items};
-use crate::{clock, output, text};
+use crate::{clock, output, ports, text};
 
 /// How much of a command is shown in the table.
 const COMMAND_SHOWN: usize = 20;
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
     ("RunningFor", "CREATED"),
     ("Status", "STATUS"),
     ("Policy", "POLICY"),
+    ("Ports", "PORTS"),
     ("Names", "NAMES"),
 ];
 
@@ -44,7 +45,7 @@ pub struct Arguments {
     /// Leave out the titles
     #[arg(long)]
     noheading: bool,
-    /// Only those that fit, as in status=running, name=web, label=app=db
+    /// Only those that fit, as in status=running, name=web, network=app, publish=80/tcp, label=app=db
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// table, json, a template, or table and a template
@@ -163,27 +164,12 @@ fn row(item: &Value, is_whole: bool, now: i64) -> Value {
         "State": word("State"),
         "Status": word("Status"),
         "Policy": word("Policy"),
-        "Ports": ports(&item["Ports"]),
+        "Ports": ports::folded(&item["Ports"]),
         "Labels": labels.join(","),
         "Mounts": mounts.join(","),
         "Networks": networks.join(","),
         "Size": size(item),
     })
-}
-
-fn ports(list: &Value) -> String {
-    let words = items(list).iter().map(|port| {
-        let inside = format!(
-            "{}/{}",
-            port["PrivatePort"],
-            port["Type"].as_str().unwrap_or("tcp")
-        );
-        match port["PublicPort"].as_u64() {
-            Some(public) => format!("{}:{public}->{inside}", port["IP"].as_str().unwrap_or_default()),
-            None => inside,
-        }
-    });
-    words.collect::<Vec<_>>().join(", ")
 }
 
 fn size(item: &Value) -> String {

@@ -156,22 +156,69 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "SIZE", help_heading = "Storage")]
     pub shm_size: Option<String>,
 
-    /// Network: none, host, or container:NAME to join another's
-    #[arg(long, alias = "net", value_name = "MODE", help_heading = "Network and names")]
-    pub network: Option<String>,
+    /// Network, with options as in app:ip=10.89.0.5,alias=db; or none, host, container:NAME to join another's
+    #[arg(
+        long,
+        alias = "net",
+        value_name = "NAME[:OPTION,...]",
+        help_heading = "Network and names"
+    )]
+    pub network: Vec<String>,
+    /// Further name in its networks
+    #[arg(
+        long,
+        alias = "net-alias",
+        value_name = "NAME",
+        help_heading = "Network and names"
+    )]
+    pub network_alias: Vec<String>,
+    /// IPv4 address in its network
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network and names")]
+    pub ip: Option<String>,
+    /// IPv6 address in its network
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network and names")]
+    pub ip6: Option<String>,
+    /// Hardware address in its network
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network and names")]
+    pub mac_address: Option<String>,
+    /// Publish a port, as in 8080:80, 127.0.0.1::53/udp or 8000-8009:8000-8009
+    #[arg(
+        short,
+        long,
+        value_name = "[[ADDRESS:]HOST:]PORT[/PROTOCOL]",
+        help_heading = "Network and names"
+    )]
+    pub publish: Vec<String>,
+    /// Publish every exposed port, each at a free port of the host
+    #[arg(short = 'P', long, help_heading = "Network and names")]
+    pub publish_all: bool,
+    /// Name server in place of the host's
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network and names")]
+    pub dns: Vec<String>,
+    /// Domain in which short names are looked for; . for none
+    #[arg(long, value_name = "DOMAIN", help_heading = "Network and names")]
+    pub dns_search: Vec<String>,
+    /// Option of the resolver, as in ndots:2
+    #[arg(
+        long,
+        alias = "dns-opt",
+        value_name = "OPTION",
+        help_heading = "Network and names"
+    )]
+    pub dns_option: Vec<String>,
     /// Host name inside
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network and names")]
     pub hostname: Option<String>,
     /// NIS domain name inside
     #[arg(long, value_name = "NAME", help_heading = "Network and names")]
     pub domainname: Option<String>,
-    /// Add a line to /etc/hosts
-    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network and names")]
+    /// Add a line to /etc/hosts; the address host-gateway is the host's
+    #[arg(long, value_name = "NAME[;NAME]:ADDRESS", help_heading = "Network and names")]
     pub add_host: Vec<String>,
     /// Leave the image's /etc/hosts as it is
     #[arg(long, help_heading = "Network and names")]
     pub no_hosts: bool,
-    /// Note a port that the app serves; opens nothing
+    /// Note a port that the app serves; opens nothing but what --publish-all does
     #[arg(
         long,
         value_name = "PORT[-PORT][/PROTOCOL]",
@@ -190,28 +237,15 @@ pub struct ContainerFlags {
     /// Control group namespace: private, host
     #[arg(long, value_name = "MODE", help_heading = "Network and names")]
     pub cgroupns: Option<String>,
-    /// Publish a port (a later release)
-    #[arg(short, long, value_name = "PORT", hide = true)]
-    pub publish: Vec<String>,
-    /// Publish all ports (a later release)
-    #[arg(short = 'P', long, hide = true)]
-    pub publish_all: bool,
-    /// Name server (a later release)
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    pub dns: Vec<String>,
-
     /// Pods (not supported)
     #[arg(long, value_name = "POD", hide = true)]
     pub pod: Option<String>,
-    /// Address (a later release)
-    #[arg(long, alias = "ip6", value_name = "ADDRESS", hide = true)]
-    pub ip: Option<String>,
-    /// Hardware address (a later release)
+    /// Links between containers (not supported)
+    #[arg(long, value_name = "CONTAINER", hide = true)]
+    pub link: Vec<String>,
+    /// Link-local addresses (not supported)
     #[arg(long, value_name = "ADDRESS", hide = true)]
-    pub mac_address: Option<String>,
-    /// Further name in a network (a later release)
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub network_alias: Vec<String>,
+    pub link_local_ip: Vec<String>,
     /// Secret (not supported)
     #[arg(long, value_name = "SECRET", hide = true)]
     pub secret: Vec<String>,

@@ -6,7 +6,9 @@
 mod environment;
 mod flags;
 mod mounts;
+pub mod networks;
 mod policy;
+mod ports;
 mod values;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,9 @@ use kakoi_api::{Empty, Words};
 pub use environment::{EnvironmentError, read_environment, read_labels};
 pub use flags::{ContainerFlags, ImageAndCommand};
 pub use mounts::MountError;
+pub use networks::NetworkError;
 pub use policy::{PolicyError, choose_policy, is_file_name, read_policy};
+pub use ports::PortError;
 pub use values::{ValueError, health_test, parse_cpus, parse_limit, parse_restart};
 
 use crate::text::{TextError, parse_duration, parse_size};
@@ -49,6 +53,12 @@ pub enum FlagError {
     /// Mounts.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// Networks.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Ports.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// The policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -60,9 +70,9 @@ pub enum FlagError {
         /// The other.
         other: &'static str,
     },
-    /// A flag that later releases bring.
+    /// A flag that is not supported, or not here.
     #[error("{flag} {words}")]
-    Later {
+    Unsupported {
         /// The flag.
         flag: &'static str,
         /// Why not, and what to do.
@@ -87,7 +97,7 @@ pub fn create_body(
     what: &ImageAndCommand,
     attached: Attached,
 ) -> Result<CreateBody, FlagError> {
-    refuse_later(flags)?;
+    refuse_unsupported(flags)?;
     let (image, command) = what.parts();
     let mut body = CreateBody::default();
     let config = &mut body.config;
@@ -108,11 +118,6 @@ pub fn create_body(
     config.attach_stderr = attached.stderr;
     config.env = read_environment(&flags.env, &flags.env_file)?;
     environment::unset(&mut config.env, &flags.unsetenv)?;
-    let ports = values::each(&flags.expose, values::exposed).map_err(|cause| FlagError::Value {
-        flag: "--expose",
-        cause,
-    })?;
-    config.exposed_ports = ports.into_iter().flatten().map(|port| (port, Empty)).collect();
     config.labels = environment::read_labels(&flags.label, &flags.label_file)?;
     config.stop_signal = flags.stop_signal.clone().unwrap_or_default();
     config.stop_timeout = flags.stop_timeout;
@@ -120,6 +125,8 @@ pub fn create_body(
     let (binds, anonymous) = mounts::binds(&flags.volume)?;
     config.volumes = anonymous.into_iter().map(|place| (place, Empty)).collect();
     body.host_config = host_config(flags, binds)?;
+    ports::fill(&mut body, &flags.publish, &flags.expose)?;
+    networks::fill(&mut body, flags)?;
     // The other way to say it is Docker's, whose daemon would look for the file on the device.
     let option = flags
         .security_opt
@@ -135,54 +142,37 @@ pub fn create_body(
     Ok(body)
 }
 
-/// Flags that people know from elsewhere and that later releases bring, each with what to do now.
-fn refuse_later(flags: &ContainerFlags) -> Result<(), FlagError> {
-    const PORTS: &str = "needs a bridge network, which a later release brings: use --network host, and let the policy name the ports that may be bound";
-    const NAMES: &str = "needs a bridge network, which a later release brings: --network host uses the host's, --add-host adds single names";
-    let later = |flag, words| Err(FlagError::Later { flag, words });
-    if !flags.publish.is_empty() {
-        return later("--publish", PORTS);
+/// Flags that people know from elsewhere and that are not supported, each with what to do instead.
+fn refuse_unsupported(flags: &ContainerFlags) -> Result<(), FlagError> {
+    let refused = |flag, words| Err(FlagError::Unsupported { flag, words });
+    if !flags.link.is_empty() {
+        return refused(
+            "--link",
+            "is not supported: put both containers into a network of their own ('kakoi network create'), where each finds the other by name",
+        );
     }
-    if flags.publish_all {
-        return later("--publish-all", PORTS);
-    }
-    if !flags.dns.is_empty() {
-        return later("--dns", NAMES);
-    }
-    for (flag, is_given) in [
-        ("--ip", flags.ip.is_some()),
-        ("--mac-address", flags.mac_address.is_some()),
-        ("--network-alias", !flags.network_alias.is_empty()),
-    ] {
-        if is_given {
-            return later(flag, "needs a bridge network, which a later release brings");
-        }
+    if !flags.link_local_ip.is_empty() {
+        return refused(
+            "--link-local-ip",
+            "is not supported: name an address of the network's subnet with --ip or --ip6",
+        );
     }
     if flags.pod.is_some() {
-        return later(
+        return refused(
             "--pod",
             "is not supported: join another container with --network container:NAME",
         );
     }
     if !flags.secret.is_empty() {
-        return later(
+        return refused(
             "--secret",
             "is not supported: mount a file read-only with --volume FILE:INSIDE:ro",
         );
     }
     if flags.rootfs {
-        return later(
+        return refused(
             "--rootfs",
             "is not supported: make an image of the folder with 'kakoi import'",
-        );
-    }
-    if let Some(network) = &flags.network
-        && !matches!(network.as_str(), "none" | "host" | "default")
-        && !network.starts_with("container:")
-    {
-        return later(
-            "--network",
-            "takes none, host or container:NAME; bridges come with a later release",
         );
     }
     Ok(())
@@ -193,7 +183,6 @@ fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig,
     let mut config = HostConfig {
         binds,
         container_id_file: cidfile.unwrap_or_default(),
-        network_mode: flags.network.clone().unwrap_or_default(),
         auto_remove: flags.rm,
         cap_add: flags.cap_add.clone(),
         cap_drop: flags.cap_drop.clone(),
@@ -274,7 +263,11 @@ fn limits(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagErr
 
 fn lists(flags: &ContainerFlags, config: &mut HostConfig) -> Result<(), FlagError> {
     let value = |flag| move |cause| FlagError::Value { flag, cause };
-    config.extra_hosts = values::each(&flags.add_host, values::extra_host).map_err(value("--add-host"))?;
+    let hosts = values::each(&flags.add_host, values::extra_hosts).map_err(value("--add-host"))?;
+    config.extra_hosts = hosts.concat();
+    config.dns = values::each(&flags.dns, values::name_server).map_err(value("--dns"))?;
+    config.dns_search = values::each(&flags.dns_search, values::domain).map_err(value("--dns-search"))?;
+    config.dns_options = values::each(&flags.dns_option, values::word).map_err(value("--dns-option"))?;
     config.devices = values::each(&flags.device, values::device).map_err(value("--device"))?;
     config.ulimits = values::each(&flags.ulimit, values::ulimit).map_err(value("--ulimit"))?;
     config.sysctls = values::pairs(&flags.sysctl).map_err(value("--sysctl"))?;

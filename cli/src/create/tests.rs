@@ -130,18 +130,10 @@ fn wrong_values_are_refused_by_the_flag_s_name() {
     );
     refuse("--policy missing.yaml img", "--policy");
     refuse("--env-file /nonexistent img", "--env-file");
-    refuse("-p 80:80 img", "--publish needs a bridge network");
-    refuse("-P img", "--publish-all");
     refuse("--pod x img", "--pod is not supported");
-    refuse("--ip 10.0.0.2 img", "--ip needs a bridge network");
     refuse("--secret x img", "--secret is not supported");
     refuse("--rootfs /x", "--rootfs is not supported");
     refuse("--no-hosts --add-host a:1.1.1.1 img", "--no-hosts");
-    refuse(
-        "--network mynet img",
-        "--network takes none, host or container:NAME",
-    );
-    refuse("--dns 1.1.1.1 img", "--dns");
     refuse(
         "--pull sometimes img",
         "[possible values: always, missing, never]",
@@ -149,6 +141,121 @@ fn wrong_values_are_refused_by_the_flag_s_name() {
     refuse("--nonsense img", "unexpected argument '--nonsense'");
     refuse("--memroy 5m img", "a similar argument exists: '--memory'");
     refuse("-i", "required arguments");
+}
+
+#[test]
+fn networks_are_docker_s() {
+    let places = |body: &CreateBody| -> Vec<String> {
+        let all = &body.networking_config.endpoints_config;
+        all.keys().cloned().collect()
+    };
+    let bare = body("--network app img");
+    assert_eq!(bare.host_config.network_mode, "app");
+    assert!(places(&bare).is_empty(), "nothing is asked but to be in it");
+    let both = body("--net web --network app:ip=10.9.0.5 --network-alias x img");
+    assert_eq!(both.host_config.network_mode, "web");
+    assert_eq!(places(&both), ["app", "web"]);
+    let settings = both.networking_config.endpoints_config["app"]
+        .clone()
+        .expect("some");
+    assert_eq!(settings.ipam_config.expect("one").ipv4_address, "10.9.0.5");
+    assert_eq!(settings.aliases.expect("one"), ["x"]);
+    let list = body("--network a,b img");
+    assert_eq!(
+        (list.host_config.network_mode.as_str(), places(&list).len()),
+        ("a", 2)
+    );
+    let fixed = body("--network app --ip 10.9.0.5 --ip6 fd00::5 --mac-address 02-42-00-00-00-05 img");
+    let settings = fixed.networking_config.endpoints_config["app"]
+        .clone()
+        .expect("some");
+    assert_eq!(settings.ipam_config.expect("both").ipv6_address, "fd00::5");
+    assert_eq!(settings.mac_address, "02-42-00-00-00-05");
+    // Docker's mode that leaves it to the daemon stays what it is.
+    assert_eq!(body("--network default img").host_config.network_mode, "default");
+    // Publishing asks for a network where none is named.
+    for words in ["-p 80 img", "-P img", "--mac-address 02:42:00:00:00:05 img"] {
+        assert_eq!(body(words).host_config.network_mode, "bridge", "{words}");
+    }
+    let host = body("--network host -p 80:80 img");
+    assert_eq!(host.host_config.network_mode, "host", "the daemon warns");
+    for (words, reason) in [
+        ("--network app --network app img", "named twice"),
+        ("--network none --network app img", "cannot stand beside one"),
+        (
+            "--network app --network container:x img",
+            "cannot stand beside one",
+        ),
+        ("--network none -p 80:80 img", "--publish and --network none"),
+        (
+            "--network container:x -P img",
+            "--publish and --network container:",
+        ),
+        ("--ip 10.9.0.5 img", "--ip needs a network of your own"),
+        (
+            "--network-alias x img",
+            "--network-alias needs a network of your own",
+        ),
+        ("--network host --ip 10.9.0.5 img", "--ip needs a network:"),
+        (
+            "--network none --network-alias x img",
+            "--network-alias needs a network:",
+        ),
+        (
+            "--network a --network b --ip 10.9.0.5 img",
+            "--ip can mean one network only",
+        ),
+        (
+            "--network a --ip 10.9.0.300 img",
+            "--ip \"10.9.0.300\": not an IPv4 address",
+        ),
+        (
+            "--network a --ip6 10.9.0.3 img",
+            "--ip6 \"10.9.0.3\": not an IPv6 address",
+        ),
+        (
+            "--network a --mac-address 02:42 img",
+            "--mac-address \"02:42\": six pairs",
+        ),
+        ("--mac-address 03:42:00:00:00:05 img", "many receivers"),
+        ("--network a --network-alias a,b img", "--network-alias \"a,b\""),
+        ("--link db img", "--link is not supported"),
+        (
+            "--link-local-ip 169.254.0.2 img",
+            "--link-local-ip is not supported",
+        ),
+        ("-p 80:x img", "--publish \"80:x\": the container's port"),
+    ] {
+        refuse(words, reason);
+    }
+}
+
+#[test]
+fn names_are_resolved_as_asked() {
+    let body = body(
+        "--dns 192.0.2.1 --dns 2001:db8::1 --dns-search example.com --dns-search . --dns-opt ndots:2 \
+         --add-host a;b:10.0.0.1 --add-host c=::1 --add-host d:[::2] --add-host h:host-gateway img",
+    );
+    let host = &body.host_config;
+    assert_eq!(host.dns, ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(host.dns_search, ["example.com", "."]);
+    assert_eq!(host.dns_options, ["ndots:2"]);
+    assert_eq!(
+        host.extra_hosts,
+        ["a:10.0.0.1", "b:10.0.0.1", "c:::1", "d:::2", "h:host-gateway"]
+    );
+    for (words, reason) in [
+        ("--dns server img", "--dns: \"server\" is not the address"),
+        ("--dns 0.0.0.0 img", "--dns"),
+        ("--dns-search a..b img", "--dns-search: \"a..b\" is not a domain"),
+        ("--dns-search= img", "--dns-search"),
+        ("--dns-option= img", "--dns-option: \"\" is not one word"),
+        ("--add-host a;:10.0.0.1 img", "--add-host"),
+        ("--add-host :10.0.0.1 img", "--add-host"),
+        ("--add-host a#b:10.0.0.1 img", "--add-host"),
+    ] {
+        refuse(words, reason);
+    }
 }
 
 #[test]
@@ -206,9 +313,7 @@ fn podmans_further_words() {
     );
     for (words, reason) in [
         ("--unsetenv A=1 img", "not the name of a variable"),
-        ("--expose 0 img", "PORT[-PORT]"),
-        ("--expose 90-80 img", "PORT[-PORT]"),
-        ("--expose 80/icmp img", "PORT[-PORT]"),
+        ("--expose 0 img", "--expose \"0\": the port"),
         ("--tz ../shadow img", "no time zone"),
         ("--tz /etc/shadow img", "no time zone"),
         ("--tz Europe//Berlin img", "no time zone"),
@@ -237,7 +342,9 @@ const PLACES: &[(&str, &str)] = &[
     ("cpuset-mems", "CpusetMems"),
     ("device", "Devices"),
     ("device-cgroup-rule", "DeviceCgroupRules"),
-    ("dns", "refused"),
+    ("dns", "Dns"),
+    ("dns-option", "DnsOptions"),
+    ("dns-search", "DnsSearch"),
     ("domainname", "Domainname"),
     ("entrypoint", "Entrypoint"),
     ("env", "Env"),
@@ -253,20 +360,23 @@ const PLACES: &[(&str, &str)] = &[
     ("hostname", "Hostname"),
     ("init", "Init"),
     ("interactive", "OpenStdin"),
-    ("ip", "refused"),
+    ("ip", "NetworkingConfig"),
+    ("ip6", "NetworkingConfig"),
     ("ipc", "IpcMode"),
     ("label", "Labels"),
     ("label-file", "Labels"),
+    ("link", "refused"),
+    ("link-local-ip", "refused"),
     ("log-driver", "LogConfig"),
     ("log-opt", "LogConfig"),
-    ("mac-address", "refused"),
+    ("mac-address", "NetworkingConfig"),
     ("memory", "Memory"),
     ("memory-reservation", "MemoryReservation"),
     ("memory-swap", "MemorySwap"),
     ("mount", "Mounts"),
     ("name", "the path of the request"),
     ("network", "NetworkMode"),
-    ("network-alias", "refused"),
+    ("network-alias", "NetworkingConfig"),
     ("no-healthcheck", "Healthcheck"),
     ("no-hosts", "NoHosts"),
     ("oom-kill-disable", "OomKillDisable"),
@@ -277,8 +387,8 @@ const PLACES: &[(&str, &str)] = &[
     ("pod", "refused"),
     ("policy", "Policy"),
     ("privileged", "Privileged"),
-    ("publish", "refused"),
-    ("publish-all", "refused"),
+    ("publish", "PortBindings"),
+    ("publish-all", "PublishAllPorts"),
     ("pull", "client: asks for an image first"),
     ("quiet", "client: prints less"),
     ("read-only", "ReadonlyRootfs"),

@@ -2,6 +2,7 @@
 //!
 //! Pure, except that a seccomp profile is read from its file. Invariant: a value that is not understood is refused with what to write instead.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use kakoi_api::Words;
@@ -132,17 +133,51 @@ pub fn parse_limit(text: &str) -> Result<i64, TextError> {
     if text == "-1" { Ok(-1) } else { parse_size(text) }
 }
 
-pub(super) fn extra_host(text: &str) -> Result<String, ValueError> {
-    let split = text.split_once(':').or_else(|| text.split_once('='));
-    match split {
-        Some((name, address)) if !name.is_empty() => {
-            let bare = address.trim_start_matches('[').trim_end_matches(']');
-            if bare != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
-                return Err(form(text, "NAME:ADDRESS with an IPv4 or IPv6 address"));
-            }
-            Ok(format!("{name}:{bare}"))
-        }
-        _ => Err(form(text, "NAME:ADDRESS")),
+/// `NAME:ADDRESS`, also with several names before the address, and with `=` in place of the colon.
+pub(super) fn extra_hosts(text: &str) -> Result<Vec<String>, ValueError> {
+    let wrong = || form(text, "NAME:ADDRESS with an IPv4 or IPv6 address, or host-gateway");
+    let (names, address) = text.split_once([':', '=']).ok_or_else(wrong)?;
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    if bare != "host-gateway" && bare.parse::<IpAddr>().is_err() {
+        return Err(wrong());
+    }
+    let one = |name: &str| {
+        let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == '#');
+        is_name.then(|| format!("{name}:{bare}")).ok_or_else(wrong)
+    };
+    names.split(';').map(one).collect()
+}
+
+/// The address of a name server.
+pub(super) fn name_server(text: &str) -> Result<String, ValueError> {
+    match text.parse::<IpAddr>() {
+        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address.to_string()),
+        _ => Err(form(text, "the address of a name server")),
+    }
+}
+
+/// A domain to look for short names in, or `.` for none.
+pub(super) fn domain(text: &str) -> Result<String, ValueError> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if text == "." || (name.len() <= 253 && name.split('.').all(is_label)) {
+        Ok(text.to_owned())
+    } else {
+        Err(form(text, "a domain, as in example.com, or . for none"))
+    }
+}
+
+/// One word, as a line of resolv.conf has several.
+pub(super) fn word(text: &str) -> Result<String, ValueError> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err(form(text, "one word, as in ndots:2"))
     }
 }
 
@@ -187,20 +222,6 @@ pub(super) fn ulimit(text: &str) -> Result<Ulimit, ValueError> {
                 hard,
                 soft,
             })
-        }
-        _ => Err(wrong()),
-    }
-}
-
-/// `PORT[-PORT][/PROTOCOL]`, as one name for each port.
-pub(super) fn exposed(text: &str) -> Result<Vec<String>, ValueError> {
-    let wrong = || form(text, "PORT[-PORT][/tcp|udp|sctp], as in 8080 or 8000-8010/udp");
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    match (number(first), number(last)) {
-        (Some(first), Some(last)) if first <= last && matches!(protocol, "tcp" | "udp" | "sctp") => {
-            Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
         }
         _ => Err(wrong()),
     }
