@@ -250,11 +250,6 @@ impl<'a> Batch<'a> {
         self.messages.extend(old);
     }
 
-    /// Removes all elements of a set.
-    pub fn empty(&mut self, set: (Family, &str)) {
-        self.messages.push(encode::no_elements(set.0, self.table, set.1));
-    }
-
     /// Does all of it or nothing. Takes a socket of NETLINK_NETFILTER.
     pub fn send(mut self, socket: &Socket) -> Result<()> {
         if self.messages.len() == 1 {

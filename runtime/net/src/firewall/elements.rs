@@ -17,9 +17,6 @@ use Family::{Bridge, Inet};
 /// Pieces of one endpoint's list after cutting. A list of 64 destinations without overlaps makes 64.
 const PIECES_MAX: usize = 512;
 
-/// The sets that names feed.
-pub(super) const NAMED: [(Family, &str); 2] = [(Inet, "named4"), (Inet, "named6")];
-
 /// Everything wanted but names.
 pub(super) fn of(wanted: &Wanted) -> Result<Elements> {
     let mut elements = Elements::new();
@@ -223,14 +220,30 @@ fn put_published(elements: &mut Elements, published: &Published) -> Result<()> {
     Ok(())
 }
 
-/// What names were resolved to, as far as it still lives; the rest is forgotten. What several cover lives as long as the last of them.
-pub(super) fn named(admitted: &mut AdmittedUntil, now: Instant) -> Elements {
+/// Whether elements would have to leave a set of ranges.
+pub(super) fn takes_ranges(there: &Elements, wanted: &Elements) -> bool {
+    ["allowed4", "allowed6"].into_iter().any(|set| {
+        let there = there.get(&(Inet, set)).into_iter().flatten();
+        let wanted = wanted.get(&(Inet, set));
+        there
+            .into_iter()
+            .any(|element| !wanted.is_some_and(|wanted| wanted.contains(element)))
+    })
+}
+
+/// Forgets what has run out.
+pub(super) fn forget_old(admitted: &mut AdmittedUntil, now: Instant) {
     admitted.retain(|_, services| {
         services.retain(|(_, until)| *until > now);
         !services.is_empty()
     });
+}
+
+/// What names were resolved to. What several cover lives as long as the last of them.
+pub(super) fn named(admitted: &AdmittedUntil, now: Instant) -> Elements {
     let mut elements = Elements::new();
     for ((from, to), services) in admitted {
+        let mut services = services.clone();
         services.sort_by_key(|(_, until)| std::cmp::Reverse(*until));
         let boxes = services
             .iter()

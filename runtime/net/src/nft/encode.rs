@@ -198,12 +198,6 @@ fn put_element(member: &mut Message, element: &Element, is_new: bool) {
     }
 }
 
-pub(super) fn no_elements(family: Family, table: &str, set: &str) -> Message {
-    let mut message = request(DELETE_ELEMENT, 0, family as u8);
-    message.put_str(1, table).put_str(2, set);
-    message
-}
-
 pub(super) fn new_rule(family: Family, table: &str, chain: &str, steps: &[Step]) -> Message {
     let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
     let mut message = request(NEW_RULE, flags, family as u8);
