@@ -161,7 +161,7 @@ impl Store {
     /// Nothing is left, neither in the store nor beside it.
     fn is_empty(&self) {
         let images = self.folder.path().join("images");
-        for folder in ["blobs/sha256", "layers", "recipes", "staging"] {
+        for folder in ["blobs/sha256", "layers", "partial", "recipes", "staging"] {
             assert_eq!(names(&images.join(folder)), [""; 0], "{folder}");
         }
         assert_eq!(names(self.folder.path()), ["images"]);

@@ -131,6 +131,7 @@ impl ImageStore {
                 }
             }
         }
+        blobs_bytes += self.partial_bytes()?;
         Ok(DiskUsage {
             layers_bytes: unique.values().sum(),
             blobs_bytes,

@@ -54,6 +54,7 @@ mod layered;
 mod limits;
 mod load;
 mod measure;
+mod partial;
 mod recipe;
 mod reference;
 pub mod registry;

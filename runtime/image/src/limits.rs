@@ -29,6 +29,12 @@ pub struct Limits {
     pub config_bytes_max: u64,
     /// Deepest nesting of indexes: one is common, two is what tools make.
     pub index_depth_max: u32,
+    /// From so many bytes on, the beginning of a layer that was not fetched to its end is kept: less is fetched again sooner than it is looked after.
+    pub partial_bytes_min: u64,
+    /// Most bytes that are kept of pulls that broke off, all together: a large image's layers, an eighth of the smallest flash this is meant for.
+    pub partials_bytes_max: u64,
+    /// Most layers and beginnings of layers that are kept: those of two pulls or three.
+    pub partials_max: usize,
     /// Most descriptors looked at in one archive, so that indexes that name each other end.
     pub descriptors_max: usize,
 }
@@ -48,6 +54,9 @@ impl Limits {
         manifest_bytes_max: 4 << 20,
         config_bytes_max: 4 << 20,
         index_depth_max: 4,
+        partial_bytes_min: 1 << 20,
+        partials_bytes_max: 512 << 20,
+        partials_max: 64,
         descriptors_max: 4096,
     };
 }

@@ -160,7 +160,7 @@ impl ImageStore {
         Ok(removed)
     }
 
-    /// Removes images without a name, or with `all` every image that no container uses.
+    /// Removes images without a name, or with `all` every image that no container uses; and what pulls that broke off left.
     pub fn prune(&self, all: bool, uses: Uses<'_>) -> Result<Pruned, RemoveError> {
         self.prune_where(all, &|_| true, uses)
     }
@@ -193,14 +193,19 @@ impl ImageStore {
         pruned.reclaimed_bytes = before - unpacked_bytes(&index);
         self.commit(&mut state, index)?;
         self.collect(&mut state).map_err(StoreError::from)?;
+        drop(state);
+        pruned.reclaimed_bytes += self.sweep_partial(true).map_err(StoreError::from)?;
         Ok(pruned)
     }
 
-    /// Removes images that no container uses, those without a name before those with one and the longest here before the later, until the disk
+    /// Removes what pulls that broke off left, and then images that no container uses, those without a name before those with one and the longest here before the later, until the disk
     /// has as much room as `low` wants or none is left.
     pub fn make_room(&self, low: LowWater, uses: Uses<'_>) -> Result<Pruned, RemoveError> {
         let mut made = Pruned::default();
         let room = || free_bytes(&self.root).at("look at the room for", &self.root);
+        if room().map_err(StoreError::from)? < low.free_bytes {
+            made.reclaimed_bytes += self.sweep_partial(true).map_err(StoreError::from)?;
+        }
         while room().map_err(StoreError::from)? < low.free_bytes {
             let mut state = self.state();
             let mut index = state.index.clone();

@@ -11,6 +11,7 @@
 //!     blobs/sha256/<hex>      configurations and manifests, byte for byte as they came
 //!     layers/<hex>/           an unpacked layer by its diff id, ready as an overlayfs lowerdir
 //!     recipes/<hex>           what its folder does not hold of its tar (see `recipe`)
+//!     partial/                what pulls that broke off leave for the next ones (see `partial`)
 //!     staging/                work in progress; emptied at open
 //! ```
 //!
@@ -38,6 +39,7 @@ use crate::index::{
 use crate::limits::Limits;
 use crate::load::Made;
 use crate::measure::measure_tree;
+use crate::partial::{Claim, PARTIAL};
 use crate::recipe::Rebuilt;
 use crate::tree::{
     At, FileError, keep_previous, make_private_dir, remove_tree, rename, replace_file, sync_dir,
@@ -177,6 +179,8 @@ pub(crate) struct State {
     next_staging: u64,
     /// Names in the staging folder that work in progress has.
     pub(crate) at_work: BTreeSet<String>,
+    /// Names in the folder of what pulls left that a pull has.
+    pub(crate) claimed: BTreeSet<String>,
     /// What opening the store found and healed; told once by the next check.
     pub(crate) opening: Vec<Finding>,
 }
@@ -192,7 +196,7 @@ impl ImageStore {
     /// The same with other limits.
     pub fn open_limited(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         let root = root.join("images");
-        for folder in ["blobs/sha256", "layers", "recipes", "staging"] {
+        for folder in ["blobs/sha256", "layers", "recipes", PARTIAL, "staging"] {
             make_private_dir(&root.join(folder))?;
         }
         let lock = lock(&root)?;
@@ -214,6 +218,7 @@ impl ImageStore {
                 pins: BTreeMap::new(),
                 next_staging: 0,
                 at_work: BTreeSet::new(),
+                claimed: BTreeSet::new(),
                 opening: Vec::new(),
             }),
             _lock: lock,
@@ -235,6 +240,7 @@ impl ImageStore {
         }
         store.collect(&mut state)?;
         drop(state);
+        store.sweep_partial(false)?;
         Ok(store)
     }
 
@@ -408,6 +414,7 @@ impl ImageStore {
             store: self,
             path,
             pins: Vec::new(),
+            claims: Vec::new(),
         })
     }
 }
@@ -424,6 +431,7 @@ pub(crate) struct Staging<'a> {
     store: &'a ImageStore,
     pub(crate) path: PathBuf,
     pins: Vec<Digest>,
+    pub(crate) claims: Vec<Claim<'a>>,
 }
 
 impl Staging<'_> {
@@ -475,6 +483,9 @@ impl Staging<'_> {
         }
         for folder in ["blobs/sha256", "recipes", "layers"] {
             sync_dir(&self.store.root.join(folder))?;
+        }
+        for claim in &self.claims {
+            claim.remove()?;
         }
         Ok(measures)
     }

@@ -12,19 +12,29 @@ use crate::config::ConfigDocument;
 use crate::digest::{Digest, Hashing};
 use crate::index::{Index, LayerRecord, Stored};
 use crate::measure::measure_tree;
+use crate::partial::{PARTIAL, is_partial};
 use crate::store::{INDEX, INDEX_ASIDE, INDEX_PREVIOUS, ImageStore, LOST_AND_FOUND, StoreError};
 use crate::tree::{At, FileError};
 
 /// The store's own folders.
-const FOLDERS: [&str; 6] = ["", "blobs", "blobs/sha256", "layers", "recipes", "staging"];
+const FOLDERS: [&str; 7] = [
+    "",
+    "blobs",
+    "blobs/sha256",
+    "layers",
+    "recipes",
+    PARTIAL,
+    "staging",
+];
 /// What lies in the store's folder itself.
-const TOP: [&str; 7] = [
+const TOP: [&str; 8] = [
     "lock",
     INDEX,
     INDEX_PREVIOUS,
     "blobs",
     "layers",
     "recipes",
+    PARTIAL,
     "staging",
 ];
 
@@ -154,6 +164,9 @@ impl ImageStore {
                     strangers.push((damage, format!("{folder}/{name}"), None));
                 }
             }
+        }
+        for name in named(PARTIAL)?.into_iter().filter(|name| !is_partial(name)) {
+            strangers.push((Damage::Leftover, format!("{PARTIAL}/{name}"), None));
         }
         for name in named("staging")?
             .into_iter()

@@ -43,11 +43,13 @@ pub(crate) struct BlobStream<'s, 'c> {
 }
 
 impl<'s, 'c> BlobStream<'s, 'c> {
+    /// Prepares for reading `size` bytes, without the first `from`.
     pub(crate) fn new(
         sessions: &'s [Session<'c>],
         path: &'s str,
         digest: &'s Digest,
         size: u64,
+        from: u64,
     ) -> (Self, Slot<RegistryError>) {
         let failure: Slot<RegistryError> = Rc::default();
         let stream = Self {
@@ -56,10 +58,10 @@ impl<'s, 'c> BlobStream<'s, 'c> {
             path,
             digest,
             size,
-            offset: 0,
+            offset: from,
             body: None,
             breaks: 0,
-            broken_at: 0,
+            broken_at: from,
             window: (Duration::ZERO, 0),
             failure: Rc::clone(&failure),
         };

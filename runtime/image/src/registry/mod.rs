@@ -14,6 +14,7 @@
 //! | `repository` | what is small: manifests, configurations, tags, referrers |
 //! | `blob` | what is large: streams that survive broken connections |
 //! | `pull` | into the store |
+//! | `fetch` | the layers of a pull, from where an earlier one got to |
 //! | `signatures` | what is attached to a digest: signatures, policies |
 //! | `attach` | adding to that |
 //! | `push` | out of the store |
@@ -24,6 +25,7 @@ mod blob;
 mod client;
 mod document;
 mod error;
+mod fetch;
 mod pull;
 mod push;
 mod repository;

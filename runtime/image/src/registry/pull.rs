@@ -4,38 +4,21 @@
 //! and unpack each layer as it arrives, and publish as a load does. Refuses to judge who may sign what. Invariants: after the tag was resolved
 //! everything is asked for by digest; an error, a kill or a power cut leaves the images there were; memory does not grow with the layers.
 
-use std::cell::RefCell;
-use std::io::{self, BufReader, Read};
-use std::path::Path;
-use std::rc::Rc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::auth::Credentials;
-use super::blob::BlobStream;
-use super::client::{Client, locked};
+use super::client::Client;
 use super::document::{BlobDescriptor, Document, Platform, choose, is_image_config};
 use super::error::RegistryError;
+use super::fetch::Job;
 use super::repository::{Access, Repository, Served};
-use super::session::Session;
-use crate::compression::Decoder;
 use crate::config::{ConfigDocument, ConfigError};
-use crate::digest::{Digest, Hashing};
+use crate::digest::Digest;
 use crate::fault;
-use crate::guard::{Counted, Guarded, RoomError, check_room};
+use crate::guard::{RoomError, check_room};
 use crate::index::{LayerRecord, Record, Stored};
-use crate::load::{Additions, LoadError, Made, check_diff_id, now, write_member};
+use crate::load::{Additions, LoadError, check_diff_id, now, write_member};
 use crate::reference::Reference;
 use crate::store::{ImageStore, Staging, StoreError};
 use crate::tree::{At, FileError};
-
-/// Layers fetched at a time: two cores are busy with two, the third fills the waits for the network. More would only take memory: a zstd
-/// window each.
-const PARALLEL_LAYERS: usize = 3;
-/// Bytes between two words about a layer's progress.
-const TELL_EVERY_BYTES: u64 = 512 << 10;
-/// Of what comes after a layer that does not unpack, so much is read to say whether the registry sent something else than was asked for.
-const DRAIN_BYTES_MAX: u64 = 64 << 20;
 
 /// What a caller is told; it answers whether to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,22 +157,6 @@ struct Plan {
     layers: Vec<BlobDescriptor>,
 }
 
-/// A blob that is to be fetched, once, however often the image has it.
-struct Job<'a> {
-    blob: &'a BlobDescriptor,
-    diff_id: &'a Digest,
-    /// False where the store has the unpacked layer from another blob: then it is only verified.
-    unpacks: bool,
-}
-
-/// What became of a job.
-struct Fetched {
-    /// Where it was unpacked.
-    made: Option<Made>,
-    /// Bytes of its files.
-    bytes: u64,
-}
-
 impl Plan {
     /// What leads to the image.
     fn documents(&self) -> impl Iterator<Item = &Served> {
@@ -203,6 +170,21 @@ impl Plan {
 impl ImageStore {
     /// Pulls an image. A name that another image has moves to it, as in Docker. See [`Client::cancel`] for ending it early.
     pub fn pull(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        options: &PullOptions<'_>,
+        listener: Listener<'_>,
+    ) -> Result<Pulled, PullError> {
+        let pulled = self.pull_whole(client, reference, options, listener);
+        // What this pull left, if it broke off, and what others left long ago.
+        if let Err(error) = self.sweep_partial(false) {
+            tracing::warn!(%error, "ignoring that what pulls left cannot be bounded");
+        }
+        pulled
+    }
+
+    fn pull_whole(
         &self,
         client: &Client,
         reference: &Reference,
@@ -354,10 +336,10 @@ impl ImageStore {
     }
 
     /// Brings every layer: what the store has is pinned, the rest is fetched.
-    fn fetch_layers(
-        &self,
+    fn fetch_layers<'a>(
+        &'a self,
         repository: &Repository<'_>,
-        staging: &mut Staging<'_>,
+        staging: &mut Staging<'a>,
         plan: &Plan,
         diff_ids: &[Digest],
         additions: &mut Additions,
@@ -367,6 +349,9 @@ impl ImageStore {
         let mut jobs: Vec<Job<'_>> = Vec::new();
         for (blob, diff_id) in plan.layers.iter().zip(diff_ids) {
             let known = self.pin_layer(staging, &blob.digest, diff_id);
+            let is_same = |one: &&LayerRecord| one.blob == blob.digest && one.diff_id == *diff_id;
+            let known = known.or_else(|| records.iter().flatten().find(is_same).cloned());
+            let known = known.or_else(|| self.take_kept(staging, &blob.digest, diff_id, additions));
             if known.is_some() {
                 listener(PullEvent::Layer(blob.digest.clone(), LayerStep::Present));
             } else if let Some(job) = jobs.iter().find(|job| job.blob.digest == blob.digest) {
@@ -385,6 +370,9 @@ impl ImageStore {
         self.check_space(&jobs)?;
         let fetched = self.work(repository, staging, &jobs, listener)?;
         for (job, done) in jobs.iter().zip(fetched) {
+            if let Some(claim) = done.claim {
+                staging.take_claim(claim);
+            }
             if let Some(made) = done.made {
                 additions.layers.insert(job.diff_id.clone(), made);
             }
@@ -401,6 +389,26 @@ impl ImageStore {
         }
         let complete = records.into_iter().collect::<Option<Vec<_>>>();
         Ok(complete.expect("each layer was known or has a job"))
+    }
+
+    /// A layer that a pull which broke off had brought from the same blob; it is published with the rest.
+    fn take_kept<'a>(
+        &'a self,
+        staging: &mut Staging<'a>,
+        blob: &Digest,
+        diff_id: &Digest,
+        additions: &mut Additions,
+    ) -> Option<LayerRecord> {
+        let (claim, made) = self.kept_layer(blob, diff_id)?;
+        staging.take_claim(claim);
+        let bytes = made.bytes;
+        additions.layers.insert(diff_id.clone(), made);
+        Some(LayerRecord {
+            diff_id: diff_id.clone(),
+            blob: blob.clone(),
+            stored: Stored::Recipe,
+            bytes,
+        })
     }
 
     /// A layer that some image has from the same blob, and whose files are there; it then stays until this work is over.
@@ -425,140 +433,11 @@ impl ImageStore {
     fn check_space(&self, jobs: &[Job<'_>]) -> Result<(), PullError> {
         let unpacked = jobs.iter().filter(|job| job.unpacks).map(|job| job.blob.size);
         let needed = unpacked.fold(0, u64::saturating_add);
-        Ok(check_room(&self.root, needed, &self.limits).at("look at the room for", &self.root)??)
-    }
-
-    /// Does the jobs, a few at a time. The first failure ends the others.
-    fn work(
-        &self,
-        repository: &Repository<'_>,
-        staging: &Staging<'_>,
-        jobs: &[Job<'_>],
-        listener: Listener<'_>,
-    ) -> Result<Vec<Fetched>, PullError> {
-        let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<Option<Fetched>>> = Mutex::new(jobs.iter().map(|_| None).collect());
-        let failure: Mutex<Option<PullError>> = Mutex::new(None);
-        let cancel = &repository.own().client.cancel;
-        let folder = &staging.path;
-        let worker = || {
-            while let Some((number, job)) = {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                jobs.get(number).map(|job| (number, job))
-            } {
-                match self.fetch(repository, folder, number, job, listener) {
-                    Ok(done) => locked(&results)[number] = Some(done),
-                    Err(error) => {
-                        locked(&failure).get_or_insert(error);
-                        cancel.set();
-                        return;
-                    }
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..jobs.len().min(PARALLEL_LAYERS) {
-                scope.spawn(worker);
-            }
-            worker();
-        });
-        if let Some(error) = failure
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-        {
-            return Err(error);
+        let room = || check_room(&self.root, needed, &self.limits).at("look at the room for", &self.root);
+        if room()?.is_err() {
+            self.sweep_partial(true)?;
         }
-        let results = results
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let complete = results.into_iter().collect::<Option<Vec<_>>>();
-        Ok(complete.expect("without a failure every job was done"))
-    }
-
-    /// Fetches one blob: hashed, decompressed, hashed again and unpacked, in one pass.
-    fn fetch(
-        &self,
-        repository: &Repository<'_>,
-        staging: &Path,
-        number: usize,
-        job: &Job<'_>,
-        listener: Listener<'_>,
-    ) -> Result<Fetched, PullError> {
-        let blob = &job.blob.digest;
-        let url = repository.path(&format!("blobs/{blob}"));
-        let (stream, failure) = BlobStream::new(&repository.sessions, &url, blob, job.blob.size);
-        let cancel = &repository.own().client.cancel;
-        let total = job.blob.size;
-        let tell = |bytes| {
-            let goes_on = listener(PullEvent::Layer(
-                blob.clone(),
-                LayerStep::Fetching { bytes, total },
-            ));
-            if !goes_on {
-                cancel.set();
-            }
-            goes_on
-        };
-        let intake = Rc::new(RefCell::new(Intake {
-            stream: Hashing::new(stream),
-            told: 0,
-            bytes: 0,
-            tell: &tell,
-        }));
-        let folder = staging.join(format!("layer-{number}"));
-        let unpacked = self.take_in(Handle(Rc::clone(&intake)), job, &folder);
-        let drain = if unpacked.is_ok() {
-            u64::MAX
-        } else {
-            DRAIN_BYTES_MAX
-        };
-        let rest = io::copy(&mut Handle(Rc::clone(&intake)).take(drain), &mut io::sink());
-        let intake = Rc::into_inner(intake)
-            .expect("the readers above are gone")
-            .into_inner();
-        let failure = failure.borrow_mut().take();
-        intake.settle(failure, repository.own(), job.blob)?;
-        let fetched = unpacked?;
-        rest.map_err(|source| LoadError::Layer {
-            diff_id: job.diff_id.clone(),
-            source,
-        })?;
-        listener(PullEvent::Layer(blob.clone(), LayerStep::Done));
-        fault::point("layer-unpacked");
-        Ok(fetched)
-    }
-
-    /// Unpacks, or only verifies, what a blob holds.
-    fn take_in(&self, intake: impl Read, job: &Job<'_>, folder: &Path) -> Result<Fetched, LoadError> {
-        let layer = |source| LoadError::Layer {
-            diff_id: job.diff_id.clone(),
-            source,
-        };
-        let (counted, compressed) = Counted::new(intake);
-        let decoder = Decoder::new(BufReader::with_capacity(64 << 10, counted)).map_err(layer)?;
-        let content = Guarded::new(decoder, compressed, &self.root, &self.limits);
-        if job.unpacks {
-            let (made, found) = self.unpack_content(content, job.diff_id, folder)?;
-            check_diff_id(job.diff_id, &job.blob.digest, found)?;
-            return Ok(Fetched {
-                bytes: made.bytes,
-                made: Some(made),
-            });
-        }
-        let mut content = Hashing::new(content);
-        io::copy(&mut content, &mut io::sink()).map_err(layer)?;
-        check_diff_id(job.diff_id, &job.blob.digest, content.finish().0)?;
-        Ok(Fetched {
-            made: None,
-            bytes: self.layer_bytes(job.diff_id),
-        })
-    }
-
-    fn layer_bytes(&self, diff_id: &Digest) -> u64 {
-        let state = self.state();
-        let mut layers = state.index.images.values().flat_map(|record| &record.layers);
-        let known = layers.find(|layer| layer.diff_id == *diff_id);
-        known.map_or(0, |layer| layer.bytes)
+        Ok(room()??)
     }
 }
 
@@ -601,53 +480,4 @@ fn diff_ids(
         });
     }
     Ok(diff_ids)
-}
-
-/// A blob on its way in, hashed.
-struct Intake<'a, 's, 'c> {
-    stream: Hashing<BlobStream<'s, 'c>>,
-    bytes: u64,
-    told: u64,
-    /// Whoever listens answers whether to go on.
-    tell: &'a dyn Fn(u64) -> bool,
-}
-
-impl Intake<'_, '_, '_> {
-    /// Whether the blob came as it should, told before anything that its decoders say.
-    fn settle(
-        self,
-        failure: Option<RegistryError>,
-        session: &Session<'_>,
-        blob: &BlobDescriptor,
-    ) -> Result<(), PullError> {
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        session.client.cancel.check()?;
-        let (found, bytes, _) = self.stream.finish();
-        // What does not unpack may simply be something else than was asked for.
-        if bytes == blob.size && found != blob.digest {
-            let what = format!("blob {}", blob.digest);
-            return Err(session.mismatch(what, &blob.digest, found).into());
-        }
-        Ok(())
-    }
-}
-
-/// The one reader of an [`Intake`] that decoders own, while the digest stays within reach.
-struct Handle<'a, 's, 'c>(Rc<RefCell<Intake<'a, 's, 'c>>>);
-
-impl Read for Handle<'_, '_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut intake = self.0.borrow_mut();
-        let count = intake.stream.read(buffer)?;
-        intake.bytes += count as u64;
-        if intake.bytes >= intake.told + TELL_EVERY_BYTES || count == 0 && intake.told < intake.bytes {
-            intake.told = intake.bytes;
-            if !(intake.tell)(intake.bytes) {
-                return Err(io::Error::other("nobody waits any more"));
-            }
-        }
-        Ok(count)
-    }
 }

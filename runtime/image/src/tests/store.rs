@@ -24,7 +24,7 @@ pub(crate) fn load(store: &ImageStore, archive: &[u8]) -> Result<Vec<Loaded>, Lo
 /// What lies in the store's folders, for "nothing was left behind".
 pub(crate) fn inventory(root: &Path) -> Vec<String> {
     let mut names = Vec::new();
-    for folder in ["blobs/sha256", "layers", "recipes", "staging"] {
+    for folder in ["blobs/sha256", "layers", "partial", "recipes", "staging"] {
         for entry in fs::read_dir(root.join("images").join(folder)).expect("list") {
             names.push(format!(
                 "{folder}/{}",

@@ -3,6 +3,7 @@
 mod attached;
 mod documents;
 mod hostile;
+mod resume;
 mod server;
 mod tls;
 

@@ -240,6 +240,15 @@ impl Shelf {
             .contains_key(digest)
     }
 
+    pub(crate) fn blob_of(&self, digest: &str) -> Option<Vec<u8>> {
+        self.content
+            .lock()
+            .expect("not poisoned")
+            .blobs
+            .get(digest)
+            .cloned()
+    }
+
     pub(crate) fn manifest_of(&self, name: &str) -> Option<Vec<u8>> {
         let content = self.content.lock().expect("not poisoned");
         content.manifests.get(name).map(|(_, bytes)| bytes.clone())
