@@ -6,6 +6,7 @@
 
 mod limits;
 mod neighbours;
+mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,7 +18,7 @@ use crate::compile::landlock::covers;
 use crate::compile::plan::{Action, plan};
 use crate::compile::{MASKED_PATHS, READ_ONLY_PATHS, paths};
 use crate::compose::Composed;
-use crate::confinement::{DeviceKind, Loss, MountSource, NetworkMode};
+use crate::confinement::{Destination, DeviceKind, Loss, MountSource, NetworkMode};
 use crate::decode::fields::{Fields, boolean, choice, list, path};
 use crate::decode::{calls, capability_word, limit_set, network_mode, policy_name, version};
 use crate::diagnostics::{Diagnostics, Origin, Report};
@@ -33,7 +34,7 @@ pub use neighbours::{ULIMITS, bound_neighbours};
 const BUILT_IN: &str = include_str!("../profiles/ceiling/built-in.yaml");
 
 /// The fields of a ceiling; those of [`neighbours`] come after.
-pub(crate) const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 15] = [
     "kakoi",
     "default_policy",
     "on_excess",
@@ -44,6 +45,7 @@ pub(crate) const KEYS: [&str; 14] = [
     "system_calls",
     "bind_mounts",
     "network",
+    "egress",
     "host_namespaces",
     "devices",
     "limits",
@@ -75,6 +77,8 @@ pub struct Ceiling {
     calls_denied: Vec<CallRule>,
     bind_mounts: Sited<Vec<BindSource>>,
     network: Sited<Vec<NetworkMode>>,
+    /// Where packets of apps may go; `None` where the owner says nothing, or `any`: then whatever a bridge reaches.
+    egress: Option<Sited<Vec<Destination>>>,
     host_namespaces: Sited<BTreeSet<HostNamespace>>,
     devices: Sited<Vec<DeviceGrant>>,
     limits: LimitSet,
@@ -182,6 +186,9 @@ fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
             .unwrap_or_default(),
         bind_mounts: section(fields, "bind_mounts", &whole, report, bind_source),
         network: section(fields, "network", &whole, report, network_mode),
+        egress: fields
+            .take("egress", report)
+            .and_then(|node| network::egress(node, report)),
         host_namespaces: Sited::new(namespaces.value.into_iter().collect(), namespaces.origin),
         devices: section(fields, "devices", &whole, report, device_grant),
         limits: fields
@@ -358,6 +365,7 @@ pub fn bound(policy: &Composed, ceiling: &Ceiling) -> Result<Composed, Excess> {
         judge.calls(&mut bounded);
     }
     judge.network(policy);
+    judge.egress(policy);
     judge.namespaces(&mut bounded);
     judge.mounts(&mut bounded);
     judge.limits(&mut bounded.rules.limits);
@@ -615,37 +623,6 @@ impl Judge<'_> {
             let remedy = "do without; or the owner adds its path to `devices`".to_owned();
             self.excess(asked, &by, shown.clone(), &line, remedy);
         }
-    }
-
-    fn network(&mut self, policy: &Composed) {
-        let mode = policy.network_mode();
-        let allowed = &self.ceiling.network.value;
-        if mode == NetworkMode::None || allowed.contains(&mode) {
-            return;
-        }
-        self.fatal = true;
-        let by = policy
-            .rules
-            .network
-            .mode
-            .as_ref()
-            .map_or_else(|| Origin::flag("network"), |m| m.origin.clone());
-        let word = |mode: &NetworkMode| match mode {
-            NetworkMode::None => "none",
-            NetworkMode::Host => "host",
-            NetworkMode::Bridge => "bridge",
-        };
-        let list = allowed.iter().map(word).collect::<Vec<_>>().join(", ");
-        let list = if list.is_empty() { "none".to_owned() } else { list };
-        let name = word(&mode);
-        let remedy = format!("use `--network none`; or the owner adds `{name}` to `network`");
-        self.excess(
-            format!("network {name}"),
-            &by,
-            list,
-            &self.ceiling.network.origin.clone(),
-            remedy,
-        );
     }
 
     fn namespaces(&mut self, policy: &mut Composed) {

@@ -13,7 +13,7 @@ use crate::confinement::{DeviceAccess, Loss, MountSource, NetworkMode, UserNames
 use crate::decode::parse;
 use crate::diagnostics::{Diagnostic, Diagnostics, Origin, at_origin};
 use crate::model::{
-    DeviceEntry, DeviceSubject, Enforce, Limit, PathEntry, PathList, Policy, Ports, Rules, Sited,
+    DeviceEntry, DeviceSubject, Egress, Enforce, Limit, PathEntry, PathList, Policy, Ports, Rules, Sited,
 };
 use crate::request::{HostNamespace, MountRequest, NeighbourRequests, Requests};
 use crate::shipped;
@@ -255,6 +255,11 @@ fn merge(into: &mut Rules, from: Rules) {
     merge_ports(&mut into.network.connect, from.network.connect);
     over(&mut into.network.udp, from.network.udp);
     over(&mut into.network.icmp, from.network.icmp);
+    merge_egress(&mut into.network.egress, from.network.egress);
+    match (&mut into.network.peers, from.network.peers) {
+        (Some(known), Some(more)) => unite(&mut known.value, more.value),
+        (known, more) => over(known, more),
+    }
     over(&mut into.scope.signals, from.scope.signals);
     over(&mut into.scope.abstract_sockets, from.scope.abstract_sockets);
     unite(&mut into.devices, from.devices);
@@ -280,6 +285,17 @@ fn merge(into: &mut Rules, from: Rules) {
 fn merge_ports(into: &mut Ports, from: Ports) {
     over(&mut into.any, from.any);
     unite(&mut into.entries, from.entries);
+}
+
+fn merge_egress(into: &mut Option<Egress>, from: Option<Egress>) {
+    match (into.as_mut(), from) {
+        (Some(known), Some(more)) => {
+            over(&mut known.any, more.any);
+            unite(&mut known.entries, more.entries);
+            known.origin = more.origin;
+        }
+        (_, more) => over(into, more),
+    }
 }
 
 fn merge_paths(into: &mut Option<PathList>, from: Option<PathList>) {

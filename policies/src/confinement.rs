@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::Arch;
 
 /// The version of [`Confinement`]'s stored form.
-pub const CONFINEMENT_FORMAT: u32 = 1;
+pub const CONFINEMENT_FORMAT: u32 = 2;
 
 /// A policy compiled for one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct Confinement {
     pub filesystem: Filesystem,
     /// The network the container gets.
     pub network: NetworkMode,
+    /// What it may reach through networks of bridges.
+    pub reach: Reach,
     /// The user namespace the container gets.
     pub user_namespace: UserNamespace,
     /// Best-effort rules that this kernel cannot enforce.
@@ -302,6 +304,78 @@ pub enum NetworkMode {
     Host,
     /// A bridge.
     Bridge,
+}
+
+/// What a container may reach through networks of bridges. What answers a connection from outside is not asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Whatever its networks reach.
+    Networks,
+    /// What is listed, and names of its own device's name server.
+    Only {
+        /// Destinations beyond its own bridges, the host's own addresses among them.
+        destinations: Vec<Destination>,
+        /// Containers in the same networks, by name or alias, that it talks to where they list it or list nobody.
+        peers: Vec<String>,
+    },
+}
+
+/// Nothing and nobody: what stands where nobody wrote down what may be reached.
+impl Default for Reach {
+    fn default() -> Self {
+        Self::Only {
+            destinations: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+}
+
+/// A destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// Where.
+    pub to: Target,
+    /// Over what; `None` is everything.
+    pub transport: Option<Transport>,
+    /// Which ports of `transport`; empty is every one.
+    pub ports: Vec<PortRange>,
+    /// Where the rule stands.
+    pub rule: String,
+}
+
+/// Where a destination is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A network, without bits behind its prefix.
+    Network {
+        /// Its first address.
+        address: std::net::IpAddr,
+        /// The length of its prefix.
+        prefix: u8,
+    },
+    /// A name, in lower case without a final dot; `*.` before it means every name below.
+    Name(String),
+}
+
+/// A transport that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Ports from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
 }
 
 /// The user namespace a container gets.

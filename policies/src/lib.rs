@@ -28,6 +28,7 @@ mod constants;
 mod decode;
 pub mod diagnostics;
 pub mod docker_profile;
+mod egress;
 pub mod explain;
 pub mod kernel;
 mod lint;

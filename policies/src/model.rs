@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::capability::{Capability, CapabilityWord};
-use crate::confinement::{DeviceAccess, DeviceKind, MountSource, NetworkMode, UserNamespace};
+use crate::confinement::{Destination, DeviceAccess, DeviceKind, MountSource, NetworkMode, UserNamespace};
 use crate::diagnostics::Origin;
 
 /// The version of the language.
@@ -100,6 +100,8 @@ impl Rules {
                 },
                 udp: None,
                 icmp: None,
+                egress: None,
+                peers: None,
             },
             scope: Scope {
                 signals: None,
@@ -295,6 +297,25 @@ pub(crate) struct Network {
     pub(crate) connect: Ports,
     pub(crate) udp: Option<Sited<bool>>,
     pub(crate) icmp: Option<Sited<bool>>,
+    pub(crate) egress: Option<Egress>,
+    pub(crate) peers: Option<Sited<Vec<String>>>,
+}
+
+/// `network.egress`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Egress {
+    /// `any`.
+    pub(crate) any: Option<Origin>,
+    pub(crate) entries: Vec<EgressEntry>,
+    /// The list, which bounds also where it is empty.
+    pub(crate) origin: Origin,
+}
+
+/// One destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EgressEntry {
+    pub(crate) destination: Destination,
+    pub(crate) origin: Origin,
 }
 
 /// TCP ports.

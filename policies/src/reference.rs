@@ -88,11 +88,18 @@ const NOTES: &[Note] = notes! {
         "connect": "no port", "1 to 65535; 1024 entries", "6.7";
         "udp": "`false`", "", "";
         "icmp": "`false`", "", "";
+        "egress": "whatever its networks reach", "256 destinations", "";
+        "peers": "with `egress` none, else every one", "64 names", "";
         "enforce": "`required`", "", "";
     }
     "FullPort" {
         "port": "required", "1 to 65535, or a range", "";
         "enforce": "`required`", "", "";
+    }
+    "FullDestination" {
+        "to": "required", "an address, a network or a name", "";
+        "protocol": "with `ports` `tcp`, else every one", "", "";
+        "ports": "every one", "1 to 65535; 64 entries", "";
     }
     "Scope" {
         "signals": "`confined`", "", "6.12";

@@ -10,9 +10,11 @@ use crate::compile::landlock::{READ, RUN};
 use crate::compile::{MASKED_PATHS, READ_ONLY_PATHS, landlock, paths};
 use crate::compose::Composed;
 use crate::confinement::{
-    Confinement, DeviceAccess, DeviceKind, Landlock, MountSource, NetworkMode, Seccomp, UserNamespace,
+    Confinement, Destination, DeviceAccess, DeviceKind, Landlock, MountSource, NetworkMode, PortRange, Reach,
+    Seccomp, UserNamespace,
 };
 use crate::constants::errno_name;
+use crate::egress;
 use crate::model::{
     CallRule, CallSubject, Condition, DeviceSubject, Enforce, LIMITS, Limit, Operator, PathEntry, Ports,
     Width,
@@ -187,6 +189,29 @@ fn network(out: &mut String, policy: &Composed) {
     let on = |flag: &Option<crate::model::Sited<bool>>| flag.as_ref().is_some_and(|flag| flag.value);
     line(out, 2, &format!("udp: {}", on(&network.udp)));
     line(out, 2, &format!("icmp: {}", on(&network.icmp)));
+    let Some((entries, peers, _)) = egress::bounds(network) else {
+        return;
+    };
+    let entries: Vec<String> = entries
+        .iter()
+        .map(|entry| destination(&entry.destination))
+        .collect();
+    line(out, 2, &format!("egress: [{}]", entries.join(", ")));
+    line(out, 2, &format!("peers: [{}]", peers.join(", ")));
+}
+
+fn destination(destination: &Destination) -> String {
+    let mut fields = vec![format!("to: {}", quote(&destination.to.to_string()))];
+    fields.extend(
+        destination
+            .transport
+            .map(|transport| format!("protocol: {transport}")),
+    );
+    if !destination.ports.is_empty() {
+        let ports: Vec<String> = destination.ports.iter().map(PortRange::to_string).collect();
+        fields.push(format!("ports: [{}]", ports.join(", ")));
+    }
+    format!("{{{}}}", fields.join(", "))
 }
 
 fn mode_word(mode: NetworkMode) -> &'static str {
@@ -416,6 +441,17 @@ pub fn summary(confinement: &Confinement) -> String {
         }
     }
     say(format!("network           {}", mode_word(c.network)));
+    if let Reach::Only { destinations, peers } = &c.reach {
+        for destination in destinations {
+            say(format!("reaches           {destination}"));
+        }
+        let peers = if peers.is_empty() {
+            "no container".to_owned()
+        } else {
+            peers.join(", ")
+        };
+        say(format!("talks to          {peers}"));
+    }
     say(format!("devices           {} rules", c.devices.len()));
     for loss in &c.losses {
         say(format!("not enforced      {}: {}", loss.rule, loss.fact));

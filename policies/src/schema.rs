@@ -104,6 +104,7 @@ words! {
     OperatorNames "Operator" false decode::operator_names();
     EnforceWords "Enforce" false decode::fields::ENFORCE.iter().map(|(name, _)| *name);
     NetworkModes "NetworkMode" false decode::sections::NETWORK_MODES.iter().map(|(name, _)| *name);
+    Transports "Transport" false decode::egress::TRANSPORTS.iter().map(|(name, _)| *name);
     UserNamespaces "UserNamespace" false decode::sections::USER_NAMESPACES.iter().map(|(name, _)| *name);
     DeviceKinds "DeviceKind" false decode::sections::DEVICE_KINDS.iter().map(|(name, _)| *name);
     ScopeWords "ScopeWord" false ["confined", "open"];
@@ -316,8 +317,38 @@ struct Network {
     udp: Option<bool>,
     /// Whether echo requests may be sent.
     icmp: Option<bool>,
+    /// Where packets may go beyond the container's own networks; `any` is everywhere. Needs `bridge`.
+    egress: Option<Egress>,
+    /// Containers in the same networks, by name, that it talks to: both must list each other.
+    peers: Option<Vec<String>>,
     /// What happens on a kernel that has no rules for ports.
     enforce: Option<Enforce>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Egress {
+    Any(Word<Any>),
+    These(Vec<Destination>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Destination {
+    /// An address, a network or a name: `192.0.2.0/24`, `broker.example.com`, `*.example.com`.
+    Plain(String),
+    Full(FullDestination),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct FullDestination {
+    /// An address, a network or a name.
+    to: String,
+    /// `tcp` or `udp`.
+    protocol: Option<Word<Transports>>,
+    /// Ports and ranges of the protocol.
+    ports: Option<Vec<Port>>,
 }
 
 #[derive(JsonSchema)]
@@ -484,6 +515,7 @@ mod tests {
             ("/$defs/FullPathRule", &decode::sections::PATH_KEYS),
             ("/$defs/Network", &decode::sections::NETWORK_KEYS),
             ("/$defs/FullPort", &decode::sections::PORT_KEYS),
+            ("/$defs/FullDestination", &decode::egress::EGRESS_KEYS),
             ("/$defs/Scope", &decode::sections::SCOPE_KEYS),
             ("/$defs/FullDevice", &decode::sections::DEVICE_KEYS),
             ("/$defs/Limits", &decode::sections::LIMIT_KEYS),

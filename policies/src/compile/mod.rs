@@ -12,9 +12,12 @@ pub(crate) use rest::{MASKED_PATHS, READ_ONLY_PATHS, STANDARD_DEVICES, capabilit
 
 use crate::bpf::AssembleError;
 use crate::compose::Composed;
-use crate::confinement::{CONFINEMENT_FORMAT, Confinement, Identity, Loss, PolicyIdentity, Seccomp};
+use crate::confinement::{
+    CONFINEMENT_FORMAT, Confinement, Identity, Loss, NetworkMode, PolicyIdentity, Reach, Seccomp,
+};
 use crate::diagnostics::Origin;
 use crate::docker_profile::{self, ProfileError};
+use crate::egress;
 use crate::kernel::KernelFacts;
 use crate::model::Enforce;
 
@@ -109,9 +112,23 @@ pub fn compile(
         limits: limits(&policy.rules.limits),
         filesystem: rest::filesystem(policy),
         network: policy.network_mode(),
+        reach: reach(policy)?,
         user_namespace: policy.user_namespace(),
         losses,
     })
+}
+
+/// What may be reached, where somebody filters packets: in the host's own network that is the owner's business.
+fn reach(policy: &Composed) -> Result<Reach, CompileError> {
+    let network = &policy.rules.network;
+    if policy.network_mode() == NetworkMode::Host
+        && let Some((_, _, origin)) = egress::bounds(network)
+    {
+        let fact =
+            "the container shares the host's network, where no packets are told apart; use a bridge network";
+        return Err(refused(&origin, "network.egress", fact));
+    }
+    Ok(egress::reach(network))
 }
 
 fn seccomp_of(

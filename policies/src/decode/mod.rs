@@ -4,6 +4,7 @@
 //! composing is elsewhere.
 
 pub(crate) mod calls;
+pub(crate) mod egress;
 pub(crate) mod fields;
 pub(crate) mod sections;
 

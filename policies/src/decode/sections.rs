@@ -2,11 +2,12 @@
 //!
 //! Owns their grammar. Each function reads one section and reports every error in it.
 
+use super::egress;
 use super::fields::{
     Fields, boolean, choice, enforce, list, number, origin, path, printable, quoted, scalar, word,
 };
 use crate::capability::{Capability, CapabilityWord, NAMES, bare};
-use crate::confinement::{DeviceAccess, DeviceKind, MountSource, NetworkMode, UserNamespace};
+use crate::confinement::{DeviceAccess, DeviceKind, MountSource, NetworkMode, PortRange, UserNamespace};
 use crate::diagnostics::Report;
 use crate::model::{
     Capabilities, DeviceEntry, DeviceSubject, Enforce, Files, Limit, LimitSet, MountEntry, Network,
@@ -201,7 +202,9 @@ fn path_entry(node: Node, otherwise: Enforce, report: &mut Report<'_>) -> Option
     })
 }
 
-pub(crate) const NETWORK_KEYS: [&str; 6] = ["mode", "bind", "connect", "udp", "icmp", "enforce"];
+pub(crate) const NETWORK_KEYS: [&str; 8] = [
+    "mode", "bind", "connect", "udp", "icmp", "egress", "peers", "enforce",
+];
 
 pub(crate) const NETWORK_MODES: [(&str, NetworkMode); 3] = [
     ("none", NetworkMode::None),
@@ -230,12 +233,26 @@ fn network(node: Node, section: &mut Network, report: &mut Report<'_>) {
     }
     section.udp = flag(&mut fields, "udp", report);
     section.icmp = flag(&mut fields, "icmp", report);
+    section.egress = fields
+        .take("egress", report)
+        .map(|node| egress::decode(node, report));
+    section.peers = fields
+        .take("peers", report)
+        .map(|node| egress::peers(node, report));
 }
 
 fn flag(fields: &mut Fields, name: &str, report: &mut Report<'_>) -> Option<Sited<bool>> {
     let node = fields.take(name, report)?;
     let at = origin(&node, report);
     boolean(&node, &format!("`{name}`"), report).map(|value| Sited::new(value, at))
+}
+
+pub(super) fn port_ranges(node: Node, report: &mut Report<'_>) -> Vec<PortRange> {
+    list(node, "ports", report)
+        .iter()
+        .filter_map(|node| port_range(node, report))
+        .map(|(first, last)| PortRange { first, last })
+        .collect()
 }
 
 fn ports(node: Node, otherwise: Enforce, report: &mut Report<'_>) -> Ports {

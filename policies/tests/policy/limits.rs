@@ -100,7 +100,7 @@ fn a_command_line_lowers_the_policys_own_limits_and_never_raises_one() {
 fn the_owners_limits_bound_what_is_unlimited_and_what_is_a_file_in_memory() {
     let app = composed("kakoi: 1\nname: app\nextends: [docker-default]\n");
     let owner = ceiling(
-        "limits: {swap: 10MiB, tmpfs: 1MiB, pids: 50}\noom_score_adj: -100\ncgroup_parents: [/apps]\n",
+        "network: [bridge]\nlimits: {swap: 10MiB, tmpfs: 1MiB, pids: 50}\noom_score_adj: -100\ncgroup_parents: [/apps]\n",
     );
     let adjusted = |oom_score_adj| Requests {
         oom_score_adj: Some(oom_score_adj),
@@ -110,7 +110,7 @@ fn the_owners_limits_bound_what_is_unlimited_and_what_is_a_file_in_memory() {
         cgroup_parent: Some(path.to_owned()),
         ..Requests::none()
     };
-    let none = ceiling("");
+    let none = ceiling("network: [bridge]\n");
     for (what, asked, says) in [
         (
             "swap",
@@ -201,7 +201,7 @@ fn a_made_containers_limits_are_judged_by_its_policy_as_it_was_and_the_ceiling_a
     let own = composed(POLICY).own_limits();
     let stored = serde_json::to_string(&own).expect("plain data");
     let own: OwnLimits = serde_json::from_str(&stored).expect("what was written");
-    let owner = ceiling("limits: {memory: 128MiB, cpu: 50%, pids: 5000}\n");
+    let owner = ceiling("network: [bridge]\nlimits: {memory: 128MiB, cpu: 50%, pids: 5000}\n");
     let mut asked = LimitRequests::none();
     asked.memory = Some(Amount::At(1 << 30));
     asked.swap = Some(Amount::Unlimited);
@@ -213,8 +213,8 @@ fn a_made_containers_limits_are_judged_by_its_policy_as_it_was_and_the_ceiling_a
     for says in [
         "more is asked for than policy `app` and this device allow",
         "limits.memory 1GiB (--memory)\n  + allowed: at most 64MiB (app.yaml:4:18)",
-        "limits.memory 1GiB (--memory)\n  + allowed: at most 128MiB (ceiling.yaml:3:18)",
-        "limits.cpu 2000m (--cpus)\n  + allowed: at most 500m (ceiling.yaml:3:31)",
+        "limits.memory 1GiB (--memory)\n  + allowed: at most 128MiB (ceiling.yaml:4:18)",
+        "limits.cpu 2000m (--cpus)\n  + allowed: at most 500m (ceiling.yaml:4:31)",
         "limits.pids 100000 (--pids-limit)\n  + allowed: at most 4096 (<strict>:",
     ] {
         assert!(shown.contains(says), "`{says}` in\n{shown}");

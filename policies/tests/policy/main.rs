@@ -12,3 +12,4 @@ mod linting;
 mod oci;
 mod profiles;
 mod programs;
+mod reaching;

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use kakoi_confine::StartFailure;
 use kakoi_policy::confinement::{
     CONFINEMENT_FORMAT, CapabilitySets, Confinement, Filesystem, Filter, Identity, Instruction, Landlock,
-    Limits, NetworkMode, PathRule, PolicyIdentity, Receipt, Seccomp, UserNamespace,
+    Limits, NetworkMode, PathRule, PolicyIdentity, Reach, Receipt, Seccomp, UserNamespace,
 };
 use kakoi_policy::kernel::Arch;
 use serde::{Deserialize, Serialize};
@@ -205,6 +205,7 @@ impl Given {
                 mounts: vec![],
             },
             network: NetworkMode::None,
+            reach: Reach::Networks,
             user_namespace: UserNamespace::Host,
             losses: vec![],
         };

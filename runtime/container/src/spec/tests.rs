@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kakoi_policy::confinement::{
     CONFINEMENT_FORMAT, Confinement, DeviceAccess, DeviceRule, Filesystem, Identity, Landlock, Limits,
-    MountSource, NetworkMode, PolicyIdentity, PolicyMount, Seccomp, UserNamespace,
+    MountSource, NetworkMode, PolicyIdentity, PolicyMount, Reach, Seccomp, UserNamespace,
 };
 use kakoi_policy::confinement::{CapabilitySets, DeviceKind};
 use kakoi_policy::kernel::Arch;
@@ -110,6 +110,7 @@ fn confinement() -> Confinement {
             mounts: Vec::new(),
         },
         network: NetworkMode::None,
+        reach: Reach::Networks,
         user_namespace: UserNamespace::Host,
         losses: Vec::new(),
     }
