@@ -262,6 +262,7 @@ async fn make(
         config,
         host_config: body.host_config,
         networks,
+        reach: plan.confinement.reach.clone(),
         args,
         mounts: points,
         anonymous_volumes: anonymous,
@@ -399,6 +400,7 @@ fn confine(
     )?;
     let confinement = shelf.decide(composed, &user.identity, &engine.facts)?;
     peers.check_user_namespaces(&confinement)?;
+    peers.check_reach(&confinement)?;
     let confinement = in_image(confinement, image, asked)?;
     Ok((confinement, user, own_limits))
 }

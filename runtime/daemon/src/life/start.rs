@@ -355,6 +355,7 @@ pub(crate) mod tests {
             config: Default::default(),
             host_config: Default::default(),
             networks: Default::default(),
+            reach: Default::default(),
             args: vec!["true".into()],
             mounts: Vec::new(),
             anonymous_volumes: Vec::new(),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use kakoi_net::IpNet;
 use kakoi_net::firewall::{self, Firewall, FirewallError, Published, Wanted};
@@ -14,7 +15,7 @@ use kakoi_net::link::{self, LinkError};
 
 use super::live::{Kept, Place, target};
 use super::record::option;
-use super::{NetworkRecord, Networks, State};
+use super::{NetworkRecord, Networks, State, reach};
 use crate::engine::Engine;
 use crate::refusal::{Answer, Refusal, chain};
 
@@ -99,6 +100,23 @@ impl Networks {
                     kernel.host.ensure_bridge(&bridge(&row))?;
                     kernel.host.attach(network.as_fd(), &endpoint(&row, place))?;
                 }
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets a container reach what a name of its policy was resolved to.
+    pub(super) fn admit(&self, id: &str, name: &str, found: &[(IpAddr, Duration)]) -> Answer<()> {
+        let Some(kept) = self.state().live.get(id).map(|live| live.kept.clone()) else {
+            return Ok(());
+        };
+        let admitted = reach::admitted(&kept.reach, name, found);
+        if admitted.is_empty() {
+            return Ok(());
+        }
+        self.tell(|kernel| {
+            for address in kept.places.iter().flat_map(|place| &place.addresses) {
+                kernel.firewall.admit(address.addr(), &admitted)?;
             }
             Ok(())
         })
@@ -224,7 +242,7 @@ fn wanted(state: &State) -> Wanted {
                 bridge: row.bridge.clone(),
                 mac: place.mac.parse().expect("it was a MAC when it was chosen"),
                 addresses: place.addresses.iter().map(IpNet::addr).collect(),
-                egress: None,
+                egress: reach::egress(state, &live.kept),
             });
         }
         for port in &live.kept.ports {

@@ -5,7 +5,7 @@
 //! ```text
 //! {"places":[{"network":"<id>","endpoint_id":"<id>","host_link":"kk0123456789a","interface":"eth0","mac":"02:42:ac:11:00:02",
 //!   "addresses":["172.17.0.2/16"],"gateways":["172.17.0.1"],"names":["web"]}],
-//!  "ports":[{"inside":80,"protocol":"tcp","host":"0.0.0.0:8080"}],"upstreams":["192.0.2.1"]}
+//!  "ports":[{"inside":80,"protocol":"tcp","host":"0.0.0.0:8080"}],"upstreams":["192.0.2.1"],"name":"web","reach":"networks"}
 //! ```
 
 use std::fs;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use kakoi_net::ports::{self as host_ports, Protocol, Proxy, Reservation};
 use kakoi_net::{IpNet, names};
+use kakoi_policy::confinement::Reach;
 use serde::{Deserialize, Serialize};
 
 use super::files::{ResolvConf, Resolving, resolving};
@@ -98,6 +99,10 @@ pub struct Kept {
     pub ports: Vec<Port>,
     /// Whom its name server asks; empty where it has none of its own.
     pub upstreams: Vec<IpAddr>,
+    /// The container's name.
+    pub name: String,
+    /// What its policy lets it reach.
+    pub reach: Reach,
 }
 
 /// A container that runs, or is about to.
@@ -129,7 +134,8 @@ impl Networks {
         let of_host = tokio::task::spawn_blocking(ResolvConf::of_host)
             .await
             .unwrap_or_default();
-        let has_names = rows.iter().any(|row| row.name != super::BRIDGE);
+        // Names that a policy allows are let through as they are resolved: only the embedded server sees that.
+        let has_names = record.reach != Reach::Networks || rows.iter().any(|row| row.name != super::BRIDGE);
         let resolving = resolving(&asked_resolver(record), of_host, has_names);
         let mut live = Live::of(kept);
         if resolving.is_embedded {
@@ -183,6 +189,8 @@ impl Networks {
             rows,
             Kept {
                 places,
+                name: record.name.clone(),
+                reach: record.reach.clone(),
                 ..Kept::default()
             },
         ))

@@ -14,6 +14,7 @@ mod members;
 mod names;
 mod place;
 pub mod ports;
+mod reach;
 mod record;
 mod view;
 

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::BRIDGE;
+use super::reach;
 use crate::engine::Engine;
+use crate::refusal::chain;
 
 /// What the name server of a container knows.
 pub(super) struct Seen {
@@ -33,13 +34,20 @@ impl kakoi_net::names::Names for Seen {
         engine.networks.name_of(&self.id, address)
     }
 
-    fn may_ask(&self, _name: &str) -> bool {
+    fn may_ask(&self, name: &str) -> bool {
         self.engine
             .upgrade()
-            .is_some_and(|engine| engine.networks.leads_out(&self.id))
+            .is_some_and(|engine| engine.networks.may_ask(&self.id, name))
     }
 
-    fn resolved(&self, _name: &str, _addresses: &[(IpAddr, Duration)]) {}
+    fn resolved(&self, name: &str, addresses: &[(IpAddr, Duration)]) {
+        let Some(engine) = self.engine.upgrade() else {
+            return;
+        };
+        if let Err(refusal) = engine.networks.admit(&self.id, name, addresses) {
+            tracing::warn!(container = %self.id, error = chain(&refusal), "a resolved name is not let through");
+        }
+    }
 }
 
 impl super::Networks {
@@ -81,8 +89,8 @@ impl super::Networks {
             })
     }
 
-    /// Whether any of a container's networks leads out: who is only in internal ones asks nobody outside.
-    fn leads_out(&self, id: &str) -> bool {
+    /// Whether a name may be asked outside: one that the policy lets through, by a container that is not only in internal networks.
+    fn may_ask(&self, id: &str, name: &str) -> bool {
         let state = self.state();
         let Some(live) = state.live.get(id) else {
             return false;
@@ -92,6 +100,6 @@ impl super::Networks {
             .places
             .iter()
             .filter_map(|place| state.rows.get(&place.network));
-        rows.any(|row| !row.internal || row.name == BRIDGE)
+        rows.any(|row| !row.internal) && reach::may_ask(&live.kept.reach, name)
     }
 }

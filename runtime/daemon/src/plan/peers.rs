@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kakoi_api::container::{ContainerConfig, HostConfig};
 use kakoi_container::plan::{NamespaceSource, RunPlan};
-use kakoi_policy::confinement::{Confinement, NetworkMode, UserNamespace};
+use kakoi_policy::confinement::{Confinement, NetworkMode, Reach, UserNamespace};
 
 use crate::engine::Engine;
 use crate::life::container::Container;
@@ -106,6 +106,17 @@ impl Peers {
             network: find(&mut host.network_mode, |plan| &plan.namespaces.network)?,
             pid: find(&mut host.pid_mode, |plan| &plan.namespaces.pid)?,
         })
+    }
+
+    /// Refuses another container's network to a policy that bounds where packets go: they would go where the other's may.
+    pub fn check_reach(&self, confinement: &Confinement) -> Answer<()> {
+        match (&self.network, &confinement.reach) {
+            (Some(peer), Reach::Only { .. }) => Err(Refusal::forbidden(format!(
+                "policy {:?} bounds where packets go (`network.egress` or `network.peers`), which cannot hold in the network of container {}; use a bridge network",
+                confinement.policy.name, peer.id
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses to join across user namespaces.
@@ -247,6 +258,10 @@ mod tests {
         confinement.user_namespace = UserNamespace::Auto;
         assert!(joins(false).check_user_namespaces(&confinement).is_err());
         assert!(Peers::default().check_user_namespaces(&confinement).is_ok());
+        assert!(joins(false).check_reach(&confinement).is_ok());
+        confinement.reach = Reach::default();
+        assert!(joins(false).check_reach(&confinement).is_err());
+        assert!(Peers::default().check_reach(&confinement).is_ok());
     }
 
     #[test]

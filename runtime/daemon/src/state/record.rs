@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use kakoi_api::container::{ContainerConfig, HostConfig, MountPoint};
 use kakoi_api::network::EndpointSettings;
 use kakoi_policy::OwnLimits;
-use kakoi_policy::confinement::PolicyIdentity;
+use kakoi_policy::confinement::{PolicyIdentity, Reach};
 use serde::{Deserialize, Serialize};
 
 /// The version of the stored forms.
@@ -37,6 +37,9 @@ pub struct Record {
     /// What it asks of networks, by name of network.
     #[serde(default)]
     pub networks: BTreeMap<String, EndpointSettings>,
+    /// What its policy lets it reach there.
+    #[serde(default)]
+    pub reach: Reach,
     /// Program and arguments, never empty.
     pub args: Vec<String>,
     /// The mounts that came of it.
