@@ -423,6 +423,13 @@ fn a_policy_bounds_every_field() {
             change("kakoi: 1\nname: named\nextends: [docker-default]\nprocess: {user: app}\n"),
         )
         .fails(1, "write UID");
+    // Nobody filters packets for the command line.
+    runtime
+        .run(
+            &said,
+            change("kakoi: 1\nname: bounded\nextends: [docker-default]\nnetwork: {egress: [192.0.2.1]}\n"),
+        )
+        .fails(1, "network.egress");
 
     let mut document = bundle::document(&["sleep", "1000"]);
     change(policy)(&mut document);

@@ -8,7 +8,7 @@ use std::path::Path;
 use kakoi_container::capability;
 use kakoi_policy::confinement::{
     CONFINEMENT_FORMAT, CapabilitySets, Confinement, Filesystem, Identity, Landlock, Limits, NetworkMode,
-    PolicyIdentity, Seccomp, UserNamespace,
+    PolicyIdentity, Reach, Seccomp, UserNamespace,
 };
 use kakoi_policy::kernel::Arch;
 use serde_json::Value;
@@ -69,6 +69,7 @@ pub(super) fn from_spec(spec: &Value, _bundle: &Path) -> Result<Confinement, Fai
             read_only_paths: strings(linux.get("readonlyPaths")),
             mounts: Vec::new(),
         },
+        reach: Reach::Networks,
         network: if namespace("network") {
             NetworkMode::None
         } else {

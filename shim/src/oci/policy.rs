@@ -11,7 +11,7 @@ use std::path::Path;
 use kakoi_container::spec::numbered;
 use kakoi_container::supervise::block_devices;
 use kakoi_policy::confinement::{
-    CapabilitySets, Confinement, DeviceKind, DeviceRule, Identity, Limits, NetworkMode, Seccomp,
+    CapabilitySets, Confinement, DeviceKind, DeviceRule, Identity, Limits, NetworkMode, Reach, Seccomp,
     UserNamespace,
 };
 use kakoi_policy::{DOCUMENT_BYTES_MAX, ShippedOnly, compile, compose, parse, shipped};
@@ -155,6 +155,11 @@ fn demand(policy: &Confinement, document: &Confinement) -> Result<(), Failed> {
     }
     if policy.user_namespace != UserNamespace::Host && document.user_namespace == UserNamespace::Host {
         return refuse("the container must have a user namespace, and the configuration gives it none");
+    }
+    if let Reach::Only { .. } = policy.reach {
+        return refuse(
+            "it bounds where packets go (network.egress, network.peers), which the OCI command line leaves to its caller",
+        );
     }
     if let Some(mount) = policy.filesystem.mounts.first() {
         return refuse(&format!(
