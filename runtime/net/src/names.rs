@@ -1,15 +1,82 @@
 //! The DNS server at 127.0.0.11 of a network namespace.
 //!
-//! Owns its sockets and the wire format. Which names there are it asks for ([`Names`]).
+//! Owns its sockets and the wire format. Which names there are it asks for ([`Names`]); the rest it forwards from the host's namespace, as it
+//! came. Keeps no answers: the upstreams do.
+//!
+//! ```text
+//!  inside                                            the host
+//!   resolver ──► 127.0.0.11:53 ─(redirect)─► sockets of ours ──► names, or an upstream server
+//! ```
+//!
+//! The sockets have ports that the kernel chose, and a table inside leads port 53 of 127.0.0.11 to them, so that a container may itself
+//! serve names at `0.0.0.0:53`. Whoever has CAP_NET_ADMIN inside may take the table away, and harms nobody else by it.
+//!
+//! Queries come from hostile programs and answers from anywhere: both are bounded in number, size and time, an upstream is asked from a fresh
+//! port with an id that cannot be guessed, and only what answers the question under that id is believed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kakoi_sys::CallError;
+use kakoi_sys::network::open_within;
+use nix::sys::socket::SockProtocol;
+use tokio::task::JoinHandle;
+
+use crate::netlink::{NetlinkError, Socket};
+use crate::nft::{
+    Batch, Chain, Element, Family, Field, Header, Hook, HookNumber, Load, Set, Step, Table, concat,
+};
+
+mod forward;
+mod server;
+#[cfg(test)]
+mod tests;
+mod wire;
+
 /// Where a namespace's resolver asks: `nameserver 127.0.0.11`.
-pub const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
+pub const SERVER: IpAddr = IpAddr::V4(OWN);
+const OWN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// The table inside. It is the only one of Kakoi there, so that every daemon may call it the same.
+const TABLE_NAME: &str = "kakoi-names";
+
+const TABLE: Table = Table {
+    family: Family::Ipv4,
+    sets: &[Set {
+        name: "servers",
+        key: &[Field::Ipv4, Field::Protocol, Field::Port],
+        data: &[Field::Ipv4, Field::Port],
+        ranges: false,
+        timeouts: false,
+    }],
+    chains: &[Chain {
+        name: "output",
+        hook: Some(Hook {
+            kind: "nat",
+            number: HookNumber::Output,
+            priority: -100,
+        }),
+        rules: &[&[Step::Dnat(
+            Family::Ipv4,
+            &[
+                Load::Payload(Header::Network, 16, 4),
+                Load::Meta(16, 1),
+                Load::Payload(Header::Transport, 2, 2),
+            ],
+            "servers",
+        )]],
+    }],
+};
+
+/// Upstream servers that are asked at most; resolvers know three (MAXNS).
+const UPSTREAMS_MAX: usize = 8;
+
+/// `resolv.conf` beyond this is not one.
+const RESOLV_CONF_BYTES_MAX: u64 = 64 << 10;
 
 /// What one server knows, as seen from the namespace that it serves. Called on the runtime's threads: answers from memory.
 pub trait Names: Send + Sync + 'static {
@@ -19,8 +86,13 @@ pub trait Names: Send + Sync + 'static {
     /// The name of an address; `None`: not one of ours, ask the upstreams.
     fn name(&self, address: IpAddr) -> Option<String>;
 
-    /// Whether a name that is not ours may be asked upstream; else the answer is REFUSED.
+    /// Whether a name that is not ours may be asked upstream; else the answer is REFUSED. Empty for names that are no text.
     fn may_ask(&self, name: &str) -> bool;
+
+    /// Whether [`Names::resolved`] is to be called: it costs a thread for each answer.
+    fn wants_resolved(&self) -> bool {
+        true
+    }
 
     /// Addresses that an upstream gave for a name, before the answer is sent on: lets the firewall through. Called on a thread that may block.
     fn resolved(&self, name: &str, addresses: &[(IpAddr, Duration)]);
@@ -30,39 +102,129 @@ pub trait Names: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NamesError {
-    /// The skeleton's answer.
-    #[error("names are not built yet")]
-    NotBuilt,
+    /// The namespace could not be entered.
+    #[error("could not enter the network namespace for its name server")]
+    Namespace(#[source] CallError),
+    /// The sockets.
+    #[error("could not open the name server's sockets")]
+    Socket(#[source] io::Error),
+    /// The table inside.
+    #[error("could not lead 127.0.0.11:53 to the name server")]
+    Redirect(#[source] NetlinkError),
 }
 
 /// A server's sockets inside a namespace, with the redirect that leads 127.0.0.11:53 to them.
 #[derive(Debug)]
-pub struct Sockets {}
+pub struct Sockets {
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
 
 impl Sockets {
-    /// Opens them; a redirect of an earlier daemon is replaced. Blocking.
-    pub fn open(_netns: BorrowedFd<'_>) -> Result<Self, NamesError> {
-        Err(NamesError::NotBuilt)
+    /// Opens them; a redirect of an earlier daemon is replaced. `lo` must be up. Blocking.
+    pub fn open(netns: BorrowedFd<'_>) -> Result<Self, NamesError> {
+        open_within(netns, || {
+            let open = || Ok((UdpSocket::bind((OWN, 0))?, TcpListener::bind((OWN, 0))?));
+            let (udp, tcp) = open().map_err(NamesError::Socket)?;
+            let ports = udp
+                .local_addr()
+                .and_then(|udp| Ok((udp.port(), tcp.local_addr()?.port())));
+            let (to_udp, to_tcp) = ports.map_err(NamesError::Socket)?;
+            redirect(to_udp, to_tcp).map_err(NamesError::Redirect)?;
+            Ok(Self { udp, tcp })
+        })
+        .map_err(NamesError::Namespace)?
     }
+}
+
+fn redirect(to_udp: u16, to_tcp: u16) -> Result<(), NetlinkError> {
+    const UDP: u8 = 17;
+    const TCP: u8 = 6;
+    let socket = Socket::open(SockProtocol::NetlinkNetFilter, 0)?;
+    let element = |protocol: u8, port: u16| Element {
+        data: Some(concat(&[&OWN.octets(), &port.to_be_bytes()])),
+        ..Element::of(concat(&[&OWN.octets(), &[protocol], &53_u16.to_be_bytes()]))
+    };
+    let mut batch = Batch::new(TABLE_NAME);
+    batch.remove_table(TABLE.family);
+    batch.make_table(&TABLE);
+    batch.add(
+        (TABLE.family, "servers"),
+        &[element(UDP, to_udp), element(TCP, to_tcp)],
+    );
+    batch.send(&socket)
 }
 
 /// Answers queries until it is dropped.
 #[derive(Debug)]
-pub struct Server {}
+pub struct Server {
+    task: JoinHandle<()>,
+}
 
 impl Server {
-    /// Starts on the current tokio runtime. `upstreams` are asked in this order, from the network namespace of the runtime's threads.
+    /// Starts on the current tokio runtime. `upstreams` are asked in this order, from the network namespace of the runtime's threads; the
+    /// server itself and what is beyond the eighth are left out.
     pub fn start(
-        _sockets: Sockets,
-        _names: Arc<dyn Names>,
-        _upstreams: Vec<SocketAddr>,
+        sockets: Sockets,
+        names: Arc<dyn Names>,
+        mut upstreams: Vec<SocketAddr>,
     ) -> Result<Self, NamesError> {
-        Err(NamesError::NotBuilt)
+        upstreams.retain(|upstream| upstream.ip() != SERVER);
+        upstreams.truncate(UPSTREAMS_MAX);
+        let adopt = || {
+            sockets.udp.set_nonblocking(true)?;
+            sockets.tcp.set_nonblocking(true)?;
+            let udp = tokio::net::UdpSocket::from_std(sockets.udp)?;
+            Ok((udp, tokio::net::TcpListener::from_std(sockets.tcp)?))
+        };
+        let (udp, tcp) = adopt().map_err(NamesError::Socket)?;
+        let answering = server::Answering::new(names, upstreams);
+        Ok(Self {
+            task: tokio::spawn(server::run(udp, tcp, answering)),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
 /// The host's upstream servers: those of `/etc/resolv.conf`, or, where that names systemd-resolved's stub, those it asks itself
-/// (`/run/systemd/resolve/resolv.conf`). Never a loopback address of resolved, nor [`SERVER`]. `root` is `/` but in tests.
-pub fn host_upstreams(_root: &Path) -> Vec<SocketAddr> {
-    Vec::new()
+/// (`/run/systemd/resolve/resolv.conf`). Never resolved's own addresses, nor [`SERVER`]. `root` is `/` but in tests.
+pub fn host_upstreams(root: &Path) -> Vec<SocketAddr> {
+    let servers = read_servers(&root.join("etc/resolv.conf"));
+    let is_stub = |address: &IpAddr| {
+        [[127, 0, 0, 53], [127, 0, 0, 54]]
+            .map(IpAddr::from)
+            .contains(address)
+    };
+    let servers = if servers.iter().any(is_stub) {
+        read_servers(&root.join("run/systemd/resolve/resolv.conf"))
+    } else {
+        servers
+    };
+    servers
+        .into_iter()
+        .filter(|address| !is_stub(address) && *address != SERVER)
+        .take(UPSTREAMS_MAX)
+        .map(|address| SocketAddr::new(address, 53))
+        .collect()
+}
+
+/// Servers of one file; one that cannot be read has none. Link-local ones with a zone are left out: the zone is an interface's name.
+fn read_servers(path: &Path) -> Vec<IpAddr> {
+    use std::io::Read;
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(RESOLV_CONF_BYTES_MAX).read_to_string(&mut text));
+    if let Err(error) = read {
+        tracing::warn!(path = %path.display(), %error, "ignoring a list of name servers that cannot be read");
+    }
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "nameserver").then(|| words.next()?.parse().ok())?
+    });
+    servers.collect()
 }
