@@ -4,12 +4,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use kakoi_integration::host::Host;
-use kakoi_integration::{leaks, needs_root, wait};
+use kakoi_integration::command::ended;
+use kakoi_integration::host::{Host, binary};
+use kakoi_integration::image::Layer;
+use kakoi_integration::registry::Registry;
+use kakoi_integration::{image, leaks, needs_root, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A container and a volume that nothing mounts, beside the image.
 fn given() -> Host {
@@ -436,4 +440,64 @@ fn a_start_sweeps_no_container_that_runs() {
     host.start_daemon();
     assert!(!folder.exists() && !host.path(&format!("run/containers/{id}")).exists());
     host.is_clean();
+}
+
+/// What is being made looks like what was left behind; a repair tells them apart.
+#[test]
+fn a_repair_takes_nothing_from_a_pull_and_a_creation_beside_it() {
+    needs_root!();
+    let registry = Registry::open();
+    let host = Host::new();
+    registry.introduce(&host, "{transport: http}");
+    let served = registry.image("apps/large:1");
+    // Layers that take longer than a check does.
+    let layer = |number: u8| {
+        let file = |layer: Layer, at: u16| {
+            let bytes: Vec<u8> = (0..64u32 << 10).map(|byte| (byte >> 3) as u8 ^ number).collect();
+            layer.file(&format!("data-{number}-{at}"), 0o644, &bytes)
+        };
+        (0..128).fold(Layer::new(), file).finish()
+    };
+    let layers = [image::busybox_layer(&binary("attacker")), layer(1), layer(2)];
+    host.load(&image::archive(&served, &json!({"Cmd": ["true"]}), &layers))
+        .ok();
+    host.ok(&["push", "--quiet", &served]);
+    let mut beside = 0;
+    for round in 0..3 {
+        host.ok(&["rmi", &served]);
+        let name = format!("app-{round}");
+        let create = [
+            "create",
+            "--name",
+            &name,
+            "--network",
+            "none",
+            "busybox:test",
+            "true",
+        ];
+        let mut work = [host.spawn(&["pull", "--quiet", &served]), host.spawn(&create)];
+        loop {
+            let is_done = work
+                .iter_mut()
+                .all(|command| command.try_wait().expect("a command of ours").is_some());
+            is(&check(&host, &["--repair"], 0), &[], "nothing is damaged");
+            if is_done {
+                break;
+            }
+            beside += 1;
+        }
+        for command in &mut work {
+            assert_eq!(
+                ended(command, Duration::ZERO),
+                Some(0),
+                "{round}: {}",
+                host.daemon_log()
+            );
+        }
+        is(&check(&host, &["--hash"], 0), &[], "all of it is there");
+        host.ok(&["start", "--attach", &name]);
+        host.ok(&["run", "--rm", "--network", "none", &served, "true"]);
+        host.ok(&["rm", &name]);
+    }
+    assert!(beside > 0, "no repair came between");
 }

@@ -42,7 +42,7 @@ use crate::measure::measure_tree;
 use crate::partial::{Claim, PARTIAL};
 use crate::recipe::Rebuilt;
 use crate::tree::{
-    At, FileError, keep_previous, make_private_dir, remove_tree, rename, replace_file, sync_dir,
+    At, FileError, REMOVAL, keep_previous, make_private_dir, remove_tree, rename, replace_file, sync_dir,
 };
 
 /// The index.
@@ -420,6 +420,16 @@ impl ImageStore {
 }
 
 impl State {
+    /// Whether work in progress has a name in the staging folder, or takes apart what it had there.
+    pub(crate) fn is_at_work(&self, name: &str) -> bool {
+        self.at_work.contains(name.strip_suffix(REMOVAL).unwrap_or(name))
+    }
+
+    /// The same in the folder of what pulls left.
+    pub(crate) fn is_claimed(&self, name: &str) -> bool {
+        self.claimed.contains(name.strip_suffix(REMOVAL).unwrap_or(name))
+    }
+
     fn number(&mut self) -> u64 {
         self.next_staging += 1;
         self.next_staging
@@ -502,13 +512,14 @@ impl Drop for Staging<'_> {
                 }
             }
         }
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        state.at_work.remove(&*name);
         drop(state);
         if let Err(error) = remove_tree(&self.path) {
             // The next open removes it.
             tracing::warn!(%error, path = %self.path.display(), "ignoring staging folder that cannot be removed");
         }
+        // Only now: a check that comes between is not to take it for something that was left behind.
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.store.state().at_work.remove(&*name);
     }
 }
 

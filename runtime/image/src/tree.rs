@@ -168,6 +168,9 @@ pub(crate) fn keep_previous(path: &Path, previous: &Path) -> Result<(), FileErro
     }
 }
 
+/// What is put behind a tree's name for the folder in which it is taken apart.
+pub(crate) const REMOVAL: &str = ".rm";
+
 /// Removes a tree of any depth with one open folder at a time: subfolders are first moved up beside the tree's root, so that neither the
 /// stack nor the path grows with what an image nested.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), FileError> {
@@ -178,7 +181,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), FileError> {
         Ok(_) => {}
     }
     let mut aside = path.as_os_str().to_owned();
-    aside.push(".rm");
+    aside.push(REMOVAL);
     let aside = PathBuf::from(aside);
     make_private_dir(&aside)?;
     let mut next = 0u64;

@@ -165,12 +165,13 @@ impl ImageStore {
                 }
             }
         }
-        for name in named(PARTIAL)?.into_iter().filter(|name| !is_partial(name)) {
+        let partial = named(PARTIAL)?.into_iter();
+        for name in partial.filter(|name| !is_partial(name) && !state.is_claimed(name)) {
             strangers.push((Damage::Leftover, format!("{PARTIAL}/{name}"), None));
         }
         for name in named("staging")?
             .into_iter()
-            .filter(|name| !state.at_work.contains(name))
+            .filter(|name| !state.is_at_work(name))
         {
             strangers.push((Damage::Leftover, format!("staging/{name}"), None));
         }

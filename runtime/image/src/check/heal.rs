@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::index::{Index, LayerRecord, Record, Stored};
 use crate::load::{LoadError, check_diff_id};
 use crate::measure::measure_tree;
+use crate::partial::PARTIAL;
 use crate::remove::{Still, Uses};
 use crate::store::{INDEX_LEFT, ImageStore, Staging, StoreError};
 use crate::tree::{At, FileError, client_message, remove_tree, rename, sync_dir, sync_file_system};
@@ -96,12 +97,16 @@ impl ImageStore {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if finding.place.starts_with("staging/") {
-            return if state.at_work.contains(&name) {
-                Ok(())
-            } else {
-                remove_tree(&path)
-            };
+        // What was found before may be somebody's by now.
+        let is_busy = match finding.place.split('/').next() {
+            Some("staging") => Some(state.is_at_work(&name)),
+            Some(PARTIAL) => Some(state.is_claimed(&name)),
+            _ => None,
+        };
+        match is_busy {
+            Some(true) => return Ok(()),
+            Some(false) => return remove_tree(&path),
+            None => {}
         }
         let digest = Digest::from_hex(name.strip_suffix(".zst").unwrap_or(&name));
         let is_pinned = digest
