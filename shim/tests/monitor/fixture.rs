@@ -18,7 +18,7 @@ use kakoi_container::plan::{
 };
 use kakoi_policy::confinement::{
     CONFINEMENT_FORMAT, CapabilitySets, Confinement, DeviceAccess, DeviceKind, DeviceRule, Filesystem,
-    Identity, Landlock, Limits, NetworkMode, PolicyIdentity, Seccomp, UserNamespace,
+    Identity, Landlock, Limits, NetworkMode, PolicyIdentity, Reach, Seccomp, UserNamespace,
 };
 use kakoi_policy::kernel::Arch;
 
@@ -252,6 +252,7 @@ fn confinement() -> Confinement {
             mounts: Vec::new(),
         },
         network: NetworkMode::None,
+        reach: Reach::Networks,
         user_namespace: UserNamespace::Host,
         losses: Vec::new(),
     }
