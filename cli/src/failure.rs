@@ -59,6 +59,14 @@ pub fn describe(error: &(dyn Error + 'static)) -> String {
     text.trim_end().replace('\n', "\n  ")
 }
 
+/// A usage error without the hints that follow it.
+pub fn usage_in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let words: Vec<&str> = lines.collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,7 @@ mod listing;
 mod output;
 mod ports;
 mod progress;
+mod quadlet;
 mod session;
 mod table;
 mod template;

@@ -29,6 +29,7 @@ pub mod prune;
 pub mod ps;
 pub mod pull;
 pub mod push;
+pub mod quadlet;
 pub mod registry;
 pub mod rename;
 pub mod restart;
@@ -154,6 +155,9 @@ pub enum Command {
     /// Commands about volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Apps as files in the style of systemd's units
+    #[command(subcommand)]
+    Quadlet(quadlet::QuadletCommand),
     /// Commands about the whole engine
     #[command(subcommand)]
     System(SystemCommand),
@@ -327,6 +331,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Image(command) => run_image(command, client).await,
         Command::Network(command) => network::run(command, client).await,
         Command::Volume(command) => volume::run(command, client).await,
+        Command::Quadlet(command) => quadlet::run(command),
         Command::System(command) => run_system(command, client).await,
         Command::Policy(command) => policy::run(command, client).await,
         Command::Trust(command) => trust::run(command, client).await,

@@ -15,6 +15,7 @@ use crate::{output, text};
 mod body;
 
 use body::CreateArguments;
+pub use body::check_flags;
 
 const COLUMNS: [Column; 4] = [
     ("ID", "NETWORK ID"),

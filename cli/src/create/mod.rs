@@ -142,6 +142,29 @@ pub fn create_body(
     Ok(body)
 }
 
+/// Judges flags of `run` and `create` without making anything; says what is wrong.
+pub fn check_flags(words: &[String]) -> Result<(), String> {
+    #[derive(clap::Parser)]
+    #[command(no_binary_name = true, disable_help_flag = true)]
+    struct Line {
+        #[command(flatten)]
+        flags: ContainerFlags,
+        #[command(flatten)]
+        what: ImageAndCommand,
+    }
+    let words = words.iter().map(String::as_str).chain(["image"]);
+    let line = <Line as clap::Parser>::try_parse_from(words)
+        .map_err(|error| crate::failure::usage_in_one_line(&error))?;
+    let attached = Attached {
+        stdin: false,
+        stdout: true,
+        stderr: true,
+    };
+    create_body(&line.flags, &line.what, attached)
+        .map(drop)
+        .map_err(|error| crate::failure::describe(&error))
+}
+
 /// Flags that people know from elsewhere and that are not supported, each with what to do instead.
 fn refuse_unsupported(flags: &ContainerFlags) -> Result<(), FlagError> {
     let refused = |flag, words| Err(FlagError::Unsupported { flag, words });

@@ -143,6 +143,22 @@ pub fn network_body(arguments: CreateArguments) -> Result<NetworkBody, BodyError
     })
 }
 
+/// Judges flags without making anything; says what is wrong.
+pub fn check_flags(words: &[String]) -> Result<(), String> {
+    #[derive(clap::Parser)]
+    #[command(no_binary_name = true)]
+    struct Line {
+        #[command(flatten)]
+        arguments: CreateArguments,
+    }
+    let words = words.iter().map(String::as_str).chain(["name"]);
+    let line = <Line as clap::Parser>::try_parse_from(words)
+        .map_err(|error| crate::failure::usage_in_one_line(&error))?;
+    network_body(line.arguments)
+        .map(drop)
+        .map_err(|error| crate::failure::describe(&error))
+}
+
 fn refuse_unsupported(arguments: &CreateArguments) -> Result<(), BodyError> {
     let refused = |flag, words| Err(BodyError::Unsupported { flag, words });
     if arguments.disable_dns {
