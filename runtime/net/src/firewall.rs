@@ -43,9 +43,11 @@ use crate::address::Mac;
 use crate::netlink::{Messages, NetlinkError, RECEIVE_BYTES, Socket};
 use crate::nft::{Batch, Elements, events};
 use crate::ports::Protocol;
+use flows::Ended;
 
 mod boxes;
 mod elements;
+mod flows;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -243,11 +245,18 @@ impl Firewall {
     }
 
     /// Makes everything wanted hold, in one transaction: all of it or nothing. Sends what differs from the last call; the first call, and
-    /// one after the tables were taken away, replaces the tables.
+    /// one after the tables were taken away, replaces the tables. Connections that were let through and would not be now are ended; if only
+    /// that fails, what is wanted holds nevertheless.
     pub fn apply(&self, wanted: &Wanted) -> Result<()> {
         let wanted = elements::of(wanted)?;
         let mut applied = self.lock();
+        let ended = Ended::between(&applied.wanted, &wanted);
         applied.wanted = wanted;
+        self.enforce(&mut applied)?;
+        flows::end(&self.socket, &ended).map_err(named("end connections that are no longer allowed"))
+    }
+
+    fn enforce(&self, applied: &mut Applied) -> Result<()> {
         if let Some(there) = &applied.elements
             && !elements::takes_ranges(there, &applied.wanted)
         {
@@ -262,7 +271,7 @@ impl Firewall {
                 }
             }
         }
-        self.replace(&mut applied)
+        self.replace(applied)
     }
 
     /// Puts everything applied last, and what was admitted since and still lives, into force again: after [`Watch::lost`].

@@ -21,8 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakoi_sys::CallError;
 use kakoi_sys::network::open_within;
+use kakoi_sys::{CallError, Errno};
 use nix::sys::socket::SockProtocol;
 use tokio::task::JoinHandle;
 
@@ -145,14 +145,23 @@ fn redirect(to_udp: u16, to_tcp: u16) -> Result<(), NetlinkError> {
         data: Some(concat(&[&OWN.octets(), &port.to_be_bytes()])),
         ..Element::of(concat(&[&OWN.octets(), &[protocol], &53_u16.to_be_bytes()]))
     };
-    let mut batch = Batch::new(TABLE_NAME);
-    batch.remove_table(TABLE.family);
-    batch.make_table(&TABLE);
-    batch.add(
-        (TABLE.family, "servers"),
-        &[element(UDP, to_udp), element(TCP, to_tcp)],
-    );
-    batch.send(&socket)
+    let put = |anew: bool| {
+        let mut batch = Batch::new(TABLE_NAME);
+        if anew {
+            batch.remove_table(TABLE.family);
+        }
+        batch.make_table(&TABLE);
+        batch.add(
+            (TABLE.family, "servers"),
+            &[element(UDP, to_udp), element(TCP, to_tcp)],
+        );
+        batch.send(&socket)
+    };
+    // A table that goes costs the kernel ten milliseconds of waiting for its readers, so that nothing is removed where nothing is.
+    match put(false) {
+        Err(error) if error.errno() == Some(Errno::EEXIST) => put(true),
+        done => done,
+    }
 }
 
 /// Answers queries until it is dropped.

@@ -215,14 +215,14 @@ impl<'a> Batch<'a> {
 
     /// Removes a table, whether it is there or not.
     pub fn remove_table(&mut self, family: Family) {
-        self.messages.push(encode::new_table(family, self.table));
+        self.messages.push(encode::new_table(family, self.table, false));
         self.messages.push(encode::delete_table(family, self.table));
     }
 
     /// Makes a table that is not there, with empty sets.
     pub fn make_table(&mut self, table: &Table) {
         let (family, name) = (table.family, self.table);
-        self.messages.push(encode::new_table(family, name));
+        self.messages.push(encode::new_table(family, name, true));
         for (id, set) in (1..).zip(table.sets) {
             self.messages.push(encode::new_set(family, name, set, id));
         }

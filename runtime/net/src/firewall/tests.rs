@@ -918,3 +918,76 @@ fn many_endpoints_fit() {
         world.firewall.restore().expect("as before");
     });
 }
+/// A connection that the kernel still follows does not outlive what allowed it, and none keeps a new port from its target.
+#[test]
+fn flows_end_with_what_they_were_for() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let a = world.container(1, 2, None);
+        world.apply();
+        let client = world.outside.udp("192.0.2.2:0");
+        let send = |text: &str| {
+            client
+                .send_to(text.as_bytes(), address("192.0.2.1:5353"))
+                .expect("a route")
+        };
+        // Asked before it was published: the kernel remembers where that went.
+        let host = Namespace::current().udp("192.0.2.1:5353");
+        send("early");
+        assert_eq!(receive(&host).0, "early");
+        drop(host);
+        let server = a.udp("10.9.1.2:53");
+        world.publish("0.0.0.0:5353", Protocol::Udp, "10.9.1.2:53");
+        world.apply();
+        send("first");
+        assert_eq!(receive(&server).0, "first");
+
+        // Another container gets the address, and publishes nothing.
+        world.host.detach("v1-2").expect("it is ours");
+        world.wanted.endpoints.clear();
+        world.wanted.published.clear();
+        world.apply();
+        drop((server, a));
+        let b = world.container(1, 2, None);
+        world.apply();
+        let server = b.udp("10.9.1.2:53");
+        let host = Namespace::current().udp("192.0.2.1:5353");
+        send("late");
+        assert_eq!(receive(&host).0, "late");
+        server.set_nonblocking(true).expect("a socket");
+        assert_eq!(
+            server.recv(&mut [0]).expect_err("nothing came").kind(),
+            ErrorKind::WouldBlock
+        );
+
+        // A list that is shortened ends what it allowed.
+        let outside = world.outside.udp("192.0.2.2:70");
+        let (inner, marker) = (b.udp("10.9.1.2:0"), b.udp("10.9.1.2:0"));
+        let both = [
+            allowed("192.0.2.2/32", Protocol::Udp, 70..=70),
+            allowed("192.0.2.2/32", Protocol::Udp, 71..=71),
+        ];
+        world.wanted.endpoints[0].egress = Some(egress(&both, &[]));
+        world.apply();
+        inner
+            .send_to(b"allowed", address("192.0.2.2:70"))
+            .expect("a route");
+        let (_, from) = receive(&outside);
+        outside.send_to(b"back", from).expect("a route");
+        assert_eq!(receive(&inner).0, "back");
+        world.wanted.endpoints[0].egress = Some(egress(&both[1..], &[]));
+        world.apply();
+        drop(inner.send_to(b"refused", address("192.0.2.2:70")));
+        let end = world.outside.udp("192.0.2.2:71");
+        marker
+            .send_to(b"marker", address("192.0.2.2:71"))
+            .expect("a route");
+        assert_eq!(receive(&end).0, "marker");
+        outside.set_nonblocking(true).expect("a socket");
+        assert_eq!(
+            outside.recv(&mut [0]).expect_err("nothing came").kind(),
+            ErrorKind::WouldBlock
+        );
+    });
+}

@@ -73,11 +73,13 @@ pub(super) fn request(message: u16, flags: i32, family: u8) -> Message {
 }
 
 fn create(message: u16, family: Family) -> Message {
-    request(message, libc::NLM_F_CREATE, family as u8)
+    request(message, libc::NLM_F_CREATE | libc::NLM_F_EXCL, family as u8)
 }
 
-pub(super) fn new_table(family: Family, name: &str) -> Message {
-    let mut message = create(NEW_TABLE, family);
+/// A table that may be there already, unless it is to be new.
+pub(super) fn new_table(family: Family, name: &str, is_new: bool) -> Message {
+    let exclusive = if is_new { libc::NLM_F_EXCL } else { 0 };
+    let mut message = request(NEW_TABLE, libc::NLM_F_CREATE | exclusive, family as u8);
     message.put_str(1, name);
     message
 }
