@@ -46,6 +46,10 @@ pub async fn create(
     mut body: CreateBody,
 ) -> Answer<CreateAnswer> {
     check(&body)?;
+    // Docker's clients may name a network that comes into being later; of a person at this device's own command it is a slip.
+    if door == Door::Kakoi {
+        ask::check_there(&engine.networks, &body)?;
+    }
     let id = names::new_id().map_err(|cause| Refusal::failed("no random bytes for an id", cause))?;
     // No image may go between its being found and the record that says that it is used.
     let _image_turn = engine.image_turn.read().await;

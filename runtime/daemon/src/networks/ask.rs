@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kakoi_api::container::{ContainerConfig, HostConfig, NetworkingConfig};
+use kakoi_api::container::{ContainerConfig, CreateBody, HostConfig, NetworkingConfig};
 use kakoi_api::network::EndpointSettings;
 use kakoi_net::address::Mac;
 
@@ -72,6 +72,21 @@ pub fn settle(
             .map_err(|why| Refusal::bad(format!("invalid config for network {name}: {why}")))?;
     }
     Ok(all)
+}
+
+/// Refuses networks that are not there. That is the request's mistake (400): clients take a 404 of a creation for a missing image.
+pub fn check_there(networks: &Networks, body: &CreateBody) -> Answer<()> {
+    let mode = body.host_config.network_mode.as_str();
+    let is_mode = |name: &str| matches!(name, "" | "default") || !is_bridged(name);
+    let named = body.networking_config.endpoints_config.keys().map(String::as_str);
+    for name in named.chain([mode]).filter(|name| !is_mode(name)) {
+        if networks.find(name).is_err() {
+            return Err(Refusal::bad(format!(
+                "network {name} not found; make it first: kakoi network create {name}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The network's own name and id, where it is there.
