@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use kakoi_image::registry::{RegistryError, Resolved};
 use kakoi_image::{Carried, Digest, Image, Limits, Reference, intake_time};
 use kakoi_trust::{
-    BUNDLE, BroughtPolicy, Evidence, Floors, Grounds, Mode, Repository, SIMPLE_SIGNING, Subject, Trust,
-    Verdict, brought_policy, decide, recheck,
+    BUNDLE, BroughtPolicy, Evidence, Floors, Grounds, Layer, Mode, Repository, SIMPLE_SIGNING, Subject,
+    Trust, Verdict, brought_policy, decide, recheck,
 };
 
 use crate::engine::Engine;
@@ -123,16 +123,28 @@ pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admiss
     if resolved.manifest.digest != resolved.top.digest {
         digests.push(resolved.manifest.digest.clone());
     }
-    let found = if asks(&rules.trust, &repository) {
-        let kinds = [SIMPLE_SIGNING, BUNDLE];
-        let attached = resolved.repository.attached(&digests, &kinds, &Limits::DEVICE);
-        attached.map_err(PullRefusal::Registry)?
-    } else {
-        Vec::new()
-    };
     let subject = Subject {
         repository: repository.clone(),
         digests: digests.iter().map(trust_digest).collect(),
+    };
+    let found = if asks(&rules.trust, &repository) {
+        let kinds = [SIMPLE_SIGNING, BUNDLE];
+        let nothing = Floors::none();
+        let grounds =
+            grounds(&rules.trust, &repository, &rules.kept, &nothing).map_err(PullRefusal::Untrusted)?;
+        let is_enough = |layers: &[Layer]| {
+            let verdict = decide(subject.clone(), layers.to_vec(), grounds);
+            matches!(
+                verdict,
+                Verdict::Trusted(_) | Verdict::Audited { complaint: None, .. }
+            )
+        };
+        let attached = resolved
+            .repository
+            .attached(&digests, &kinds, &Limits::DEVICE, &is_enough);
+        attached.map_err(PullRefusal::Registry)?
+    } else {
+        Vec::new()
     };
     let (verdict, policy) = judged(engine, &rules, &repository, |grounds| {
         decide(subject, found, grounds)

@@ -78,6 +78,23 @@ impl<'c> Repository<'c> {
         }
     }
 
+    /// The mirrors and the registry itself, each alone.
+    pub(crate) fn places(&self) -> Vec<Self> {
+        let alone = |session: &Session<'c>| Self {
+            reference: self.reference.clone(),
+            sessions: vec![session.anew()],
+        };
+        self.sessions.iter().map(alone).collect()
+    }
+
+    /// The same, asked once each: somebody else has answered already.
+    pub(crate) fn once_only(self) -> Self {
+        Self {
+            sessions: self.sessions.into_iter().map(Session::once_only).collect(),
+            ..self
+        }
+    }
+
     /// Registry and repository.
     pub fn name(&self) -> String {
         format!("{}/{}", self.reference.registry(), self.reference.repository())
@@ -222,8 +239,8 @@ impl<'c> Repository<'c> {
         Ok(tags)
     }
 
-    /// What refers to a digest: signatures, bills of materials, policies. From the referrers API, or from the fallback tag `sha256-<hex>`
-    /// (distribution-spec 1.1). Empty where there is neither.
+    /// What refers to a digest: signatures, bills of materials, policies. From the referrers API, or where that has nothing from the fallback tag
+    /// `sha256-<hex>` (distribution-spec 1.1). Empty where there is neither.
     pub fn referrers(&self, digest: &Digest, limits: &Limits) -> Result<Vec<BlobDescriptor>, RegistryError> {
         let path = self.path(&format!("referrers/{digest}"));
         let what = format!("referrers of {digest}");
@@ -235,26 +252,31 @@ impl<'c> Repository<'c> {
             let (headers, bytes) = session.document(&ask, limits.manifest_bytes_max)?;
             Ok((bytes, content_type(&headers)))
         });
-        let (bytes, media_type) = match listed {
-            Ok((bytes, media_type)) if is_index(&media_type) => (bytes, media_type),
-            // Registries without the API answer so, or with a page of their own.
-            Ok(_) | Err(RegistryError::NotFound { .. } | RegistryError::Status { .. }) => {
-                match self.manifest(&fallback_tag(digest), limits) {
-                    Ok(served) => (served.bytes, served.media_type),
-                    Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(error) => return Err(error),
-        };
-        match Document::parse(&bytes, &media_type, limits) {
+        let read = |bytes: &[u8], media_type: &str| match Document::parse(bytes, media_type, limits) {
             Ok(Document::Index(manifests)) => Ok(manifests),
             Ok(Document::Manifest { .. }) => Ok(Vec::new()),
             Err(reason) => Err(RegistryError::Document {
                 registry: self.own().name().to_owned(),
-                what,
+                what: what.clone(),
                 reason,
             }),
+        };
+        match listed {
+            Ok((bytes, media_type)) if is_index(&media_type) => {
+                let manifests = read(&bytes, &media_type)?;
+                // What was attached before the registry, or a mirror of it, came to know the API may be under the tag alone.
+                if !manifests.is_empty() {
+                    return Ok(manifests);
+                }
+            }
+            // Registries without the API answer so, or with a page of their own.
+            Ok(_) | Err(RegistryError::NotFound { .. } | RegistryError::Status { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        match self.manifest(&fallback_tag(digest), limits) {
+            Ok(served) => read(&served.bytes, &served.media_type),
+            Err(RegistryError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
     }
 }

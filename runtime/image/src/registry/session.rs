@@ -101,6 +101,15 @@ impl<'c> Session<'c> {
         }
     }
 
+    /// The same place, asked for the first time.
+    pub(crate) fn anew(&self) -> Self {
+        let (scopes, credentials) = (self.scopes.clone(), self.credentials.clone());
+        Self {
+            attempts: self.attempts,
+            ..Self::new(self.client, self.endpoint.clone(), scopes, credentials)
+        }
+    }
+
     /// Asks only once: there is another place to ask.
     pub(crate) fn once_only(self) -> Self {
         Self { attempts: 1, ..self }

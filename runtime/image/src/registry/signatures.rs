@@ -68,12 +68,54 @@ impl<'w> Basket<'w> {
 }
 
 impl Repository<'_> {
-    /// Fetches what is attached to any of some digests, of the media types asked for: from the tags of classic signatures first, then from
-    /// what refers to them. Empty where there is nothing.
+    /// Fetches what is attached to any of some digests, of the media types asked for: from one mirror after the other and then from the registry
+    /// itself, until it is enough; what a later place has comes first. A mirror may know nothing of what is attached, or too little, and must not
+    /// be able to hide it. Empty where there is nothing.
     ///
     /// # Errors
-    /// The registry cannot be asked. What cannot be read of what strangers attached is passed over.
+    /// No place can be asked. What cannot be read of what strangers attached is passed over, and where a mirror answered, so is that the registry
+    /// does not: what it would have added is missing then.
     pub fn attached(
+        &self,
+        digests: &[Digest],
+        media_types: &[&str],
+        limits: &Limits,
+        is_enough: &dyn Fn(&[Attached]) -> bool,
+    ) -> Result<Vec<Attached>, RegistryError> {
+        let mut places = self.places();
+        let Some(mut origin) = places.pop().filter(|_| !places.is_empty()) else {
+            return self.attached_here(digests, media_types, limits);
+        };
+        let mut found: Option<Vec<Attached>> = None;
+        for mirror in places {
+            match mirror.attached_here(digests, media_types, limits) {
+                Ok(more) => {
+                    let known = found.take();
+                    let all = found.insert(joined(more, known));
+                    if is_enough(all) {
+                        return Ok(std::mem::take(all));
+                    }
+                }
+                Err(RegistryError::Cancelled) => return Err(RegistryError::Cancelled),
+                Err(error) => tracing::info!(mirror = mirror.own().name(), %error, "ignoring a mirror"),
+            }
+        }
+        if found.is_some() {
+            origin = origin.once_only();
+        }
+        match (origin.attached_here(digests, media_types, limits), found) {
+            (Ok(more), found) => Ok(joined(more, found)),
+            (Err(error), Some(found)) if !matches!(error, RegistryError::Cancelled) => {
+                let registry = origin.own().name();
+                tracing::warn!(registry, %error, "ignoring that only mirrors could be asked for signatures");
+                Ok(found)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The same from this place, or these: from the tags of classic signatures, then from what refers to the digests.
+    fn attached_here(
         &self,
         digests: &[Digest],
         media_types: &[&str],
@@ -127,6 +169,14 @@ impl Repository<'_> {
         }
         Ok(())
     }
+}
+
+/// What one place has, and then what others had beside it.
+fn joined(mut first: Vec<Attached>, others: Option<Vec<Attached>>) -> Vec<Attached> {
+    let others = others.unwrap_or_default().into_iter();
+    let new: Vec<_> = others.filter(|one| !first.contains(one)).collect();
+    first.extend(new);
+    first
 }
 
 /// What is missing or malformed belongs to whoever attached it, and must not keep others' signatures from being seen; a registry that cannot be

@@ -27,7 +27,7 @@ fn found(server: &Server, digests: &[Digest]) -> Result<Vec<Attached>, RegistryE
     let client = client(&[server]);
     let name = reference(server, "a:1");
     let repository = Repository::new(&client, &name, None, Access::Pull);
-    repository.attached(digests, &[SIGNATURE], &Limits::DEVICE)
+    repository.attached(digests, &[SIGNATURE], &Limits::DEVICE, &|_| false)
 }
 
 fn payloads(found: &[Attached]) -> Vec<String> {
@@ -118,6 +118,93 @@ fn number_and_bytes_of_what_is_fetched_are_bounded() {
         "{}",
         server.count("/manifests/sha256:")
     );
+}
+
+/// Answers like a registry that knows the referrers API, and knows nothing by it unless it is told.
+fn with_api(shelf: &Shelf, referrers: &[Value]) -> Server {
+    let (served, index) = (
+        shelf.clone(),
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": referrers}),
+    );
+    Server::start(move |request, wire| match request.path.contains("/referrers/") {
+        true => reply(
+            wire,
+            200,
+            &[("Content-Type", INDEX)],
+            index.to_string().as_bytes(),
+        ),
+        false => served.answer(request, wire),
+    })
+}
+
+/// A client that asks a mirror before the registry.
+fn mirrored(home: &Server, mirror: &Server) -> Client {
+    let mut settings = client(&[home, mirror]).settings().clone();
+    let entry = settings.registries.get_mut(&home.name()).expect("there");
+    entry.mirrors = vec![mirror.name()];
+    Client::new(settings, Proxies::default(), super::server::IMPATIENT)
+}
+
+#[test]
+fn a_list_that_is_empty_does_not_hide_what_lies_under_the_tag() {
+    let shelf = Shelf::default();
+    let image = digest(&shelf.image("1", &layers()[..1], &gzip));
+    let bundle = carrier(&shelf, "r1", &[shelf.blob(SIGNATURE, b"bundle")]);
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [bundle]});
+    shelf.manifest(&fallback_tag(&image), INDEX, &index);
+    let server = with_api(&shelf, &[]);
+    let seen = found(&server, std::slice::from_ref(&image)).expect("the registry answers");
+    assert_eq!(payloads(&seen), ["bundle"]);
+}
+
+#[test]
+fn a_mirror_does_not_hide_what_is_attached() {
+    let shelf = Shelf::default();
+    let image = digest(&shelf.image("1", &layers()[..1], &gzip));
+    let bundle = carrier(&shelf, "r1", &[shelf.blob(SIGNATURE, b"bundle")]);
+    let home = with_api(&shelf, std::slice::from_ref(&bundle));
+    let ask = |home: &Server, mirror: &Server, is_enough: &dyn Fn(&[Attached]) -> bool| {
+        let (client, name) = (mirrored(home, mirror), reference(home, "a:1"));
+        let repository = Repository::new(&client, &name, None, Access::Pull);
+        let digests = std::slice::from_ref(&image);
+        let seen = repository.attached(digests, &[SIGNATURE], &Limits::DEVICE, is_enough);
+        payloads(&seen.expect("somebody answers"))
+    };
+    let is_signed = |found: &[Attached]| payloads(found).contains(&"bundle".to_owned());
+    // It says that there is nothing.
+    let empty = with_api(&Shelf::default(), &[]);
+    assert_eq!(ask(&home, &empty, &is_signed), ["bundle"]);
+    assert!(empty.count("/referrers/") == 1 && home.count("/referrers/") == 1);
+    // It offers as much of something else as is looked at at all: what the registry has comes before that.
+    let junk = Shelf::default();
+    let many: Vec<Value> = (0..100)
+        .map(|number: u32| junk.blob(SIGNATURE, &number.to_be_bytes()))
+        .collect();
+    let junk = with_api(&junk, &[carrier(&junk, "junk", &many)]);
+    let seen = ask(&home, &junk, &is_signed);
+    assert_eq!((seen[0].as_str(), seen.len()), ("bundle", 1 + ATTACHED_MAX));
+    // It has what the registry has: that is not asked.
+    let before = home.requests().len();
+    let whole = with_api(&shelf, &[bundle]);
+    assert_eq!(ask(&home, &whole, &is_signed), ["bundle"]);
+    assert_eq!(home.requests().len(), before);
+    // Both have the same, and it is not enough: once is what it is worth.
+    assert_eq!(ask(&home, &whole, &|_| false), ["bundle"]);
+    // The registry cannot be asked, or not by us: what the mirror has is what there is.
+    for status in [500, 401, 403] {
+        let broken = Server::start(move |_, wire| reply(wire, status, &[], b""));
+        assert_eq!(ask(&broken, &whole, &|_| false), ["bundle"], "{status}");
+        assert!(broken.requests().len() == 1, "{status}: {:?}", broken.requests());
+        assert_eq!(ask(&broken, &whole, &is_signed), ["bundle"]);
+    }
+    // A mirror that cannot be asked hides nothing either; where nobody can, that is no image without signatures.
+    let broken = Server::start(|_, wire| reply(wire, 500, &[], b""));
+    assert_eq!(ask(&home, &broken, &is_signed), ["bundle"]);
+    let (client, name) = (mirrored(&broken, &broken), reference(&broken, "a:1"));
+    let repository = Repository::new(&client, &name, None, Access::Pull);
+    let digests = std::slice::from_ref(&image);
+    let seen = repository.attached(digests, &[SIGNATURE], &Limits::DEVICE, &is_signed);
+    assert!(matches!(seen, Err(RegistryError::Status { .. })), "{seen:?}");
 }
 
 #[test]
