@@ -540,8 +540,8 @@ fn loaded_line(engine: &Engine, image: &Loaded) -> Vec<Line> {
         .collect()
 }
 
-/// Removes images that nothing uses where the owner's low-water mark says so, before something comes in.
-pub async fn make_room(engine: &Arc<Engine>) -> Answer<()> {
+/// Removes images that nothing uses where the owner's low-water mark says so, before something comes in. Blocks.
+pub fn make_room_now(engine: &Engine) -> Answer<()> {
     let low = LowWater {
         free_bytes: engine.settings.disk_low_bytes,
         takes_named: engine.settings.disk_low_takes_named,
@@ -549,14 +549,11 @@ pub async fn make_room(engine: &Arc<Engine>) -> Answer<()> {
     if low.free_bytes == 0 {
         return Ok(());
     }
-    let _turn = engine.image_turn.write().await;
-    let made = blocking(engine, move |engine| {
-        engine
-            .images
-            .make_room(low, &|id| uses(engine, id))
-            .map_err(remove_refusal)
-    })
-    .await?;
+    let _turn = engine.image_turn.blocking_write();
+    let made = engine
+        .images
+        .make_room(low, &|id| uses(engine, id))
+        .map_err(remove_refusal)?;
     for row in deleted(engine, made.removed) {
         tracing::info!(
             untagged = row.untagged,
@@ -565,6 +562,11 @@ pub async fn make_room(engine: &Arc<Engine>) -> Answer<()> {
         );
     }
     Ok(())
+}
+
+/// The same, for whoever may not block.
+pub async fn make_room(engine: &Arc<Engine>) -> Answer<()> {
+    blocking(engine, make_room_now).await
 }
 
 /// `POST /images/load`

@@ -113,7 +113,7 @@ fn pull_refusal(error: PullError) -> Refusal {
     match error {
         PullError::Registry(error) => registry_refusal(error),
         PullError::Refused(cause) => match cause.downcast::<PullRefusal>().map(|cause| *cause) {
-            Ok(PullRefusal::Untrusted(refusal)) => refusal,
+            Ok(PullRefusal::Untrusted(refusal) | PullRefusal::Room(refusal)) => refusal,
             Ok(PullRefusal::Registry(error)) => registry_refusal(error),
             Err(cause) => Refusal::forbidden(client_message(&*cause)),
         },
@@ -207,7 +207,6 @@ pub async fn pull(asked: Asked) -> Answer<Reply> {
         .candidates(&name)
         .map_err(|error| Refusal::bad(error.to_string()))?;
     trust::refuse_unasked(&asked.engine, &candidates)?;
-    super::images::make_room(&asked.engine).await?;
     long(&asked.engine, move |engine, say| {
         let client = client;
         let count = candidates.len();
@@ -249,7 +248,12 @@ fn pull_one(
         lines.extend(pull_lines(event));
         lines.into_iter().all(say)
     };
-    let admit = |resolved: &Resolved<'_, '_>| Ok(trust::admit_pull(engine, resolved)?);
+    let admit = |resolved: &Resolved<'_, '_>| {
+        let evidence = trust::admit_pull(engine, resolved)?;
+        // Only now: what may not come in takes nothing from what is there.
+        super::images::make_room_now(engine).map_err(PullRefusal::Room)?;
+        Ok(evidence)
+    };
     let options = PullOptions {
         platform,
         credentials: sent.for_registry(reference.registry()),

@@ -110,6 +110,9 @@ pub enum PullRefusal {
     /// It is not trusted.
     #[error(transparent)]
     Untrusted(Refusal),
+    /// No room could be made for it.
+    #[error(transparent)]
+    Room(Refusal),
     /// Its signatures cannot be looked for.
     #[error("looking for signatures")]
     Registry(#[source] RegistryError),
