@@ -620,3 +620,135 @@ fn cosign_and_kakoi_take_each_other_s_signatures() {
     verify("acme.pub", &ours).ok();
     lab.pull(&ours).ok();
 }
+
+#[test]
+fn a_mirror_with_other_signatures_hides_none_of_the_registry() {
+    needs_root!();
+    let lab = Lab::new();
+    let (key, stranger) = (lab.key("acme"), lab.key("stranger"));
+    let name = lab.push("acme/app:1");
+    let unsigned = lab.push("acme/unsigned:1");
+    lab.require("acme", &key);
+    let mirror = Registry::open();
+    let there = |name: &str| name.replace(&lab.registry.name, &mirror.name);
+    copy(&name, &there(&name));
+    copy(&unsigned, &there(&unsigned));
+    // A stranger's signature lies at the mirror alone, the owner's at the registry.
+    for signed in [&name, &unsigned] {
+        lab.sign(signed, &stranger, &["--form", "both"]);
+        copy(&lab.signatures(signed), &there(&lab.signatures(signed)));
+    }
+    lab.sign(&name, &key, &[]);
+    lab.host.file(
+        "config/registries.yaml",
+        format!(
+            "registries:\n  \"{0}\": {{transport: http, mirrors: [\"{1}\"]}}\n  \"{1}\": {{transport: http}}\n",
+            lab.registry.name, mirror.name
+        ),
+    );
+    lab.pull(&name).ok();
+    lab.run(&name).ok();
+    lab.pull(&unsigned).fails(125, "no key of the scope made");
+    // Without the registry what the mirror has is what there is: too little.
+    let Lab { registry, host } = lab;
+    let name = registry.image("acme/app:1");
+    drop(registry);
+    host.ok(&["rmi", &name]);
+    host.kakoi(&["pull", "--quiet", &name])
+        .fails(125, "no key of the scope made")
+        .is_one_clear_error();
+}
+
+#[test]
+fn whoever_saves_or_pushes_hears_that_signatures_stay_behind() {
+    needs_root!();
+    let lab = Lab::new();
+    let key = lab.key("acme");
+    let name = lab.push("acme/app:1");
+    lab.require("acme", &key);
+    lab.sign(&name, &key, &[]);
+    lab.pull(&name).ok();
+    let digest = lab.digest(&name);
+    let archive = lab.host.path("app.tar").display().to_string();
+    let saved = lab.host.kakoi(&["save", "-o", &archive, &name]);
+    assert!(
+        saved.stderr.contains("note: ")
+            && saved.stderr.contains(&digest)
+            && saved.stderr.contains("do not go along"),
+        "{}",
+        saved.stderr
+    );
+    saved.ok();
+    let quiet = lab.host.kakoi(&["save", "--quiet", "-o", &archive, &name]);
+    assert_eq!(quiet.stderr, "");
+    // As it says: on another gateway the archive's image is not the signed one.
+    let other = Host::trusting(Some(
+        &fs::read_to_string(lab.host.path("config/trust.yaml")).expect("trust.yaml"),
+    ));
+    other.ok(&["load", "-i", &archive]);
+    other
+        .kakoi(&["run", "--rm", "--network", "none", &name, "true"])
+        .fails(125, "it is not signed");
+    // To a registry that has its layers it goes with its digest; to one that has not, it says so.
+    let copy = lab.name("acme/copy:1");
+    lab.host.ok(&["tag", &name, &copy]);
+    let push = |name: &str| {
+        let pushed = lab.host.kakoi(&["push", name]);
+        assert_eq!(pushed.code, 0, "{}", pushed.stderr);
+        pushed.stdout + &pushed.stderr
+    };
+    let pushed = push(&copy);
+    assert!(
+        pushed.contains(&digest) && !pushed.contains("signatures are of that one"),
+        "{pushed}"
+    );
+    // Packed by another program, and brought to a registry that has none of it.
+    let foreign = lab.name("acme/foreign:1");
+    tool(
+        "skopeo",
+        &format!(
+            "--insecure-policy copy --dest-tls-verify=false --dest-compress-format zstd --src-tls-verify=false docker://{name} docker://{foreign}"
+        ),
+    )
+    .ok();
+    lab.sign(&foreign, &key, &[]);
+    lab.pull(&foreign).ok();
+    let digest = lab.digest(&foreign);
+    let elsewhere = Registry::open();
+    lab.host.file(
+        "config/registries.yaml",
+        format!(
+            "registries:\n  \"{}\": {{transport: http}}\n  \"{}\": {{transport: http}}\n",
+            lab.registry.name, elsewhere.name
+        ),
+    );
+    let there = elsewhere.image("acme/foreign:1");
+    lab.host.ok(&["tag", &foreign, &there]);
+    let pushed = push(&there);
+    assert!(
+        pushed.contains(&format!("the digest was {digest}, signatures are of that one")),
+        "{pushed}"
+    );
+}
+
+#[test]
+fn room_is_made_only_for_what_may_come_in() {
+    needs_root!();
+    let lab = Lab::new();
+    let key = lab.key("acme");
+    let (signed, unsigned) = (lab.push("acme/signed:1"), lab.push("acme/unsigned:1"));
+    lab.require("acme", &key);
+    lab.sign(&signed, &key, &[]);
+    lab.host.load(&image::busybox(&binary("attacker"))).ok();
+    // From here on the disk is always too full.
+    lab.host.stop_daemon();
+    let settings = format!("disk_low_bytes: {}\ndisk_low_takes_named: true\n", 1u64 << 44);
+    lab.host.file("config/kakoid.yaml", settings);
+    lab.host.start_daemon();
+    let images = || lab.host.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    lab.pull(&unsigned).fails(125, "it is not signed");
+    lab.pull(&lab.name("acme/nowhere:1")).fails(125, "");
+    assert!(images().contains("busybox:test"), "{}", images());
+    lab.pull(&signed).ok();
+    assert_eq!(images().trim(), signed);
+}

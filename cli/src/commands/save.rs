@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hyper::Method;
 use hyper::body::Incoming;
+use kakoi_api::image::NOTE_HEADER;
 
 use crate::client::{Client, ClientError, Target, empty_body, next_chunk};
 use crate::failure::Failure;
@@ -53,6 +54,9 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     }
     // Asked before the file is touched: an image that does not exist must not cost an old archive.
     let answer = client.open(Method::GET, &target, empty_body()).await?;
+    if let Some(note) = answer.headers().get(NOTE_HEADER).filter(|_| !arguments.quiet) {
+        output::complain(&format!("note: {}", String::from_utf8_lossy(note.as_bytes())));
+    }
     let body = answer.into_body();
     match &arguments.output {
         None => copy(body, &mut io::stdout().lock(), Path::new("standard output"), true).await?,

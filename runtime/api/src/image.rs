@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::container::ContainerConfig;
 
+/// The header in which an answer that is an archive tells a person something about it, in one line.
+pub const NOTE_HEADER: &str = "kakoi-note";
+
 wire! { "PascalCase";
     /// A row of the list of images.
     pub struct ImageSummary {

@@ -152,6 +152,20 @@ impl ImageStore {
         tar.finish()
     }
 
+    /// Whose manifests an archive of [`save`](Self::save) cannot hold as they came, because their layers came packed and go out as bare tars:
+    /// names as they were asked for, with the digest that signatures are of.
+    pub fn resealed_by_save(&self, names: &[String]) -> Result<Vec<(String, Digest)>, StoreError> {
+        let state = self.state();
+        let mut resealed = Vec::new();
+        for name in names {
+            let record = &state.index.images[state.index.find(name)?.id()];
+            if record.layers.iter().any(|layer| layer.blob != layer.diff_id) {
+                resealed.push((name.clone(), record.manifest.clone()));
+            }
+        }
+        Ok(resealed)
+    }
+
     /// Collects an image's blobs with their sizes, and its descriptors: one for each name.
     fn describe(
         &self,

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
 use kakoi_api::ErrorBody;
 use kakoi_api::container::GraphDriver;
 use kakoi_api::image::{
-    HistoryEntry, ImageDeleted, ImageInspect, ImageMetadata, ImageSummary, ImagesPruned, Progress as Line,
-    ProgressDetail, RootFs,
+    HistoryEntry, ImageDeleted, ImageInspect, ImageMetadata, ImageSummary, ImagesPruned, NOTE_HEADER,
+    Progress as Line, ProgressDetail, RootFs,
 };
 use kakoi_image::{
     ArchiveFormat, Details, Digest, ImportError, ImportOptions, LoadError, Loaded, LowWater, Progress,
@@ -686,7 +687,10 @@ pub fn save(asked: &Asked, name: Option<String>) -> Answer<Reply> {
             )));
         }
     };
-    let (sender, reply) = reply::stream("application/x-tar");
+    let (sender, mut reply) = reply::stream("application/x-tar");
+    if let Some(note) = resealed_note(&asked.engine, &names)? {
+        reply.headers_mut().insert(NOTE_HEADER, note);
+    }
     let engine = asked.engine.clone();
     tokio::task::spawn_blocking(move || {
         let mut out = io::BufWriter::with_capacity(64 << 10, ToSocket(sender.clone()));
@@ -703,6 +707,22 @@ pub fn save(asked: &Asked, name: Option<String>) -> Answer<Reply> {
         kakoi_sys::system::give_back_memory();
     });
     Ok(reply)
+}
+
+/// What a person should know of an archive that is on its way: signatures do not go along.
+fn resealed_note(engine: &Engine, names: &[String]) -> Answer<Option<HeaderValue>> {
+    let resealed = engine.images.resealed_by_save(names).map_err(image_refusal)?;
+    let Some((name, was)) = resealed.first() else {
+        return Ok(None);
+    };
+    let others = match resealed.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let note = format!(
+        "{name}{others}: layers are saved unpacked, so the archive's manifest has another digest than {was}, which signatures are of: they do not go along"
+    );
+    Ok(HeaderValue::from_str(&note).ok())
 }
 
 #[cfg(test)]

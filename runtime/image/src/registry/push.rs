@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode, header};
 
@@ -75,8 +77,7 @@ pub struct Pushed {
     pub digest: Digest,
     /// Bytes of the manifest.
     pub size: u64,
-    /// The digest under which a registry served the image before, where this is another: the registry had not all layers as they came, so they
-    /// were packed anew.
+    /// The digest with which the image came, where this is another: the registry had not all layers as they came, so they were packed anew.
     pub formerly: Option<Digest>,
 }
 
@@ -120,6 +121,12 @@ struct Outgoing {
     path: PathBuf,
 }
 
+/// What a layer is written through.
+enum Packer<W: Write> {
+    Bare(W),
+    Gzip(Box<GzEncoder<W>>),
+}
+
 /// One push, for its workers.
 struct Push<'a> {
     store: &'a ImageStore,
@@ -128,6 +135,8 @@ struct Push<'a> {
     siblings: &'a [String],
     /// Media type of layers that were packed anew.
     packed_type: &'static str,
+    /// Whether a registry served the image: its digest is then somebody's, and layers that came bare go out as they came.
+    keeps_digest: bool,
     listener: &'a (dyn Fn(PushEvent) -> bool + Sync),
 }
 
@@ -173,6 +182,7 @@ impl ImageStore {
             staging: &staging.path,
             siblings: &siblings,
             packed_type: if is_docker { DOCKER_LAYER } else { OCI_LAYER },
+            keeps_digest: !record.repo_digests.is_empty(),
             listener,
         };
         let mut wanted: Vec<(&LayerRecord, &BlobDescriptor)> = record.layers.iter().zip(&layers).collect();
@@ -189,8 +199,10 @@ impl ImageStore {
             push.send(&config)?;
         }
         let manifest = relayered(&manifest, &record.layers, &sent).ok_or_else(damaged)?;
-        let formerly = (record.manifest != Digest::of(&manifest) && !record.repo_digests.is_empty())
-            .then_some(record.manifest);
+        // A manifest of our own making, of an archive that had none, is nobody's loss.
+        let came_packed = record.layers.iter().any(|layer| layer.blob != layer.diff_id);
+        let is_of_others = came_packed || !record.repo_digests.is_empty();
+        let formerly = (record.manifest != Digest::of(&manifest) && is_of_others).then_some(record.manifest);
         Ok(Pushed {
             formerly,
             ..put_manifest(&repository, tag, &manifest)?
@@ -254,18 +266,23 @@ impl Push<'_> {
         }
     }
 
-    /// Brings one layer: as it came where the registry has that, else packed anew.
+    /// Brings one layer: as it came where the registry has that, or where it came bare from a registry; else packed anew. What packed it for us
+    /// first is not known, so that its very bytes cannot be had again, unless that was this code.
     fn layer(&self, layer: &LayerRecord, descriptor: &BlobDescriptor) -> Result<BlobDescriptor, PushError> {
         if self.has(&descriptor.digest, Some(&layer.diff_id))? {
             return Ok(descriptor.clone());
         }
-        let packed = self.pack(layer)?;
+        let goes_bare = self.keeps_digest && layer.blob == layer.diff_id;
+        let packed = self.pack(layer, goes_bare)?;
         if !self.has(&packed.digest, packed.diff_id.as_ref())? {
             self.send(&packed)?;
         }
         // What was packed is not needed again, and the next layer wants the room.
         std::fs::remove_file(&packed.path).at("remove", &packed.path)?;
-        Ok(BlobDescriptor::new(self.packed_type, packed.digest, packed.size))
+        Ok(match packed.digest == descriptor.digest {
+            true => descriptor.clone(),
+            false => BlobDescriptor::new(self.packed_type, packed.digest, packed.size),
+        })
     }
 
     fn tell(&self, diff_id: Option<&Digest>, step: PushStep) {
@@ -276,8 +293,8 @@ impl Push<'_> {
         }
     }
 
-    /// Makes a layer's tar anew and packs it; what is not what it was when it came in is refused.
-    fn pack(&self, layer: &LayerRecord) -> Result<Outgoing, PushError> {
+    /// Makes a layer's tar anew and packs it, or leaves it bare; what is not what it was when it came in is refused.
+    fn pack(&self, layer: &LayerRecord, goes_bare: bool) -> Result<Outgoing, PushError> {
         self.tell(Some(&layer.diff_id), PushStep::Packing);
         let damaged = || PushError::Damaged {
             digest: layer.diff_id.clone(),
@@ -286,7 +303,10 @@ impl Push<'_> {
         let (tar, _) = self.store.open_tar(layer).map_err(|_| damaged())?;
         let mut content = Hashing::new(tar);
         let out = Hashing::new(create_private(&path)?);
-        let mut packer = flate2::write::GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
+        let mut packer = match goes_bare {
+            true => Packer::Bare(out),
+            false => Packer::Gzip(Box::new(GzEncoder::new(out, Compression::new(GZIP_LEVEL)))),
+        };
         let mut buffer = vec![0; 64 << 10];
         loop {
             self.repository.own().client.cancel.check()?;
@@ -298,9 +318,17 @@ impl Push<'_> {
             if count == 0 {
                 break;
             }
-            packer.write_all(&buffer[..count]).at("write", &path)?;
+            let written = match &mut packer {
+                Packer::Bare(out) => out.write_all(&buffer[..count]),
+                Packer::Gzip(encoder) => encoder.write_all(&buffer[..count]),
+            };
+            written.at("write", &path)?;
         }
-        let (digest, size, _) = packer.finish().at("write", &path)?.finish();
+        let out = match packer {
+            Packer::Bare(out) => out,
+            Packer::Gzip(encoder) => encoder.finish().at("write", &path)?,
+        };
+        let (digest, size, _) = out.finish();
         if content.finish().0 != layer.diff_id {
             return Err(damaged());
         }

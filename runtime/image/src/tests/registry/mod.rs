@@ -444,6 +444,79 @@ fn an_image_is_pushed_and_comes_back_the_same() {
 }
 
 #[test]
+fn a_digest_stays_where_the_very_bytes_can_be_had_again() {
+    if !root("a_digest_stays_where_the_very_bytes_can_be_had_again") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ImageStore::open(dir.path()).expect("open");
+    let shelf = Shelf::default();
+    let served = shelf.clone();
+    let server = Server::start(move |request, wire| served.answer(request, wire));
+    let empty = || {
+        let shelf = Shelf::default();
+        let served = shelf.clone();
+        let server = Server::start(move |request, wire| served.answer(request, wire));
+        (shelf, server)
+    };
+    // What another program packed cannot be packed in its way; bare tars go out as they came.
+    for (tag, pack, stays) in [
+        ("bare", &<[u8]>::to_vec as &dyn Fn(&[u8]) -> Vec<u8>, true),
+        ("gzip", &gzip, false),
+        ("zstd", &zstd, false),
+    ] {
+        let original = shelf.image(tag, &layers(), pack);
+        let name = reference(&server, &format!("a:{tag}"));
+        pull(&store, &client(&[&server]), &name).expect("pulled");
+        let names = [name.to_string()];
+        let resealed = store.resealed_by_save(&names).expect("known");
+        let mut archive = Vec::new();
+        store
+            .save(&names, ArchiveFormat::Oci, &mut archive)
+            .expect("saved");
+        let digest = original["digest"].as_str().expect("text");
+        let holds = archive
+            .windows(digest.len())
+            .any(|window| window == digest.as_bytes());
+        assert_eq!(holds, stays, "{tag}: the archive names the manifest");
+        let told: Vec<String> = resealed.into_iter().map(|(_, was)| was.to_string()).collect();
+        assert_eq!(told.is_empty(), stays, "{tag}");
+        assert!(told.iter().all(|was| was == digest), "{tag}: {told:?}");
+        let (other, elsewhere) = empty();
+        let target = reference(&elsewhere, "b:1");
+        store.tag(&name.to_string(), &target.to_string()).expect("tagged");
+        let pushed = store
+            .push(&client(&[&elsewhere]), &target, None, &|_| true)
+            .expect("pushed");
+        assert_eq!(pushed.digest.to_string() == digest, stays, "{tag}");
+        let was = pushed.formerly.map(|was| was.to_string());
+        assert_eq!(was.as_deref(), (!stays).then_some(digest), "{tag}");
+        // What this code packed it packs the same again: the next registry gets the digest that this one has.
+        let second = tempfile::tempdir().expect("folder");
+        let second = ImageStore::open(second.path()).expect("open");
+        pull(&second, &client(&[&elsewhere]), &target).expect("pulled back");
+        let (_, third) = empty();
+        let last = reference(&third, "c:1");
+        second
+            .tag(&target.to_string(), &last.to_string())
+            .expect("tagged");
+        let again = second
+            .push(&client(&[&third]), &last, None, &|_| true)
+            .expect("pushed on");
+        assert_eq!(
+            (again.digest, again.formerly),
+            (pushed.digest.clone(), None),
+            "{tag}"
+        );
+        assert!(other.manifest_of(&pushed.digest.to_string()).is_some());
+        for name in [name, target] {
+            store.untag(&name.to_string()).expect("untagged");
+        }
+        store.prune(true, &|_| Vec::new()).expect("pruned");
+    }
+}
+
+#[test]
 fn a_bare_layer_is_packed_for_pushing_and_a_large_one_goes_in_pieces() {
     if !root("a_bare_layer_is_packed_for_pushing_and_a_large_one_goes_in_pieces") {
         return;
