@@ -216,6 +216,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
             Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
         }
     }
+    engine.networks.put_away();
     check::end(&engine.paths.root);
     tracing::info!("stopped; containers keep running");
     Ok(())

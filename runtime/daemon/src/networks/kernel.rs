@@ -169,6 +169,25 @@ impl Networks {
         })
     }
 
+    /// Takes everything of ours from the host when the daemon stops and nothing runs in its networks: the next container brings it back.
+    pub fn put_away(&self) {
+        // Nothing of it stands where this daemon never spoke to the kernel.
+        let is_open = self.kernel.lock().expect("no panic while locked").is_some();
+        if !is_open || !self.state().live.is_empty() {
+            return;
+        }
+        self.is_told.send_replace(false);
+        let away = self.tell(|kernel| {
+            for link in kernel.host.own_links()? {
+                kernel.host.remove_link(&link.name)?;
+            }
+            Ok(kernel.firewall.remove()?)
+        });
+        if let Err(refusal) = away {
+            tracing::warn!(error = chain(&refusal), "ignoring bridges and rules that stay");
+        }
+    }
+
     /// Subnets that the host itself uses; none where it cannot be asked.
     pub(super) fn taken_subnets(&self) -> Vec<IpNet> {
         self.tell(|kernel| Ok(kernel.host.taken_subnets()?))
