@@ -303,6 +303,27 @@ impl Host {
         done
     }
 
+    /// Exchanges the default routes of a link inside: those of `before` that `now` lacks go, those that it lacks come. Two links of one namespace
+    /// cannot both have one of a family: take it from the one before it is given to the other.
+    pub fn reroute(&self, netns: BorrowedFd<'_>, before: &Endpoint, now: &Endpoint) -> Result<()> {
+        check_endpoint(now)?;
+        let (socket, found) = find_inside(netns, &now.name)?;
+        let gone = before
+            .gateways
+            .iter()
+            .filter(|gateway| !now.gateways.contains(gateway));
+        let come = now
+            .gateways
+            .iter()
+            .filter(|gateway| !before.gateways.contains(gateway));
+        let requests = gone
+            .map(|gateway| request::delete_default_route(found.index, *gateway))
+            .chain(come.map(|gateway| request::new_default_route(found.index, *gateway)));
+        socket
+            .request(requests.collect())
+            .map_err(named("route", &now.name))
+    }
+
     /// Takes a link out of whatever namespace it leads into, by the name of its end on the host; one that is gone is no error.
     pub fn detach(&self, host_link: &str) -> Result<()> {
         self.remove_link(host_link)
@@ -351,20 +372,7 @@ impl Host {
 
 /// What is done by a socket inside: addresses before routes, since those are looked up through them.
 fn configure_inside(netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
-    let name = &endpoint.name;
-    let socket = open_within(netns, || Socket::open(SockProtocol::NetlinkRoute, 0))
-        .map_err(|source| LinkError::Namespace {
-            name: name.clone(),
-            source,
-        })?
-        .map_err(named("open netlink inside, for", name))?;
-    let found = query::link(&socket, name)
-        .map_err(named("look up", name))?
-        .ok_or_else(|| LinkError::Netlink {
-            what: "find inside",
-            name: name.clone(),
-            source: NetlinkError::Malformed,
-        })?;
+    let (socket, found) = find_inside(netns, &endpoint.name)?;
     let mut requests: Vec<Message> = vec![request::raise_loopback(), request::raise(found.index, None)];
     if endpoint.addresses.iter().any(is_ipv6) {
         requests.push(request::link_local(found.index, endpoint.mac.link_local()));
@@ -373,7 +381,27 @@ fn configure_inside(netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
     requests.extend(addresses.map(|address| request::new_address(found.index, *address)));
     let gateways = endpoint.gateways.iter();
     requests.extend(gateways.map(|gateway| request::new_default_route(found.index, *gateway)));
-    socket.request(requests).map_err(named("configure", name))
+    socket
+        .request(requests)
+        .map_err(named("configure", &endpoint.name))
+}
+
+/// A socket inside, and a link there.
+fn find_inside(netns: BorrowedFd<'_>, name: &str) -> Result<(Socket, Found)> {
+    let socket = open_within(netns, || Socket::open(SockProtocol::NetlinkRoute, 0))
+        .map_err(|source| LinkError::Namespace {
+            name: name.to_owned(),
+            source,
+        })?
+        .map_err(named("open netlink inside, for", name))?;
+    let found = query::link(&socket, name)
+        .map_err(named("look up", name))?
+        .ok_or_else(|| LinkError::Netlink {
+            what: "find inside",
+            name: name.to_owned(),
+            source: NetlinkError::Malformed,
+        })?;
+    Ok((socket, found))
 }
 
 fn is_ipv6(network: &IpNet) -> bool {

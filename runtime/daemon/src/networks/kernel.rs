@@ -94,6 +94,10 @@ impl Networks {
             // First what packets may do, then the links that they come through.
             kernel.firewall.apply(&wanted(&self.state()))?;
             self.is_told.send_replace(true);
+            // A default route is taken from one link before it is given to another.
+            self.reroute(kernel, before, now, network, |old, new| {
+                new.gateways.len() < old.gateways.len()
+            })?;
             for place in now.places.iter().filter(|place| !known(before, place)) {
                 let row = self.state().rows.get(&place.network).cloned();
                 if let Some(row) = row {
@@ -101,8 +105,34 @@ impl Networks {
                     kernel.host.attach(network.as_fd(), &endpoint(&row, place))?;
                 }
             }
-            Ok(())
+            self.reroute(kernel, before, now, network, |old, new| {
+                new.gateways.len() > old.gateways.len()
+            })
         })
+    }
+
+    /// Exchanges default routes of places that stay and for which `test` holds.
+    fn reroute(
+        &self,
+        kernel: &Kernel,
+        before: &Kept,
+        now: &Kept,
+        network: &OwnedFd,
+        test: impl Fn(&Place, &Place) -> bool,
+    ) -> Result<(), KernelError> {
+        for new in &now.places {
+            let old = before
+                .places
+                .iter()
+                .find(|old| old.endpoint_id == new.endpoint_id);
+            let row = self.state().rows.get(&new.network).cloned();
+            if let (Some(old), Some(row)) = (old.filter(|old| test(old, new)), row) {
+                kernel
+                    .host
+                    .reroute(network.as_fd(), &endpoint(&row, old), &endpoint(&row, new))?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets a container reach what a name of its policy was resolved to.

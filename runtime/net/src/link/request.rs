@@ -190,6 +190,14 @@ pub(super) fn delete_address(index: u32, address: IpNet) -> Message {
 }
 
 pub(super) fn new_default_route(index: u32, gateway: IpAddr) -> Message {
+    default_route(libc::RTM_NEWROUTE, NEW, index, gateway)
+}
+
+pub(super) fn delete_default_route(index: u32, gateway: IpAddr) -> Message {
+    default_route(libc::RTM_DELROUTE, 0, index, gateway)
+}
+
+fn default_route(kind: u16, flags: i32, index: u32, gateway: IpAddr) -> Message {
     let header = [
         family(gateway),
         0,
@@ -204,7 +212,7 @@ pub(super) fn new_default_route(index: u32, gateway: IpAddr) -> Message {
         0,
         0,
     ];
-    let mut message = Message::new(libc::RTM_NEWROUTE, NEW, &header);
+    let mut message = Message::new(kind, flags, &header);
     message
         .put(libc::RTA_GATEWAY, &octets(gateway))
         .put_u32(libc::RTA_OIF, index);

@@ -44,6 +44,52 @@ fn two_namespaces_and_the_host_reach_each_other() {
 }
 
 #[test]
+fn a_default_route_moves_from_link_to_link() {
+    on_a_fresh_host(|| {
+        let host = Host::open(&scope("/run/a")).expect("root opens netlink");
+        for (name, address) in [("br0", "10.9.0.1/24"), ("br1", "10.8.0.1/24")] {
+            host.ensure_bridge(&bridge(name, &[address]))
+                .expect("nothing is in the way");
+        }
+        let first = endpoint("va", "br0", &["10.9.0.2/24"]);
+        let inside = attached(&host, &first);
+        let routed = |address: &str, endpoint: &Endpoint| Endpoint {
+            gateways: vec![address.parse().expect("an address")],
+            ..endpoint.clone()
+        };
+        let silent = |endpoint: &Endpoint| Endpoint {
+            gateways: vec![],
+            ..endpoint.clone()
+        };
+        let second = Endpoint {
+            name: "eth1".into(),
+            ..silent(&endpoint("vb", "br1", &["10.8.0.2/24"]))
+        };
+        host.attach(inside.as_fd(), &second).expect("another name");
+        // An address that only the default route leads to.
+        let far = "203.0.113.9:81";
+        let leads = |inside: &Namespace| {
+            inside.within(|| {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("any port");
+                socket.connect(far).ok()?;
+                Some(socket.local_addr().ok()?.ip().to_string())
+            })
+        };
+        assert_eq!(leads(&inside).as_deref(), Some("10.9.0.2"));
+        host.reroute(inside.as_fd(), &first, &silent(&first))
+            .expect("it has one");
+        assert_eq!(leads(&inside), None);
+        host.reroute(inside.as_fd(), &second, &routed("10.8.0.1", &second))
+            .expect("there is room");
+        assert_eq!(leads(&inside).as_deref(), Some("10.8.0.2"));
+        // Two of one family are too many, and the first stays.
+        let refused = host.reroute(inside.as_fd(), &silent(&first), &first);
+        assert_eq!(errno(refused), Some(Errno::EEXIST));
+        assert_eq!(leads(&inside).as_deref(), Some("10.8.0.2"));
+    });
+}
+
+#[test]
 fn a_bridge_becomes_what_is_wanted_and_stays_ours() {
     on_a_fresh_host(|| {
         let host = Host::open(&scope("/run/a")).expect("root opens netlink");
