@@ -10,8 +10,8 @@
 //!              publish    published port → its target                                no advertisements
 //!              mark       redirected to a neighbour           forward     between    icc off: marked only
 //! input        to_host    limited: allowed, named
-//! forward      ours                                                                  limited: peers only
-//!   answers              accept
+//! forward      answers    accept
+//!              ours                                                                  limited: peers only
 //!   bridge → same bridge   limited: peers; icc; published
 //!   internal               reject
 //!   limited                allowed, named; else reject
@@ -35,6 +35,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use kakoi_sys::Errno;
 use nix::sys::socket::SockProtocol;
 use tokio::net::UnixDatagram;
 
@@ -170,6 +171,11 @@ pub enum FirewallError {
         #[source]
         source: NetlinkError,
     },
+    /// The kernel does not know a part of what the tables are made of.
+    #[error(
+        "the kernel lacks a part of its packet filter; it needs NF_TABLES with INET and BRIDGE, NFT_CT, NFT_NAT, NFT_MASQ, NFT_FIB_INET and NFT_REJECT_INET"
+    )]
+    Lacking(#[source] NetlinkError),
     /// A name that is no interface's.
     #[error("{name:?} is no interface name")]
     Name {
@@ -308,9 +314,12 @@ impl Firewall {
         for (set, elements) in &named_elements {
             batch.add(*set, elements);
         }
-        batch
-            .send(&self.socket)
-            .map_err(named("put the firewall into force"))?;
+        batch.send(&self.socket).map_err(|source| match source.errno() {
+            Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => {
+                FirewallError::Lacking(source)
+            }
+            _ => named("put the firewall into force")(source),
+        })?;
         applied.elements = Some(applied.wanted.clone());
         Ok(())
     }

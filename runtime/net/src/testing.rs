@@ -181,13 +181,19 @@ pub(crate) fn endpoint(host_link: &str, bridge: &str, addresses: &[&str]) -> End
         bridge: bridge.to_owned(),
         name: "eth0".to_owned(),
         mac: Mac([2, 0x42, 0, 0, 0, last]),
-        gateways: addresses
-            .iter()
-            .filter_map(|network| network.hosts().next())
-            .collect(),
+        gateways: addresses.iter().map(first_address).collect(),
         addresses,
         mtu: 1500,
     }
+}
+
+/// What gateways are here. (The address before it is every router's, and answers after a random time only.)
+fn first_address(network: &IpNet) -> IpAddr {
+    let is_ipv6 = matches!(network, IpNet::V6(_));
+    network
+        .hosts()
+        .nth(usize::from(is_ipv6))
+        .expect("a subnet has hosts")
 }
 
 /// A namespace with an endpoint.

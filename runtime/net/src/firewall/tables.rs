@@ -191,13 +191,17 @@ pub(super) const ROUTED: Table = Table {
         Chain {
             name: "forward",
             hook: hook("filter", HookNumber::Forward, 0),
-            rules: &[&[FROM_OURS, Goto("ours")], &[TO_OURS, Goto("ours")]],
+            // Answers are the most, and let through first: what is not ours passes this chain anyway.
+            rules: &[
+                &[IS_ANSWER, Accept],
+                &[FROM_OURS, Goto("ours")],
+                &[TO_OURS, Goto("ours")],
+            ],
         },
         Chain {
             name: "ours",
             hook: None,
             rules: &[
-                &[IS_ANSWER, Accept],
                 &[IS_INVALID, Drop],
                 &[In(&[IN_LINK, OUT_LINK], "same"), Goto("inside")],
                 &[In(&[IN_LINK], "internal"), Reject],
