@@ -1,5 +1,6 @@
 //! Every kind of damage, done on purpose: a check reports exactly that, a repair heals it or names the image, and a second check finds nothing.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,6 +15,63 @@ use crate::*;
 
 fn nobody(_: &Digest) -> Vec<Use> {
     Vec::new()
+}
+
+/// The container that uses an image, and whether it runs; none before it is made.
+fn used_by(image: &Digest, running: impl Fn() -> Option<bool>) -> impl Fn(&Digest) -> Vec<Use> {
+    move |id| {
+        let running = running().filter(|_| id == image);
+        let by = running.map(|running| Use {
+            container: "c0ffee".to_owned(),
+            running,
+        });
+        by.into_iter().collect()
+    }
+}
+
+fn in_use() -> Outcome {
+    Outcome::InUse {
+        container: "c0ffee".to_owned(),
+    }
+}
+
+fn read_index(images: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(images.join("index.json")).expect("index")).expect("json")
+}
+
+/// Changes what an index says.
+fn edit_index(images: &Path, edits: impl FnOnce(&mut serde_json::Value)) {
+    let mut index = read_index(images);
+    edits(&mut index);
+    fs::write(images.join("index.json"), index.to_string()).expect("index");
+}
+
+const INDEXES: [&str; 2] = ["index.json", "index.json.previous"];
+
+fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    fs::write(path, bytes).expect("a file");
+}
+
+fn folder(path: impl AsRef<Path>) {
+    fs::create_dir_all(path).expect("a folder");
+}
+
+fn gone(path: impl AsRef<Path>) {
+    let is_folder = fs::symlink_metadata(&path).expect("there").is_dir();
+    match is_folder {
+        true => fs::remove_dir_all(path).expect("gone"),
+        false => fs::remove_file(path).expect("gone"),
+    }
+}
+
+/// A link in something's place.
+fn link(target: &str, path: &Path) {
+    gone(path);
+    std::os::unix::fs::symlink(target, path).expect("a link");
+}
+
+fn owner(path: &Path, uid: u32) {
+    std::os::unix::fs::chown(path, Some(uid), None).expect("an owner");
 }
 
 fn archive(name: &str) -> Vec<u8> {
@@ -68,8 +126,47 @@ impl Given {
         self.store = Some(ImageStore::open(self.dir.path()).expect("opens by itself"));
     }
 
+    fn images(&self) -> PathBuf {
+        self.dir.path().join("images")
+    }
+
+    /// Does something to the store's folder while nobody has it open.
+    fn meanwhile(&mut self, hurts: impl FnOnce(&Path)) {
+        self.store = None;
+        hurts(&self.images());
+        self.again();
+    }
+
+    fn id(&self, name: &str) -> Digest {
+        self.store().resolve(name).expect("there").id
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.store().resolve(name).is_ok()
+    }
+
+    fn load(&self, name: &str) {
+        load(self.store(), &archive(name)).expect("the next load completes");
+    }
+
     fn check(&self, depth: Depth, repair: Repair) -> CheckReport {
         self.check_with(depth, repair, &nobody)
+    }
+
+    /// What a look at everything finds.
+    fn found(&self) -> Vec<Damage> {
+        kinds(&self.check(Content, Repair::No))
+    }
+
+    /// A repair during which something is done before things stand still.
+    fn check_while(&self, depth: Depth, uses: crate::remove::Uses<'_>, between: impl Fn()) -> CheckReport {
+        let still = |work: &mut dyn FnMut()| {
+            between();
+            work();
+        };
+        self.store()
+            .check(depth, Repair::Full, uses, &still)
+            .expect("checked")
     }
 
     fn check_with(&self, depth: Depth, repair: Repair, uses: crate::remove::Uses<'_>) -> CheckReport {
@@ -154,20 +251,11 @@ struct Row {
     hurts: fn(&Paths),
 }
 
-const fn row(
-    name: &'static str,
-    depth: Depth,
-    finds: &'static [Damage],
-    then: Then,
-    hurts: fn(&Paths),
-) -> Row {
-    Row {
-        name,
-        depth,
-        finds,
-        then,
-        hurts,
-    }
+/// A row in a line, or two: what is done, who finds what, what becomes of it, and how it is done.
+macro_rules! rows {
+    ($($name:literal, $depth:ident, [$($finds:ident),*], $then:ident, $hurts:expr;)*) => {
+        &[$(Row { name: $name, depth: $depth, finds: &[$($finds),*], then: $then, hurts: $hurts }),*]
+    };
 }
 
 use Damage::*;
@@ -176,192 +264,89 @@ use Then::{Heals, Keeps, Loses};
 
 const STRANGER: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
-const ROWS: &[Row] = &[
-    row("nothing", Names, &[], Heals, |_| {}),
-    row("a recipe goes", Names, &[RecipeMissing], Keeps, |at| {
-        fs::remove_file(&at.recipe).expect("gone");
-    }),
-    row("a recipe is cut", Names, &[RecipeUnreadable], Keeps, |at| {
-        cut(&at.recipe)
-    }),
-    row("a recipe is empty", Names, &[RecipeUnreadable], Keeps, |at| {
-        fs::write(&at.recipe, b"").expect("empty");
-    }),
-    row("a recipe is a folder", Names, &[RecipeUnreadable], Keeps, |at| {
-        fs::remove_file(&at.recipe).expect("gone");
-        fs::create_dir(&at.recipe).expect("folder");
-    }),
-    row("a recipe is wrong", Content, &[LayerContent], Loses, |at| {
-        flip(&at.recipe)
-    }),
-    row("everybody reads a recipe", Names, &[RecipeMode], Heals, |at| {
-        mode(&at.recipe, 0o644)
-    }),
-    row("everybody reads a blob", Names, &[BlobMode], Heals, |at| {
-        mode(&at.config, 0o644)
-    }),
-    row("somebody else owns a blob", Names, &[BlobMode], Heals, |at| {
-        std::os::unix::fs::chown(&at.manifest, Some(1234), Some(1234)).expect("owner");
-    }),
-    row("a blob is a folder", Names, &[BlobKind], Loses, |at| {
-        fs::remove_file(&at.manifest).expect("gone");
-        fs::create_dir(&at.manifest).expect("folder");
-    }),
-    row("a blob is a link", Names, &[BlobKind], Loses, |at| {
-        fs::remove_file(&at.manifest).expect("gone");
-        std::os::unix::fs::symlink("../elsewhere", &at.manifest).expect("link");
-    }),
-    row("a blob is empty", Names, &[BlobLength], Loses, |at| {
-        fs::write(&at.manifest, b"").expect("empty");
-    }),
-    row("the configuration goes", Names, &[BlobMissing], Loses, |at| {
-        fs::remove_file(&at.config).expect("gone")
-    }),
-    row("the configuration is cut", Names, &[BlobLength], Loses, |at| {
-        cut(&at.config)
-    }),
-    row(
-        "the configuration does not read",
-        Names,
-        &[DocumentUnreadable],
-        Loses,
-        |at| {
-            let bytes = fs::metadata(&at.config).expect("file").len() as usize;
-            fs::write(&at.config, vec![b' '; bytes]).expect("file");
-        },
-    ),
-    row(
-        "the configuration is another",
-        Content,
-        &[BlobContent],
-        Loses,
-        |at| {
-            let text = fs::read_to_string(&at.config).expect("file");
-            fs::write(&at.config, text.replace("PATH=/bin", "PATH=/tmp")).expect("file");
-        },
-    ),
-    row("the manifest goes", Names, &[BlobMissing], Loses, |at| {
-        fs::remove_file(&at.manifest).expect("gone")
-    }),
-    row("the manifest is wrong", Content, &[BlobContent], Loses, |at| {
-        flip(&at.manifest)
-    }),
-    row("a layer goes", Names, &[LayerMissing], Loses, |at| {
-        fs::remove_dir_all(&at.layer).expect("gone")
-    }),
-    row("a layer is a file", Names, &[LayerKind], Loses, |at| {
-        fs::remove_dir_all(&at.layer).expect("gone");
-        fs::write(&at.layer, b"").expect("file");
-    }),
-    row("half a layer", Metadata, &[LayerFiles], Loses, |at| {
-        fs::remove_file(at.layer.join("d/more")).expect("gone")
-    }),
-    row("a layer without anything", Metadata, &[LayerFiles], Loses, |at| {
-        fs::remove_dir_all(&at.layer).expect("gone");
-        fs::create_dir(&at.layer).expect("folder");
-    }),
-    row("a file of a layer is cut", Metadata, &[LayerFiles], Loses, |at| {
-        cut(&at.layer.join("d/own"))
-    }),
-    row(
-        "a file comes into a layer",
-        Metadata,
-        &[LayerFiles],
-        Heals,
-        |at| {
-            fs::write(at.layer.join("d/new"), b"").expect("file");
-        },
-    ),
-    row("a mode in a layer", Metadata, &[LayerFiles], Heals, |at| {
-        mode(&at.layer.join("d/own"), 0o4755)
-    }),
-    row("an owner in a layer", Metadata, &[LayerFiles], Heals, |at| {
-        std::os::unix::fs::chown(at.layer.join("d"), Some(7), None).expect("owner");
-    }),
-    row("a link in a layer", Metadata, &[LayerFiles], Heals, |at| {
-        fs::remove_file(at.layer.join("link")).expect("gone");
-        std::os::unix::fs::symlink("/etc/shadow", at.layer.join("link")).expect("link");
-    }),
-    row("a whiteout goes", Metadata, &[LayerFiles], Heals, |at| {
-        fs::remove_file(at.layer.join("d/gone")).expect("gone")
-    }),
-    row(
-        "a file of a layer is wrong",
-        Content,
-        &[LayerContent],
-        Loses,
-        |at| flip(&at.layer.join("d/own")),
-    ),
-    row(
-        "a layer and its recipe",
-        Names,
-        &[RecipeMissing, LayerMissing],
-        Loses,
-        |at| {
-            fs::remove_file(&at.recipe).expect("gone");
-            fs::remove_dir_all(&at.layer).expect("gone");
-        },
-    ),
-    row("everybody enters the store", Names, &[FolderMode], Heals, |at| {
-        mode(&at.images, 0o755)
-    }),
-    row("everybody enters the layers", Names, &[FolderMode], Heals, |at| {
-        mode(&at.images.join("layers"), 0o777)
-    }),
-    row("a blob too many", Names, &[BlobWithoutImage], Heals, |at| {
-        fs::write(at.images.join("blobs/sha256").join(STRANGER), b"?").expect("file");
-    }),
-    row("a blob twice", Names, &[BlobWithoutImage], Heals, |at| {
+const ROWS: &[Row] = rows! {
+    "nothing", Names, [], Heals, |_| {};
+    "a recipe goes", Names, [RecipeMissing], Keeps, |at| gone(&at.recipe);
+    "a recipe is cut", Names, [RecipeUnreadable], Keeps, |at| cut(&at.recipe);
+    "a recipe is empty", Names, [RecipeUnreadable], Keeps, |at| write(&at.recipe, b"");
+    "a recipe is a folder", Names, [RecipeUnreadable], Keeps, |at| {
+        gone(&at.recipe);
+        folder(&at.recipe);
+    };
+    "a recipe is wrong", Content, [LayerContent], Loses, |at| flip(&at.recipe);
+    "a file of a layer is wrong", Content, [LayerContent], Loses, |at| flip(&at.layer.join("d/own"));
+    "everybody reads a recipe", Names, [RecipeMode], Heals, |at| mode(&at.recipe, 0o644);
+    "everybody reads a blob", Names, [BlobMode], Heals, |at| mode(&at.config, 0o644);
+    "somebody else owns a blob", Names, [BlobMode], Heals, |at| owner(&at.manifest, 1234);
+    "a blob is a folder", Names, [BlobKind], Loses, |at| {
+        gone(&at.manifest);
+        folder(&at.manifest);
+    };
+    "a blob is a link", Names, [BlobKind], Loses, |at| link("../elsewhere", &at.manifest);
+    "a blob is empty", Names, [BlobLength], Loses, |at| write(&at.manifest, b"");
+    "the configuration is cut", Names, [BlobLength], Loses, |at| cut(&at.config);
+    "the configuration goes", Names, [BlobMissing], Loses, |at| gone(&at.config);
+    "the manifest goes", Names, [BlobMissing], Loses, |at| gone(&at.manifest);
+    "the configuration does not read", Names, [DocumentUnreadable], Loses, |at| {
+        let bytes = fs::metadata(&at.config).expect("file").len() as usize;
+        write(&at.config, vec![b' '; bytes]);
+    };
+    "the configuration is another", Content, [BlobContent], Loses, |at| {
+        let text = fs::read_to_string(&at.config).expect("file");
+        write(&at.config, text.replace("PATH=/bin", "PATH=/tmp"));
+    };
+    "the manifest is wrong", Content, [BlobContent], Loses, |at| flip(&at.manifest);
+    "a layer goes", Names, [LayerMissing], Loses, |at| gone(&at.layer);
+    "a layer is a file", Names, [LayerKind], Loses, |at| {
+        gone(&at.layer);
+        write(&at.layer, b"");
+    };
+    "half a layer", Metadata, [LayerFiles], Loses, |at| gone(at.layer.join("d/more"));
+    "a layer without anything", Metadata, [LayerFiles], Loses, |at| {
+        gone(&at.layer);
+        folder(&at.layer);
+    };
+    "a file of a layer is cut", Metadata, [LayerFiles], Loses, |at| cut(&at.layer.join("d/own"));
+    "a file comes into a layer", Metadata, [LayerFiles], Heals, |at| write(at.layer.join("d/new"), b"");
+    "a mode in a layer", Metadata, [LayerFiles], Heals, |at| mode(&at.layer.join("d/own"), 0o4755);
+    "an owner in a layer", Metadata, [LayerFiles], Heals, |at| owner(&at.layer.join("d"), 7);
+    "a link in a layer", Metadata, [LayerFiles], Heals, |at| link("/etc/shadow", &at.layer.join("link"));
+    "a whiteout goes", Metadata, [LayerFiles], Heals, |at| gone(at.layer.join("d/gone"));
+    "a layer and its recipe", Names, [RecipeMissing, LayerMissing], Loses, |at| {
+        gone(&at.recipe);
+        gone(&at.layer);
+    };
+    "everybody enters the store", Names, [FolderMode], Heals, |at| mode(&at.images, 0o755);
+    "everybody enters the layers", Names, [FolderMode], Heals, |at| mode(&at.images.join("layers"), 0o777);
+    "a blob too many", Names, [BlobWithoutImage], Heals, |at| write(at.images.join("blobs/sha256").join(STRANGER), b"?");
+    "a blob twice", Names, [BlobWithoutImage], Heals, |at| {
         let mut name = at.config.clone().into_os_string();
         name.push(".zst");
         fs::copy(&at.config, name).expect("copied");
-    }),
-    row("no blob among blobs", Names, &[BlobWithoutImage], Heals, |at| {
-        fs::write(at.images.join("blobs/sha256/README"), b"?").expect("file");
-    }),
-    row("a folder beside the blobs", Names, &[Leftover], Heals, |at| {
-        fs::create_dir_all(at.images.join("blobs/sha512/x")).expect("folder");
-    }),
-    row("a layer too many", Names, &[LayerWithoutImage], Heals, |at| {
-        fs::create_dir_all(at.images.join("layers").join(STRANGER).join("etc")).expect("folder");
-    }),
-    row(
-        "no layer among layers",
-        Names,
-        &[LayerWithoutImage],
-        Heals,
-        |at| {
-            fs::write(at.images.join("layers/x"), b"?").expect("file");
-        },
-    ),
-    row("a recipe too many", Names, &[RecipeWithoutImage], Heals, |at| {
-        fs::write(at.images.join("recipes").join(STRANGER), b"?").expect("file");
-    }),
-    row("a spool file", Names, &[Leftover], Heals, |at| {
-        fs::create_dir(at.images.join("staging/work-900")).expect("folder");
-        fs::write(at.images.join("staging/work-900/member-1"), b"half").expect("file");
-    }),
-    row("a folder set aside", Names, &[Leftover], Heals, |at| {
-        fs::create_dir_all(at.images.join("staging/trash-900/etc")).expect("folder");
-    }),
-    row(
-        "an index that was being written",
-        Names,
-        &[Leftover],
-        Heals,
-        |at| {
-            fs::write(at.images.join("index.json.new"), b"{").expect("file");
-        },
-    ),
-    row("a file in the store", Names, &[Leftover], Heals, |at| {
-        fs::write(at.images.join("notes"), b"?").expect("file");
-    }),
-];
+    };
+    "no blob among blobs", Names, [BlobWithoutImage], Heals, |at| write(at.images.join("blobs/sha256/README"), b"?");
+    "a folder beside the blobs", Names, [Leftover], Heals, |at| folder(at.images.join("blobs/sha512/x"));
+    "a spool file", Names, [Leftover], Heals, |at| {
+        folder(at.images.join("staging/work-900"));
+        write(at.images.join("staging/work-900/member-1"), b"half");
+    };
+    "a folder set aside", Names, [Leftover], Heals, |at| folder(at.images.join("staging/trash-900/etc"));
+    "an index that was being written", Names, [Leftover], Heals, |at| write(at.images.join("index.json.new"), b"{");
+    "no beginning of a layer", Names, [Leftover], Heals, |at| write(at.images.join("partial/README"), b"?");
+    "a file in the store", Names, [Leftover], Heals, |at| write(at.images.join("notes"), b"?");
+    "a layer too many", Names, [LayerWithoutImage], Heals, |at| folder(at.images.join("layers").join(STRANGER).join("etc"));
+    "no layer among layers", Names, [LayerWithoutImage], Heals, |at| write(at.images.join("layers/x"), b"?");
+    "a recipe too many", Names, [RecipeWithoutImage], Heals, |at| write(at.images.join("recipes").join(STRANGER), b"?");
+};
 
 fn kinds(report: &CheckReport) -> Vec<Damage> {
     let mut kinds: Vec<Damage> = report.findings.iter().map(|finding| finding.damage).collect();
     kinds.sort();
     kinds
+}
+
+fn is_all(report: &CheckReport, outcome: &Outcome) -> bool {
+    report.findings.iter().all(|finding| finding.outcome == *outcome)
 }
 
 #[test]
@@ -389,38 +374,22 @@ fn every_kind_of_damage_is_found_and_healed_or_named() {
             let expected = if depth < row.depth { &[] } else { row.finds };
             assert_eq!(kinds(&report), expected, "{name} at {depth:?}: {report:?}");
             assert_eq!(report.is_whole(), expected.is_empty(), "{name}");
-            assert!(
-                report
-                    .findings
-                    .iter()
-                    .all(|finding| finding.outcome == Outcome::Found),
-                "{name}"
-            );
-            let lost = row.then == Loses && !expected.is_empty();
+            assert!(is_all(&report, &Outcome::Found), "{name}");
+            let is_lost = row.then == Loses && !expected.is_empty();
             let named: Vec<_> = report.lost.iter().flat_map(|lost| lost.names.clone()).collect();
-            assert_eq!(
-                named,
-                if lost { vec!["hurt:1"] } else { vec![] },
-                "{name} at {depth:?}"
-            );
+            let lost: &[&str] = if is_lost { &["hurt:1"] } else { &[] };
+            assert_eq!(named, lost, "{name} at {depth:?}");
         }
         let report = given.check(row.depth, Repair::Full);
         assert_eq!(kinds(&report), row.finds, "{name}");
-        let healed = report
-            .findings
-            .iter()
-            .all(|finding| finding.outcome == Outcome::Healed);
-        assert_eq!(healed, row.then == Heals, "{name}: {report:?}");
-        assert_eq!(report.is_whole(), row.then == Heals, "{name}: {report:?}");
+        let heals = row.then == Heals;
+        assert_eq!(is_all(&report, &Outcome::Healed), heals, "{name}: {report:?}");
+        assert_eq!(report.is_whole(), heals, "{name}: {report:?}");
         let second = given.check(Content, Repair::No);
         let left: &[Damage] = if row.then == Keeps { &[RecipeMissing] } else { &[] };
         assert_eq!(kinds(&second), left, "{name}: {second:?}");
         assert!(second.lost.is_empty(), "{name}: {second:?}");
-        assert_eq!(
-            given.store().resolve("hurt:1").is_ok(),
-            row.then != Loses,
-            "{name}"
-        );
+        assert_eq!(given.has("hurt:1"), row.then != Loses, "{name}");
         if row.then == Keeps {
             assert_eq!(report.findings[0].outcome, Outcome::Kept, "{name}");
             assert!(given.hurt.layer.is_dir(), "{name}: it runs");
@@ -431,7 +400,7 @@ fn every_kind_of_damage_is_found_and_healed_or_named() {
             assert!(saved.is_err(), "{name}: it cannot be saved");
         }
         assert_eq!(untouched(&given), before, "{name}");
-        load(given.store(), &archive("hurt:1")).expect("the next load completes");
+        given.load("hurt:1");
         let last = given.check(Content, Repair::No);
         assert!(last.is_whole() && last.images == 2, "{name}: {last:?}");
         tried.extend(row.finds);
@@ -451,12 +420,9 @@ fn healing_takes_no_image_away() {
     let report = given.check(Metadata, Repair::Heal);
     assert_eq!(kinds(&report), [BlobLength, LayerFiles]);
     assert_eq!(report.lost.len(), 1);
-    assert!(
-        given.store().resolve("hurt:1").is_ok(),
-        "its name stays, and its files"
-    );
+    assert!(given.has("hurt:1"), "its name stays, and its files");
     assert!(given.hurt.manifest.exists());
-    assert_eq!(kinds(&given.check(Content, Repair::No)), [BlobLength]);
+    assert_eq!(given.found(), [BlobLength]);
 }
 
 /// An image of a container keeps its name and what is whole of it; fetching it again heals it.
@@ -466,39 +432,21 @@ fn a_used_image_is_named_and_stays() {
         return;
     }
     let given = Given::new();
-    let hurt = given.store().resolve("hurt:1").expect("there").id;
-    let used = |running| {
-        let hurt = hurt.clone();
-        move |id: &Digest| {
-            let by = (*id == hurt).then(|| Use {
-                container: "c0ffee".to_owned(),
-                running,
-            });
-            by.into_iter().collect()
-        }
-    };
+    let hurt = given.id("hurt:1");
+    let used = |running| used_by(&hurt, move || Some(running));
     cut(&given.hurt.manifest);
     let report = given.check_with(Content, Repair::Full, &used(false));
     assert_eq!(report.lost[0].containers, ["c0ffee"]);
-    assert!(given.store().resolve("hurt:1").is_ok());
-    assert_eq!(
-        kinds(&given.check(Names, Repair::No)),
-        [BlobMissing],
-        "it stays named until it is whole"
-    );
-    load(given.store(), &archive("hurt:1")).expect("loaded");
-    assert!(given.check(Content, Repair::No).is_whole());
+    assert!(given.has("hurt:1"));
+    assert_eq!(given.found(), [BlobMissing], "it stays named until it is whole");
+    given.load("hurt:1");
+    assert_eq!(given.found(), []);
 
     // A layer under a running container is not exchanged; under a stopped one it is.
     let more = given.hurt.layer.join("d/more");
     mode(&more, 0o777);
     let report = given.check_with(Metadata, Repair::Full, &used(true));
-    assert_eq!(
-        report.findings[0].outcome,
-        Outcome::InUse {
-            container: "c0ffee".to_owned()
-        }
-    );
+    assert_eq!(report.findings[0].outcome, in_use());
     let is_healed = || fs::metadata(&more).expect("file").mode() & 0o777 == 0o644;
     assert!(!is_healed());
     let report = given.check_with(Metadata, Repair::Full, &used(false));
@@ -510,70 +458,42 @@ fn an_unreadable_index_is_made_anew() {
     if !root("an_unreadable_index_is_made_anew") {
         return;
     }
-    type Hurts = fn(&Path);
-    let rows: [(&str, &[&str], Hurts); 6] = [
-        ("gone", &["whole:1"], |images| {
-            fs::remove_file(images.join("index.json")).expect("gone")
-        }),
+    type Cuts = fn(&Path);
+    // The index before the last change knew the first image by name; the second is found by its manifest.
+    let rows: [(&str, &[&str], Cuts); 6] = [
+        ("gone", &["whole:1"], |images| gone(images.join("index.json"))),
         ("both gone", &[], |images| {
-            for name in ["index.json", "index.json.previous"] {
-                fs::remove_file(images.join(name)).expect("gone");
-            }
+            INDEXES.iter().for_each(|name| gone(images.join(name)))
         }),
-        // The index before the last change knew the first image by name; the second is found by its manifest.
         ("cut", &["whole:1"], |images| cut(&images.join("index.json"))),
         ("empty", &["whole:1"], |images| {
-            fs::write(images.join("index.json"), b"").expect("file")
+            write(images.join("index.json"), b"")
         }),
         ("garbage", &["whole:1"], |images| {
-            fs::write(images.join("index.json"), [0x5a; 900]).expect("file")
+            write(images.join("index.json"), [0x5a; 900])
         }),
         ("both", &[], |images| {
-            for name in ["index.json", "index.json.previous"] {
-                fs::write(images.join(name), b"{").expect("file");
-            }
+            INDEXES.iter().for_each(|name| write(images.join(name), b"{"))
         }),
     ];
     for (name, names, hurts) in rows {
         let mut given = Given::new();
-        let ids: Vec<Digest> = given
-            .store()
-            .list()
-            .expect("list")
-            .into_iter()
-            .map(|image| image.id)
-            .collect();
-        given.store = None;
-        hurts(&given.dir.path().join("images"));
-        given.again();
-        let found: BTreeSet<Digest> = given
-            .store()
-            .list()
-            .expect("list")
-            .into_iter()
-            .map(|image| image.id)
-            .collect();
-        assert_eq!(
-            found,
-            ids.into_iter().collect(),
-            "{name}: every image is found again"
-        );
+        let ids = |given: &Given| -> BTreeSet<Digest> {
+            let list = given.store().list().expect("list").into_iter();
+            list.map(|image| image.id).collect()
+        };
+        let before = ids(&given);
+        given.meanwhile(hurts);
+        assert_eq!(ids(&given), before, "{name}: every image is found again");
         for known in ["whole:1", "hurt:1"] {
-            assert_eq!(
-                given.store().resolve(known).is_ok(),
-                names.contains(&known),
-                "{name}: {known}"
-            );
+            assert_eq!(given.has(known), names.contains(&known), "{name}: {known}");
         }
         let report = given.check(Content, Repair::No);
         assert_eq!(kinds(&report), [IndexUnreadable], "{name}: {report:?}");
         assert!(report.is_whole(), "{name}");
-        assert!(
-            given.check(Content, Repair::No).findings.is_empty(),
-            "{name}: told once"
-        );
-        load(given.store(), &archive("hurt:1")).expect("the next load completes");
-        assert!(given.check(Content, Repair::No).is_whole(), "{name}");
+        assert_eq!(given.found(), [], "{name}: told once");
+        given.load("hurt:1");
+        assert_eq!(given.found(), [], "{name}");
     }
 }
 
@@ -583,19 +503,14 @@ fn a_name_without_an_image_goes() {
         return;
     }
     let mut given = Given::new();
-    given.store = None;
-    let path = given.dir.path().join("images/index.json");
-    let mut index: serde_json::Value =
-        serde_json::from_slice(&fs::read(&path).expect("index")).expect("json");
-    index["tags"]["docker.io/library/ghost:1"] = json!(format!("sha256:{STRANGER}"));
-    fs::write(&path, index.to_string()).expect("index");
-    given.again();
+    let ghost = json!(format!("sha256:{STRANGER}"));
+    given.meanwhile(|images| edit_index(images, |index| index["tags"]["docker.io/library/ghost:1"] = ghost));
     let report = given.check(Names, Repair::No);
     assert_eq!(kinds(&report), [NameWithoutImage]);
     assert_eq!(report.findings[0].place, "ghost:1");
     assert!(given.check(Names, Repair::Full).is_whole());
-    assert!(given.check(Content, Repair::No).findings.is_empty());
-    assert!(given.store().resolve("whole:1").is_ok() && given.store().resolve("hurt:1").is_ok());
+    assert_eq!(given.found(), []);
+    assert!(given.has("whole:1") && given.has("hurt:1"));
 }
 
 /// Every file of a store with its content.
@@ -641,16 +556,15 @@ fn an_index_of_another_version_is_left_alone() {
         for is_previous in [false, true] {
             let mut given = Given::new();
             given.store = None;
-            let images = given.dir.path().join("images");
-            let path = images.join("index.json");
-            let mut index: serde_json::Value =
-                serde_json::from_slice(&fs::read(&path).expect("index")).expect("json");
-            edits(&mut index);
-            index["written_by"] = json!("kakoi 7.5.3");
-            fs::write(&path, index.to_string()).expect("index");
+            let images = given.images();
+            edit_index(&images, |index| {
+                edits(index);
+                index["written_by"] = json!("kakoi 7.5.3");
+            });
             if is_previous {
-                fs::rename(&path, images.join("index.json.previous")).expect("renamed");
-                fs::write(&path, b"").expect("damaged");
+                let [path, previous] = INDEXES.map(|name| images.join(name));
+                fs::rename(&path, previous).expect("renamed");
+                write(path, b"");
             }
             let before = content(&images);
             for start in 1..=3 {
@@ -673,28 +587,25 @@ fn an_index_of_the_first_format_is_read() {
         return;
     }
     let mut given = Given::new();
-    given.store = None;
-    let path = given.dir.path().join("images/index.json");
-    let read =
-        || -> serde_json::Value { serde_json::from_slice(&fs::read(&path).expect("index")).expect("json") };
-    let mut index = read();
-    index["format"] = json!(1);
-    let fields = index.as_object_mut().expect("an object");
-    fields.remove("written_by").expect("a field");
-    fields.remove("measures").expect("a field");
-    fs::write(&path, index.to_string()).expect("index");
-    given.again();
-    assert!(given.check(Content, Repair::No).is_whole());
+    given.meanwhile(|images| {
+        edit_index(images, |index| {
+            index["format"] = json!(1);
+            let fields = index.as_object_mut().expect("an object");
+            fields.remove("written_by").expect("a field");
+            fields.remove("measures").expect("a field");
+        })
+    });
+    assert_eq!(given.found(), []);
     given.store().tag("whole:1", "again:1").expect("tagged");
-    assert_eq!(read()["format"], 2);
+    assert_eq!(read_index(&given.images())["format"], 2);
     given.again();
-    assert!(given.store().resolve("again:1").is_ok());
+    assert!(given.has("again:1"));
 }
 
 fn put_blob(given: &Given, bytes: &[u8]) -> Digest {
     let digest = Digest::of(bytes);
     let path = given.store().blob_path(&digest, crate::index::Stored::Plain);
-    fs::write(&path, bytes).expect("a blob");
+    write(&path, bytes);
     mode(&path, 0o600);
     digest
 }
@@ -708,9 +619,7 @@ fn an_index_made_anew_loses_nothing_in_silence() {
     const REPOSITORY: &str = "r.example/app";
     for is_more in [false, true] {
         let mut given = Given::new();
-        let ids: Vec<Digest> = ["whole:1", "hurt:1"]
-            .map(|name| given.store().resolve(name).expect("found").id)
-            .to_vec();
+        let ids = ["whole:1", "hurt:1"].map(|name| given.id(name));
         let manifest = given.store().state().index.images[&ids[0]].manifest.clone();
         let list = json!({
             "schemaVersion": 2,
@@ -736,25 +645,14 @@ fn an_index_made_anew_loses_nothing_in_silence() {
             other["config"] = json!({});
             put_blob(&given, other.to_string().as_bytes())
         });
-        given.store = None;
-        for name in ["index.json", "index.json.previous"] {
-            fs::remove_file(given.dir.path().join("images").join(name)).expect("gone");
-        }
-        given.again();
-        let kept = |given: &Given, id: &Digest, name: &str| given.store().evidence(id, name).expect("known");
-        let origin = kept(&given, &ids[0], REPOSITORY);
+        given.meanwhile(|images| INDEXES.iter().for_each(|name| gone(images.join(name))));
+        let kept = |id: &Digest, name: &str| given.store().evidence(id, name).expect("known");
+        let origin = kept(&ids[0], REPOSITORY);
         assert_eq!(origin.evidence, Some(evidence.to_string().into_bytes()));
         assert!(origin.documents.contains(&list) && origin.documents.contains(&manifest));
-        assert_eq!(
-            kept(&given, &ids[1], REPOSITORY).evidence,
-            None,
-            "of another image"
-        );
-        assert_eq!(
-            kept(&given, &ids[0], "r.example/other").evidence,
-            None,
-            "a stranger's"
-        );
+        assert_eq!(kept(&ids[1], REPOSITORY).evidence, None, "of another image");
+        let strangers = kept(&ids[0], "r.example/other");
+        assert_eq!(strangers.evidence, None, "a stranger's");
         let report = given.check(Content, Repair::Heal);
         let told = &report.findings[0];
         assert_eq!(told.damage, IndexUnreadable);
@@ -768,7 +666,7 @@ fn an_index_made_anew_loses_nothing_in_silence() {
         let place = given.store().blob_path(&stranger, crate::index::Stored::Plain);
         for start in 1..=2 {
             given.again();
-            load(given.store(), &archive("more:1")).expect("loaded");
+            given.load("more:1");
             let report = given.check(Content, Repair::Heal);
             assert_eq!(kinds(&report), [BlobWithoutImage], "{start}: {report:?}");
             assert!(place.exists(), "{start}");
@@ -781,7 +679,7 @@ fn an_index_made_anew_loses_nothing_in_silence() {
         }
         assert!(given.check(Content, Repair::Full).is_whole());
         assert!(!place.exists(), "a person had it removed");
-        assert!(given.check(Content, Repair::No).findings.is_empty());
+        assert_eq!(given.found(), []);
     }
 }
 
@@ -792,31 +690,25 @@ fn healing_takes_nothing_of_others() {
         return;
     }
     let mut given = Given::new();
-    let images = given.dir.path().join("images");
-    for folder in ["lost+found", "layers/lost+found", "backup", "blobs/sha512"] {
-        fs::create_dir(images.join(folder)).expect("a folder");
-        fs::write(images.join(folder).join("file"), b"mine").expect("a file");
+    let images = given.images();
+    for name in ["lost+found", "layers/lost+found", "backup", "blobs/sha512"] {
+        folder(images.join(name));
+        write(images.join(name).join("file"), b"mine");
     }
     for file in ["notes", "blobs/sha256/README", "layers/x", "recipes/y"] {
-        fs::write(images.join(file), b"mine").expect("a file");
+        write(images.join(file), b"mine");
     }
     let before = content(&images);
     given.again();
     let report = given.check(Content, Repair::Heal);
     assert_eq!(report.findings.len(), 6, "{report:?}");
-    assert!(
-        report
-            .findings
-            .iter()
-            .all(|finding| finding.outcome == Outcome::Found),
-        "{report:?}"
-    );
+    assert!(is_all(&report, &Outcome::Found), "{report:?}");
     assert!(content(&images) == before);
     assert!(given.check(Content, Repair::Full).is_whole());
     for (path, is_there) in [("notes", false), ("backup", false), ("lost+found/file", true)] {
         assert_eq!(images.join(path).exists(), is_there, "{path}");
     }
-    assert!(given.check(Content, Repair::No).findings.is_empty());
+    assert_eq!(given.found(), []);
     // A link in a folder's place is not followed.
     let outside = tempfile::tempdir().expect("a folder");
     mode(outside.path(), 0o755);
@@ -843,29 +735,15 @@ fn a_layer_is_not_exchanged_under_a_start_that_came_between() {
         return;
     }
     let given = Given::new();
-    let hurt = given.store().resolve("hurt:1").expect("there").id;
-    let more = given.hurt.layer.join("d/more");
-    mode(&more, 0o777);
-    let inode = fs::metadata(&given.hurt.layer).expect("layer").ino();
-    let is_started = std::cell::Cell::new(false);
-    let uses = |id: &Digest| {
-        let by = (*id == hurt).then(|| Use {
-            container: "c0ffee".to_owned(),
-            running: is_started.get(),
-        });
-        by.into_iter().collect()
-    };
+    let hurt = given.id("hurt:1");
+    mode(&given.hurt.layer.join("d/more"), 0o777);
+    let inode = || fs::metadata(&given.hurt.layer).expect("layer").ino();
+    let (before, is_started) = (inode(), Cell::new(false));
+    let uses = used_by(&hurt, || Some(is_started.get()));
     // The start comes after the layer was unpacked, and before things stand still.
-    let report = given
-        .store()
-        .check(Metadata, Repair::Full, &uses, &|work| {
-            is_started.set(true);
-            work();
-        })
-        .expect("checked");
-    let container = "c0ffee".to_owned();
-    assert_eq!(report.findings[0].outcome, Outcome::InUse { container });
-    assert_eq!(fs::metadata(&given.hurt.layer).expect("layer").ino(), inode);
+    let report = given.check_while(Metadata, &uses, || is_started.set(true));
+    assert_eq!(report.findings[0].outcome, in_use());
+    assert_eq!(inode(), before);
     assert!(given.check(Metadata, Repair::Full).is_whole(), "once it is down");
 }
 
@@ -877,23 +755,17 @@ fn what_came_anew_since_it_was_found_is_not_given_up() {
     }
     for then in [Loses, Keeps] {
         let given = Given::new();
-        let (hurt, kept) = match then {
-            Keeps => (&given.hurt.recipe, fs::read(&given.hurt.recipe).expect("file")),
-            _ => (
-                &given.hurt.manifest,
-                fs::read(&given.hurt.manifest).expect("file"),
-            ),
+        let hurt = match then {
+            Keeps => &given.hurt.recipe,
+            _ => &given.hurt.manifest,
         };
+        let kept = fs::read(hurt).expect("file");
         cut(hurt);
-        let report = given
-            .store()
-            .check(Content, Repair::Full, &nobody, &|work| {
-                fs::remove_file(hurt).expect("gone");
-                fs::write(hurt, &kept).expect("anew");
-                mode(hurt, 0o600);
-                work();
-            })
-            .expect("checked");
+        let report = given.check_while(Content, &nobody, || {
+            gone(hurt);
+            write(hurt, &kept);
+            mode(hurt, 0o600);
+        });
         assert!(report.is_whole(), "{report:?}");
         let last = given.check(Content, Repair::No);
         assert!(last.findings.is_empty() && last.images == 2, "{last:?}");
@@ -907,23 +779,11 @@ fn a_lost_image_that_came_into_use_keeps_its_name() {
         return;
     }
     let given = Given::new();
-    let hurt = given.store().resolve("hurt:1").expect("there").id;
+    let hurt = given.id("hurt:1");
     cut(&given.hurt.manifest);
-    let is_made = std::cell::Cell::new(false);
-    let uses = |id: &Digest| {
-        let by = (*id == hurt && is_made.get()).then(|| Use {
-            container: "c0ffee".to_owned(),
-            running: false,
-        });
-        by.into_iter().collect()
-    };
-    let report = given
-        .store()
-        .check(Content, Repair::Full, &uses, &|work| {
-            is_made.set(true);
-            work();
-        })
-        .expect("checked");
+    let is_made = Cell::new(false);
+    let uses = used_by(&hurt, || is_made.get().then_some(false));
+    let report = given.check_while(Content, &uses, || is_made.set(true));
     assert_eq!(report.lost[0].containers, ["c0ffee"]);
-    assert!(given.store().resolve("hurt:1").is_ok());
+    assert!(given.has("hurt:1"));
 }
