@@ -201,10 +201,8 @@ pub async fn pause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<(
 pub async fn unpause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
     let _turn = container.turn().await;
     if container.shared().phase != Phase::Paused {
-        return Err(Refusal::conflict(format!(
-            "Container {} is not paused",
-            container.id
-        )));
+        // The client's mistake; dockerd calls it its own (500), and its clients look for that.
+        return Err(Refusal::broken(format!("Container {} is not paused", container.id)));
     }
     thaw(engine, container).await?;
     engine

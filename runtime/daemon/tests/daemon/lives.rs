@@ -52,8 +52,12 @@ fn a_whole_life_answers_as_docker_does() {
     daemon.must(409, "POST", "/containers/web/pause", None);
     daemon.must(409, "DELETE", "/containers/web", None);
     daemon.must(204, "POST", "/containers/web/unpause", None);
-    // dockerd answers 500 and calls it an error of its own; it is the client's.
-    daemon.must(409, "POST", "/containers/web/unpause", None);
+    let answer = daemon.must(500, "POST", "/containers/web/unpause", None);
+    let text = answer["message"].as_str().expect("text");
+    assert!(
+        text.starts_with("Container ") && text.ends_with(" is not paused"),
+        "{text}"
+    );
     daemon.must(204, "POST", "/containers/web/rename?name=site", None);
     daemon.must(404, "GET", "/containers/web/json", None);
     daemon.must(204, "POST", "/containers/site/stop?t=0", None);
