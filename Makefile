@@ -24,7 +24,8 @@ demo:
 	integration/provision demo
 	integration/demo/run
 
-# Everything: units, tidiness, whole containers, attacks. Parts that need root say SKIP without it; with KAKOI_TEST_REQUIRE=root they fail.
+# Everything: units, tidiness, whole containers, attacks. Parts that need root say SKIP without it; with KAKOI_TEST_REQUIRE=root they fail
+# (integration/src/required.rs).
 test:
 	integration/provision test
 	integration/test

@@ -1,6 +1,8 @@
 //! Finding no daemon: one is started where that may be, and its failure is told in one line.
 
 mod fake;
+#[path = "../../integration/src/required.rs"]
+mod required;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -12,11 +14,7 @@ fn is_root() -> bool {
     if nix::unistd::geteuid().is_root() {
         return true;
     }
-    assert!(
-        std::env::var_os("KAKOI_TEST_REQUIRE").is_none_or(|what| what != "root"),
-        "root is required"
-    );
-    println!("SKIP only root starts a daemon");
+    required::leave_out("root", "only root starts a daemon");
     false
 }
 

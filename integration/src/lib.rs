@@ -11,24 +11,15 @@ pub mod host;
 pub mod image;
 pub mod leaks;
 pub mod registry;
+pub mod required;
 pub mod wait;
-
-/// Whether `KAKOI_TEST_REQUIRE`, a list with commas, has a word: then what it names may not be missing.
-pub fn is_required(word: &str) -> bool {
-    let list = std::env::var("KAKOI_TEST_REQUIRE").unwrap_or_default();
-    list.split(',').any(|required| required.trim() == word)
-}
 
 /// Tells whether the test must be left out because it lacks root; prints why. With `KAKOI_TEST_REQUIRE=root` leaving out is a failure.
 pub fn lacks_root(test: &str) -> bool {
     if nix::unistd::geteuid().is_root() {
         return false;
     }
-    assert!(
-        !is_required("root"),
-        "{test} needs root, and KAKOI_TEST_REQUIRE=root forbids leaving it out"
-    );
-    println!("SKIP {test}: needs root");
+    required::leave_out("root", &format!("{test}: needs root"));
     true
 }
 
@@ -40,4 +31,25 @@ macro_rules! needs_root {
             return;
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::required::has_word;
+
+    #[test]
+    fn the_list_is_one_of_words() {
+        for (list, is_there) in [
+            ("root", true),
+            ("cosign,root", true),
+            ("cosign, root ,x", true),
+            ("", false),
+            ("cosign", false),
+            ("rooted", false),
+            ("root cosign", false),
+        ] {
+            assert_eq!(has_word(list, "root"), is_there, "{list:?}");
+        }
+        assert!(!has_word("root", "cosign"));
+    }
 }

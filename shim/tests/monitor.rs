@@ -3,6 +3,8 @@
 
 #[path = "monitor/fixture.rs"]
 mod fixture;
+#[path = "../../integration/src/required.rs"]
+mod required;
 
 use std::collections::BTreeSet;
 use std::io::Read;

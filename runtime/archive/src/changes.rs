@@ -394,11 +394,10 @@ mod tests {
     #[test]
     fn only_changes_are_told_and_folders_before_what_is_in_them() {
         if !nix::unistd::geteuid().is_root() {
-            assert!(
-                std::env::var("KAKOI_TEST_REQUIRE").as_deref() != Ok("root"),
-                "needs root"
+            crate::required::leave_out(
+                "root",
+                "only_changes_are_told_and_folders_before_what_is_in_them: needs root",
             );
-            println!("SKIP only_changes_are_told_and_folders_before_what_is_in_them: needs root");
             return;
         }
         let folder = tempfile::tempdir().expect("a folder");

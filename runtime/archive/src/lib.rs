@@ -19,3 +19,7 @@ pub mod writer;
 
 pub use entries::{Ids, TreeError};
 pub use sparse::{SparseError, SparseMap};
+
+#[cfg(test)]
+#[path = "../../../integration/src/required.rs"]
+mod required;

@@ -26,3 +26,7 @@ pub mod rootfs;
 pub mod spec;
 pub mod stage;
 pub mod supervise;
+
+#[cfg(test)]
+#[path = "../../../integration/src/required.rs"]
+mod required;

@@ -94,3 +94,7 @@ pub use store::{Image, ImageStore, StoreError};
 pub use tree::{FileError, client_message};
 pub use unpack::{UnpackError, Unpacked};
 pub use users::{User, UserError, resolve_user};
+
+#[cfg(test)]
+#[path = "../../../integration/src/required.rs"]
+mod required;

@@ -30,3 +30,7 @@ mod testing;
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use netlink::NetlinkError;
 pub use scope::Scope;
+
+#[cfg(test)]
+#[path = "../../../integration/src/required.rs"]
+mod required;

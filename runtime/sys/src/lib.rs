@@ -27,3 +27,7 @@ pub mod xattr;
 
 pub use error::{CallError, Result};
 pub use nix::errno::Errno;
+
+#[cfg(test)]
+#[path = "../../../integration/src/required.rs"]
+mod required;

@@ -5,4 +5,6 @@ mod given;
 mod knobs;
 mod lives;
 mod owner;
+#[path = "../../../../integration/src/required.rs"]
+mod required;
 mod soak;
