@@ -202,7 +202,10 @@ pub async fn unpause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer
     let _turn = container.turn().await;
     if container.shared().phase != Phase::Paused {
         // The client's mistake; dockerd calls it its own (500), and its clients look for that.
-        return Err(Refusal::broken(format!("Container {} is not paused", container.id)));
+        return Err(Refusal::broken(format!(
+            "Container {} is not paused",
+            container.id
+        )));
     }
     thaw(engine, container).await?;
     engine
