@@ -44,6 +44,7 @@ use crate::address::Mac;
 use crate::netlink::{Messages, NetlinkError, RECEIVE_BYTES, Socket};
 use crate::nft::{Batch, Elements, events};
 use crate::ports::Protocol;
+use boxes::Box3;
 use flows::Ended;
 
 mod boxes;
@@ -51,7 +52,7 @@ mod elements;
 mod flows;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Everything that is to hold at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -218,8 +219,8 @@ fn named(what: &'static str) -> impl FnOnce(NetlinkError) -> FirewallError {
     move |source| FirewallError::Netlink { what, source }
 }
 
-/// Until when an endpoint may reach an address over a service.
-type AdmittedUntil = BTreeMap<(IpAddr, IpAddr), Vec<(Service, Instant)>>;
+/// Until when an endpoint may reach an address, over what.
+type AdmittedUntil = BTreeMap<(IpAddr, IpAddr), Vec<(Box3, Instant)>>;
 
 /// What is in force.
 #[derive(Debug, Default)]
@@ -240,13 +241,23 @@ pub struct Firewall {
 }
 
 impl Firewall {
-    /// Opens a netlink socket in the caller's network namespace; changes nothing.
+    /// Opens a netlink socket in the caller's network namespace; changes nothing. What an earlier daemon admitted and still lives is taken
+    /// over, since programs keep the addresses of names: it stays with endpoints that are limited in the first [`Firewall::apply`].
     pub fn open(scope: &Scope) -> Result<Self> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter, 0).map_err(named("open netlink"))?;
+        let mut admitted = AdmittedUntil::new();
+        for set in elements::NAMED {
+            let there = events::elements(&socket, scope.table(), set)
+                .map_err(named("read what names were resolved to"))?;
+            elements::take_over(&mut admitted, &there, Instant::now());
+        }
         Ok(Self {
             scope: scope.clone(),
             socket,
-            applied: Mutex::new(Applied::default()),
+            applied: Mutex::new(Applied {
+                admitted,
+                ..Applied::default()
+            }),
         })
     }
 
@@ -258,6 +269,13 @@ impl Firewall {
         let mut applied = self.lock();
         let ended = Ended::between(&applied.wanted, &wanted);
         applied.wanted = wanted;
+        let before = applied.admitted.len();
+        let Applied { wanted, admitted, .. } = &mut *applied;
+        admitted.retain(|(from, _), _| elements::is_limited(wanted, *from));
+        if applied.admitted.len() < before {
+            // What is gone has to leave the kernel as well.
+            applied.elements = None;
+        }
         self.enforce(&mut applied)?;
         flows::end(&self.socket, &ended).map_err(named("end connections that are no longer allowed"))
     }
@@ -335,13 +353,12 @@ impl Firewall {
         for one in admitted {
             let until = now + one.lifetime.clamp(ADMITTED_MIN, ADMITTED_MAX);
             let pair = (endpoint, one.address);
+            let whole = Box3::new(IpNet::from(one.address), &one.service);
             let there = applied.admitted.get(&pair).into_iter().flatten();
-            let is_known = there
-                .clone()
-                .any(|(service, end)| *service == one.service && *end >= until);
+            let is_known = there.clone().any(|(there, end)| *there == whole && *end >= until);
             if endpoint.is_ipv4() == one.address.is_ipv4() && !is_known {
                 overlaps |= there.count() > 0;
-                fresh.entry(pair).or_default().push((one.service.clone(), until));
+                fresh.entry(pair).or_default().push((whole, until));
             }
         }
         let added: usize = fresh.values().map(Vec::len).sum();
@@ -353,10 +370,10 @@ impl Firewall {
             return Err(FirewallError::TooManyAdmitted);
         }
         let elements = elements::named(&fresh, now);
-        for (pair, services) in fresh {
+        for (pair, boxes) in fresh {
             let there = applied.admitted.entry(pair).or_default();
-            there.retain(|(service, _)| !services.iter().any(|(fresh, _)| fresh == service));
-            there.extend(services);
+            there.retain(|(there, _)| !boxes.iter().any(|(fresh, _)| fresh == there));
+            there.extend(boxes);
         }
         if applied.elements.is_none() {
             return Ok(());
@@ -372,7 +389,7 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes back everything that was admitted for an endpoint: before its address is given to another.
+    /// Takes back everything that was admitted for an endpoint: when its list of names changes. With an endpoint that is gone its names go anyway.
     pub fn forget(&self, endpoint: IpAddr) -> Result<()> {
         let mut applied = self.lock();
         let before = applied.admitted.len();

@@ -142,7 +142,7 @@ impl Message {
         self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
     }
 
-    fn finish(mut self, sequence: u32, port: u32) -> Vec<u8> {
+    pub fn finish(mut self, sequence: u32, port: u32) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).expect("a message is shorter than 4 GiB");
         self.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
         self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());

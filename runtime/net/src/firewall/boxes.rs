@@ -16,7 +16,7 @@ pub(super) struct Box3 {
     sides: [(u128, u128); 3],
 }
 
-pub(super) fn number(address: IpAddr) -> u128 {
+fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
         IpAddr::V6(address) => u128::from(address),
@@ -45,6 +45,18 @@ impl Box3 {
         let addresses = (number(network.network()), number(network.broadcast()));
         Self {
             sides: [addresses, protocols, ports],
+        }
+    }
+
+    /// One address, over protocols and ports.
+    pub fn of_one(address: IpAddr, protocols: (u8, u8), ports: (u16, u16)) -> Self {
+        let address = number(address);
+        Self {
+            sides: [
+                (address, address),
+                (protocols.0.into(), protocols.1.into()),
+                (ports.0.into(), ports.1.into()),
+            ],
         }
     }
 

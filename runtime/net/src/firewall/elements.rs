@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -231,30 +231,70 @@ pub(super) fn takes_ranges(there: &Elements, wanted: &Elements) -> bool {
     })
 }
 
+/// The sets that names feed.
+pub(super) const NAMED: [(Family, &str); 2] = [(Inet, "named4"), (Inet, "named6")];
+
+/// Whether an endpoint has a list.
+pub(super) fn is_limited(elements: &Elements, address: IpAddr) -> bool {
+    let set = elements.get(&(Inet, per_family("limited4", "limited6", address)));
+    set.is_some_and(|set| set.contains(&Element::of(octets(address))))
+}
+
+/// Takes elements of a set that names feed for what was admitted. What does not look like one of ours is left out.
+pub(super) fn take_over(admitted: &mut AdmittedUntil, there: &[Element], now: Instant) {
+    for element in there {
+        let Some((pair, whole)) = read_range(element) else {
+            continue;
+        };
+        let until = now + Duration::from_millis(element.timeout.unwrap_or(0));
+        admitted.entry(pair).or_default().push((whole, until));
+    }
+}
+
+/// The reverse of [`range`], for one destination.
+fn read_range(element: &Element) -> Option<((IpAddr, IpAddr), Box3)> {
+    let read = |key: &[u8]| {
+        let length = match key.len() {
+            16 => 4,
+            40 => 16,
+            _ => return None,
+        };
+        let (from, rest) = key.split_at(length);
+        let (to, rest) = rest.split_at(length);
+        let address = |octets: &[u8]| match <[u8; 4]>::try_from(octets) {
+            Ok(octets) => Some(IpAddr::from(octets)),
+            Err(_) => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+        };
+        let port = u16::from_be_bytes([rest[4], rest[5]]);
+        Some(((address(from)?, address(to)?), rest[0], port))
+    };
+    let (pair, protocol, port) = read(&element.key)?;
+    let (end_pair, end_protocol, end_port) = read(element.key_end.as_deref()?)?;
+    let whole = Box3::of_one(pair.1, (protocol, end_protocol), (port, end_port));
+    (pair == end_pair).then_some((pair, whole))
+}
+
 /// Forgets what has run out.
 pub(super) fn forget_old(admitted: &mut AdmittedUntil, now: Instant) {
-    admitted.retain(|_, services| {
-        services.retain(|(_, until)| *until > now);
-        !services.is_empty()
+    admitted.retain(|_, boxes| {
+        boxes.retain(|(_, until)| *until > now);
+        !boxes.is_empty()
     });
 }
 
 /// What names were resolved to. What several cover lives as long as the last of them.
 pub(super) fn named(admitted: &AdmittedUntil, now: Instant) -> Elements {
     let mut elements = Elements::new();
-    for ((from, to), services) in admitted {
-        let mut services = services.clone();
-        services.sort_by_key(|(_, until)| std::cmp::Reverse(*until));
-        let boxes = services
-            .iter()
-            .map(|(service, until)| (Box3::new(IpNet::from(*to), service), *until));
+    for ((from, to), boxes) in admitted {
+        let mut boxes = boxes.clone();
+        boxes.sort_by_key(|(_, until)| std::cmp::Reverse(*until));
         for (piece, until) in disjoint(boxes) {
             let lifetime = until.saturating_duration_since(now).as_millis();
             let element = Element {
                 timeout: Some(u64::try_from(lifetime).unwrap_or(u64::MAX).max(1)),
                 ..range(*from, piece)
             };
-            let set = (Inet, per_family("named4", "named6", *from));
+            let set = (Inet, per_family("named4", "named6", *to));
             elements.entry(set).or_default().insert(element);
         }
     }

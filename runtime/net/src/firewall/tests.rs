@@ -18,16 +18,16 @@ const HOST4: &str = "192.0.2.1";
 const HOST6: &str = "2001:db8::1";
 
 /// A host between bridges and one machine outside.
-struct World {
+pub(crate) struct World {
     host: Host,
-    firewall: Firewall,
-    outside: Namespace,
+    pub firewall: Firewall,
+    pub outside: Namespace,
     wanted: Wanted,
 }
 
 impl World {
     /// The machine outside hangs on a link of another scope: for the firewall it is anybody's.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let other = Host::open(&scope("/run/other")).expect("root opens netlink");
         let ext = bridge("ext0", &["192.0.2.1/24", "2001:db8::1/64"]);
         other.ensure_bridge(&ext).expect("nothing is in the way");
@@ -47,7 +47,7 @@ impl World {
     }
 
     /// Network N has 10.9.N.0/24 and fd00:N::/64.
-    fn network(&mut self, number: u8, change: impl FnOnce(&mut Network)) {
+    pub fn network(&mut self, number: u8, change: impl FnOnce(&mut Network)) {
         let name = format!("br{number}");
         let gateways = [format!("10.9.{number}.1/24"), format!("fd00:{number}::1/64")];
         self.host
@@ -63,7 +63,7 @@ impl World {
         self.wanted.networks.push(network);
     }
 
-    fn container(&mut self, network: u8, number: u8, egress: Option<Egress>) -> Namespace {
+    pub fn container(&mut self, network: u8, number: u8, egress: Option<Egress>) -> Namespace {
         let addresses = [
             format!("10.9.{network}.{number}/24"),
             format!("fd00:{network}::{number}/64"),
@@ -98,7 +98,7 @@ impl World {
         });
     }
 
-    fn apply(&self) {
+    pub fn apply(&self) {
         self.firewall
             .apply(&self.wanted)
             .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
@@ -128,7 +128,7 @@ fn egress(allowed: &[Allowed], peers: &[&str]) -> Egress {
 }
 
 /// That a connection is refused at once, by a packet that says it is prohibited.
-fn assert_rejected(from: &Namespace, to: &str) {
+pub(crate) fn assert_rejected(from: &Namespace, to: &str) {
     let error = from.connect(to).expect_err(to);
     let kinds = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
     assert!(kinds.contains(&error.kind()), "{to}: {error}");
@@ -620,6 +620,25 @@ fn names_open_for_a_time() {
         world.apply();
         world.firewall.restore().expect("as before");
         talk(a.connect("192.0.2.2:443").expect("still admitted"), &listeners[0]);
+        // The next daemon takes it over, with what is left of its time and no more.
+        let live = |firewall: &Firewall| {
+            let applied = firewall.lock();
+            let all = applied.admitted.values().flatten();
+            let left = all.map(|(_, until)| until.saturating_duration_since(Instant::now()));
+            left.collect::<Vec<_>>()
+        };
+        world.firewall = Firewall::open(&scope("/run/kakoi")).expect("root opens netlink");
+        let left = live(&world.firewall);
+        assert!(
+            left.len() >= 2 && left.iter().all(|left| *left <= Duration::from_secs(60)),
+            "{left:?}"
+        );
+        world.apply();
+        assert_eq!(live(&world.firewall).len(), left.len());
+        talk(a.connect("192.0.2.2:443").expect("still admitted"), &listeners[0]);
+        talk(a.connect("192.0.2.2:80").expect("still admitted"), &listeners[1]);
+        assert_rejected(&b, "192.0.2.2:443");
+
         world.firewall.forget(from).expect("nothing is in the way");
         assert_rejected(&a, "192.0.2.2:443");
         talk(

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use super::wire::tests::{ask, code, is_truncated};
 use super::wire::{A, AAAA, ANY, Code, PTR, Query};
 use super::*;
-use crate::testing::{Namespace, PATIENCE, on_a_fresh_host};
+use crate::firewall::tests::{World, assert_rejected};
+use crate::firewall::{Admitted, Egress, Firewall, Service};
+use crate::testing::{Namespace, PATIENCE, on_a_fresh_host, talk};
 
 /// Two names of ours, and everything that upstreams told.
 #[derive(Default)]
@@ -56,12 +58,17 @@ struct Inside {
 
 impl Inside {
     fn new(upstreams: &[SocketAddr]) -> Self {
-        let namespace = Arc::new(Namespace::new());
+        let namespace = Namespace::new();
         namespace.within(|| kakoi_sys::network::raise_loopback().expect("a new namespace has lo"));
         let known = Arc::new(Known::default());
+        Self::of(namespace, known.clone(), known, upstreams)
+    }
+
+    fn of(namespace: Namespace, names: Arc<dyn Names>, known: Arc<Known>, upstreams: &[SocketAddr]) -> Self {
+        let namespace = Arc::new(namespace);
         let (running, end) = tokio::sync::oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let (names, upstreams) = (known.clone(), upstreams.to_vec());
+        let upstreams = upstreams.to_vec();
         let own = namespace.clone();
         // A thread starts where its parent is: upstreams are asked from the test's host.
         std::thread::spawn(move || {
@@ -378,4 +385,84 @@ fn resolveds_stub_is_seen_through() {
     assert_eq!(found(), ["192.0.2.9:53"]);
     write("etc/resolv.conf", &"nameserver 192.0.2.1\n".repeat(20));
     assert_eq!(found().len(), 8);
+}
+
+/// What the names of a policy do: whoever resolves one may go there, and nowhere else.
+struct Opening {
+    firewall: Firewall,
+    endpoint: IpAddr,
+}
+
+impl Names for Opening {
+    fn addresses(&self, _name: &str) -> Option<Vec<IpAddr>> {
+        None
+    }
+
+    fn name(&self, _address: IpAddr) -> Option<String> {
+        None
+    }
+
+    fn may_ask(&self, name: &str) -> bool {
+        name == "good.example"
+    }
+
+    fn resolved(&self, _name: &str, addresses: &[(IpAddr, Duration)]) {
+        let admitted: Vec<_> = addresses
+            .iter()
+            .map(|(address, lifetime)| Admitted {
+                address: *address,
+                service: Service::Ports {
+                    protocol: crate::ports::Protocol::Tcp,
+                    ports: 443..=443,
+                },
+                lifetime: *lifetime,
+            })
+            .collect();
+        self.firewall
+            .admit(self.endpoint, &admitted)
+            .expect("there is room");
+    }
+}
+
+#[test]
+fn a_name_opens_the_way_before_its_address_is_known() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let nothing = Egress {
+            allowed: Vec::new(),
+            peers: Vec::new(),
+        };
+        let a = world.container(1, 2, Some(nothing));
+        world.apply();
+        let upstream = upstream(|query, _| vec![reply(query, Code::NoError, [192, 0, 2, 2], 1)]);
+        let World {
+            firewall, outside, ..
+        } = world;
+        let opening = Arc::new(Opening {
+            firewall,
+            endpoint: "10.9.1.2".parse().expect("an address"),
+        });
+        let inside = Inside::of(a, opening, Arc::default(), &[upstream]);
+        let listener = outside.listen("192.0.2.2:443");
+        assert_rejected(&inside.namespace, "192.0.2.2:443");
+        // A name that may not be asked for opens nothing, whoever else it belongs to.
+        assert_eq!(
+            code(&inside.ask(&ask(1, "bad.example", A, None))),
+            Code::Refused as u16
+        );
+        assert_rejected(&inside.namespace, "192.0.2.2:443");
+
+        let query = ask(2, "good.example", A, None);
+        assert_eq!(addresses(&query, &inside.ask(&query)), ["192.0.2.2"]);
+        talk(
+            inside
+                .namespace
+                .connect("192.0.2.2:443")
+                .expect("it was resolved"),
+            &listener,
+        );
+        let _other = outside.listen("192.0.2.2:80");
+        assert_rejected(&inside.namespace, "192.0.2.2:80");
+    });
 }

@@ -25,6 +25,7 @@ pub(super) const DELETE_RULE: u16 = 8;
 pub(super) const NEW_SET: u16 = 9;
 pub(super) const DELETE_SET: u16 = 11;
 pub(super) const NEW_ELEMENT: u16 = 12;
+pub(super) const GET_ELEMENT: u16 = 13;
 pub(super) const DELETE_ELEMENT: u16 = 14;
 
 /// NFTA_LIST_ELEM: what a list's members are called.
