@@ -316,23 +316,31 @@ impl Firewall {
         batch.send(&self.socket)
     }
 
+    /// Makes both tables anew. Where they are not known to be there, it is first tried to make them without removing them: a removal has the
+    /// kernel wait some fifteen milliseconds for its readers.
     fn replace(&self, applied: &mut Applied) -> Result<()> {
-        applied.elements = None;
-        let mut batch = Batch::new(self.scope.table());
-        for table in &tables::TABLES {
-            batch.remove_table(table.family);
-            batch.make_table(table);
-        }
-        for (set, elements) in &applied.wanted {
-            batch.add(*set, elements);
-        }
+        let are_known = applied.elements.take().is_some();
         let now = Instant::now();
         elements::forget_old(&mut applied.admitted, now);
         let named_elements = elements::named(&applied.admitted, now);
-        for (set, elements) in &named_elements {
-            batch.add(*set, elements);
-        }
-        batch.send(&self.socket).map_err(|source| match source.errno() {
+        let make = |anew: bool| {
+            let mut batch = Batch::new(self.scope.table());
+            for table in &tables::TABLES {
+                if anew {
+                    batch.remove_table(table.family);
+                }
+                batch.make_table(table);
+            }
+            for (set, elements) in applied.wanted.iter().chain(&named_elements) {
+                batch.add(*set, elements);
+            }
+            batch.send(&self.socket)
+        };
+        let made = match make(are_known) {
+            Err(error) if !are_known && error.errno() == Some(Errno::EEXIST) => make(true),
+            made => made,
+        };
+        made.map_err(|source| match source.errno() {
             Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => {
                 FirewallError::Lacking(source)
             }
