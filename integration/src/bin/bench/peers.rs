@@ -44,7 +44,7 @@ fn version(name: &str) -> String {
 }
 
 /// The parent of the peers' control groups, so that they can be taken away afterwards.
-const CGROUP: &str = "kakoi-bench-peers";
+pub const CGROUP: &str = "kakoi-bench-peers";
 /// How long dockerd and its containerd may take to come up or to go.
 const DOCKER_WAIT: Duration = Duration::from_secs(30);
 
@@ -189,7 +189,7 @@ fn docker(engines: &mut Engines, folder: &Path, rootfs: &Path) -> Result<Peer, S
         .arg(format!("--exec-root={}", folder.join("run/docker").display()))
         .arg(format!("--pidfile={}", folder.join("run/docker.pid").display()))
         .arg(format!("--cgroup-parent=/{CGROUP}"))
-        .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+        .arg("--ip6tables=false")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
