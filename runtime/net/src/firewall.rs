@@ -9,7 +9,8 @@
 //! prerouting   guard      nothing from a bridge to 127/8      prerouting  identity   own MAC and addresses only,
 //!              publish    published port → its target                                no advertisements
 //!              mark       redirected to a neighbour           forward     between    icc off: marked only
-//! input        to_host    limited: allowed, named
+//! input        to_host    limited: allowed, named;
+//!                         internal: the gateway
 //! forward      answers    accept
 //!              ours                                                                  limited: peers only
 //!   bridge → same bridge   limited: peers; icc; published

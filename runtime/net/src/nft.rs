@@ -115,13 +115,15 @@ pub(crate) enum Load {
     Connection(u32),
     /// The type of the route to its destination, in the machine's byte order.
     DestinationType,
+    /// The same, where only addresses of the link that it came by are the host's own.
+    DestinationTypeHere,
 }
 
 impl Load {
     const fn len(self) -> usize {
         match self {
             Self::Meta(_, len) | Self::Payload(_, _, len) => len,
-            Self::Connection(_) | Self::DestinationType => 4,
+            Self::Connection(_) | Self::DestinationType | Self::DestinationTypeHere => 4,
         }
     }
 }
@@ -144,6 +146,8 @@ pub(crate) enum Step {
     NotIn(&'static [Load], &'static str),
     /// On, if it equals these bytes.
     Is(Load, &'static [u8]),
+    /// On, if it does not.
+    IsNot(Load, &'static [u8]),
     /// On, if any of these bits is set.
     AnyOf(Load, u32),
     Accept,

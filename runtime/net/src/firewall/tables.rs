@@ -4,7 +4,7 @@
 
 use crate::nft::{Chain, Family, Field, Header, Hook, HookNumber, Load, Set, Step, Table};
 use Field::{Ipv4, Ipv6, Mac, Name, Port, Protocol};
-use Step::{Accept, AnyOf, Dnat, Drop, Goto, In, Is, Jump, Mark, Masquerade, NotIn, Reject, Return};
+use Step::{Accept, AnyOf, Dnat, Drop, Goto, In, Is, IsNot, Jump, Mark, Masquerade, NotIn, Reject, Return};
 
 const IN_LINK: Load = Load::Meta(6, 16);
 const OUT_LINK: Load = Load::Meta(7, 16);
@@ -48,7 +48,9 @@ const MARK: Load = Load::Meta(3, 4);
 const REDIRECTED_TO_NEIGHBOUR: u32 = 0x6b61_6b6f;
 const WAS_MARKED: Step = Is(MARK, &REDIRECTED_TO_NEIGHBOUR.to_ne_bytes());
 /// RTN_LOCAL, in the machine's order.
-const TO_THE_HOST: Step = Is(Load::DestinationType, &2_u32.to_ne_bytes());
+const LOCAL: &[u8] = &2_u32.to_ne_bytes();
+const TO_THE_HOST: Step = Is(Load::DestinationType, LOCAL);
+const NOT_TO_THE_GATEWAY: Step = IsNot(Load::DestinationTypeHere, LOCAL);
 
 const fn set(name: &'static str, key: &'static [Field]) -> Set {
     Set {
@@ -279,6 +281,8 @@ pub(super) const ROUTED: Table = Table {
                 &[FROM_OURS, IS_ANSWER, Accept],
                 &[FROM_OURS, IS_IPV6, IS_ICMPV6, IS_NEIGHBOUR_SOLICITATION, Accept],
                 &[FROM_OURS, IS_IPV6, IS_ICMPV6, IS_NEIGHBOUR_ADVERTISEMENT, Accept],
+                // The host's other addresses are outside.
+                &[In(&[IN_LINK], "internal"), NOT_TO_THE_GATEWAY, Reject],
                 &[FROM_OURS, IS_IPV4, In(&[FROM4], "limited4"), Jump("egress")],
                 &[FROM_OURS, IS_IPV6, In(&[FROM6], "limited6"), Jump("egress")],
             ],

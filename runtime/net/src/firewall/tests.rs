@@ -322,6 +322,22 @@ fn an_internal_network_reaches_itself_only() {
             &other,
         );
         assert_silent(&begun, &own);
+        // The gateway is as with Docker; the host's other addresses are not inside.
+        let _host = TcpListener::bind("[::]:81").expect("a free port");
+        for (to, is_open) in [
+            ("10.9.1.1:81", true),
+            ("[fd00:1::1]:81", true),
+            ("192.0.2.1:81", false),
+            ("10.9.2.1:81", false),
+            ("[2001:db8::1]:81", false),
+        ] {
+            if is_open {
+                drop(a.connect(to).unwrap_or_else(|error| panic!("{to}: {error}")));
+            } else {
+                assert_rejected(&a, to);
+                drop(c.connect(to).unwrap_or_else(|error| panic!("{to}: {error}")));
+            }
+        }
         own.set_nonblocking(false).expect("a socket");
         talk(b.connect("10.9.1.2:80").expect("same network"), &own);
         talk(c.connect("192.0.2.2:80").expect("not internal"), &outer);

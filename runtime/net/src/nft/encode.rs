@@ -41,6 +41,9 @@ const SET_CONCAT: u32 = 0x80;
 const VERDICT_REGISTER: u32 = 0;
 const FIRST_REGISTER: u32 = 8;
 
+const FIB_DESTINATION: u32 = 2;
+const FIB_IN_LINK: u32 = 8;
+
 const META_MARK: u32 = 3;
 
 const VERDICT_DROP: i32 = 0;
@@ -226,6 +229,10 @@ fn put_step(list: &mut Message, step: Step) {
             put_load(list, load, FIRST_REGISTER);
             put_compare(list, 0, bytes);
         }
+        Step::IsNot(load, bytes) => {
+            put_load(list, load, FIRST_REGISTER);
+            put_compare(list, 1, bytes);
+        }
         Step::AnyOf(load, bits) => {
             put_load(list, load, FIRST_REGISTER);
             put_mask(list, bits);
@@ -278,10 +285,17 @@ fn put_load(list: &mut Message, load: Load, register: u32) {
         Load::Connection(key) => expression(list, "ct", |data| {
             data.put_be32(2, key).put_be32(1, register);
         }),
-        Load::DestinationType => expression(list, "fib", |data| {
-            data.put_be32(1, register).put_be32(2, 3).put_be32(3, 2);
-        }),
+        Load::DestinationType => put_destination_type(list, register, FIB_DESTINATION),
+        Load::DestinationTypeHere => {
+            put_destination_type(list, register, FIB_DESTINATION | FIB_IN_LINK);
+        }
     }
+}
+
+fn put_destination_type(list: &mut Message, register: u32, flags: u32) {
+    expression(list, "fib", |data| {
+        data.put_be32(1, register).put_be32(2, 3).put_be32(3, flags);
+    });
 }
 
 fn put_lookup(list: &mut Message, loads: &[Load], set: &str, into: Option<u32>, inverted: bool) {
