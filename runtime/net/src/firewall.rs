@@ -278,7 +278,16 @@ impl Firewall {
             applied.elements = None;
         }
         self.enforce(&mut applied)?;
-        flows::end(&self.socket, &ended).map_err(named("end connections that are no longer allowed"))
+        match flows::end(&self.socket, &ended) {
+            // What the kernel answers for a part of netfilter that it lacks.
+            Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+                tracing::warn!(
+                    "ignoring connections that are no longer allowed: the kernel lacks NF_CT_NETLINK to end them by"
+                );
+                Ok(())
+            }
+            done => done.map_err(named("end connections that are no longer allowed")),
+        }
     }
 
     fn enforce(&self, applied: &mut Applied) -> Result<()> {

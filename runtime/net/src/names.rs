@@ -32,10 +32,14 @@ use crate::nft::{
 };
 
 mod forward;
+mod host;
 mod server;
 #[cfg(test)]
 mod tests;
 mod wire;
+
+use host::Upstreams;
+pub use host::host_upstreams;
 
 /// Where a namespace's resolver asks: `nameserver 127.0.0.11`.
 pub const SERVER: IpAddr = IpAddr::V4(OWN);
@@ -74,9 +78,6 @@ const TABLE: Table = Table {
 
 /// Upstream servers that are asked at most; resolvers know three (MAXNS).
 const UPSTREAMS_MAX: usize = 8;
-
-/// `resolv.conf` beyond this is not one.
-const RESOLV_CONF_BYTES_MAX: u64 = 64 << 10;
 
 /// What one server knows, as seen from the namespace that it serves. Called on the runtime's threads: answers from memory.
 pub trait Names: Send + Sync + 'static {
@@ -180,6 +181,20 @@ impl Server {
     ) -> Result<Self, NamesError> {
         upstreams.retain(|upstream| upstream.ip() != SERVER);
         upstreams.truncate(UPSTREAMS_MAX);
+        Self::begin(sockets, names, Upstreams::Given(upstreams))
+    }
+
+    /// The same with the host's upstreams ([`host_upstreams`]) as they are when a query comes: a gateway changes networks while its containers
+    /// run. `root` is `/` but in tests.
+    pub fn start_following_host(
+        sockets: Sockets,
+        names: Arc<dyn Names>,
+        root: &Path,
+    ) -> Result<Self, NamesError> {
+        Self::begin(sockets, names, Upstreams::of_host(root))
+    }
+
+    fn begin(sockets: Sockets, names: Arc<dyn Names>, upstreams: Upstreams) -> Result<Self, NamesError> {
         let adopt = || {
             sockets.udp.set_nonblocking(true)?;
             sockets.tcp.set_nonblocking(true)?;
@@ -198,42 +213,4 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// The host's upstream servers: those of `/etc/resolv.conf`, or, where that names systemd-resolved's stub, those it asks itself
-/// (`/run/systemd/resolve/resolv.conf`). Never resolved's own addresses, nor [`SERVER`]. `root` is `/` but in tests.
-pub fn host_upstreams(root: &Path) -> Vec<SocketAddr> {
-    let servers = read_servers(&root.join("etc/resolv.conf"));
-    let is_stub = |address: &IpAddr| {
-        [[127, 0, 0, 53], [127, 0, 0, 54]]
-            .map(IpAddr::from)
-            .contains(address)
-    };
-    let servers = if servers.iter().any(is_stub) {
-        read_servers(&root.join("run/systemd/resolve/resolv.conf"))
-    } else {
-        servers
-    };
-    servers
-        .into_iter()
-        .filter(|address| !is_stub(address) && *address != SERVER)
-        .take(UPSTREAMS_MAX)
-        .map(|address| SocketAddr::new(address, 53))
-        .collect()
-}
-
-/// Servers of one file; one that cannot be read has none. Link-local ones with a zone are left out: the zone is an interface's name.
-fn read_servers(path: &Path) -> Vec<IpAddr> {
-    use std::io::Read;
-    let mut text = String::new();
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(RESOLV_CONF_BYTES_MAX).read_to_string(&mut text));
-    if let Err(error) = read {
-        tracing::warn!(path = %path.display(), %error, "ignoring a list of name servers that cannot be read");
-    }
-    let servers = text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == "nameserver").then(|| words.next()?.parse().ok())?
-    });
-    servers.collect()
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Names;
 use super::forward::{self, Transport};
+use super::host::Upstreams;
 use super::wire::{self, Code, Query, Unusable, name_data, reverse};
 
 /// Queries of one container that are forwarded at a time; the next ones are answered with a failure. Each holds a socket and 4 KiB for at
@@ -38,13 +39,13 @@ const OWN_SECONDS: u32 = 600;
 /// Everything needed for an answer.
 pub(super) struct Answering {
     names: Arc<dyn Names>,
-    upstreams: Vec<SocketAddr>,
+    upstreams: Upstreams,
     forwarded: Semaphore,
     turn: AtomicUsize,
 }
 
 impl Answering {
-    pub fn new(names: Arc<dyn Names>, upstreams: Vec<SocketAddr>) -> Arc<Self> {
+    pub fn new(names: Arc<dyn Names>, upstreams: Upstreams) -> Arc<Self> {
         Arc::new(Self {
             names,
             upstreams,
@@ -94,7 +95,8 @@ impl Answering {
         let Ok(_permit) = self.forwarded.try_acquire() else {
             return failure();
         };
-        let Some(answer) = forward::ask(&self.upstreams, query, bytes, transport).await else {
+        let upstreams = self.upstreams.now().await;
+        let Some(answer) = forward::ask(&upstreams, query, bytes, transport).await else {
             return failure();
         };
         if self.names.wants_resolved() {

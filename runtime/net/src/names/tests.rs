@@ -65,10 +65,20 @@ impl Inside {
     }
 
     fn of(namespace: Namespace, names: Arc<dyn Names>, known: Arc<Known>, upstreams: &[SocketAddr]) -> Self {
+        let upstreams = upstreams.to_vec();
+        Self::start(namespace, known, move |sockets| {
+            Server::start(sockets, names, upstreams)
+        })
+    }
+
+    fn start(
+        namespace: Namespace,
+        known: Arc<Known>,
+        start: impl FnOnce(Sockets) -> Result<Server, NamesError> + Send + 'static,
+    ) -> Self {
         let namespace = Arc::new(namespace);
         let (running, end) = tokio::sync::oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let upstreams = upstreams.to_vec();
         let own = namespace.clone();
         // A thread starts where its parent is: upstreams are asked from the test's host.
         std::thread::spawn(move || {
@@ -77,7 +87,7 @@ impl Inside {
                 // Twice, as after a restart of the daemon.
                 drop(Sockets::open(own.as_fd()).expect("lo is up"));
                 let sockets = Sockets::open(own.as_fd()).expect("lo is up");
-                let _server = Server::start(sockets, names, upstreams).expect("sockets are there");
+                let _server = start(sockets).expect("sockets are there");
                 ready.send(()).expect("the test waits");
                 drop(end.await);
             });
@@ -464,5 +474,42 @@ fn a_name_opens_the_way_before_its_address_is_known() {
         );
         let _other = outside.listen("192.0.2.2:80");
         assert_rejected(&inside.namespace, "192.0.2.2:80");
+    });
+}
+
+/// A gateway that finds another network asks there: no container has to be started anew.
+#[test]
+fn the_hosts_servers_are_followed() {
+    on_a_fresh_host(|| {
+        let servers: Vec<_> = ["127.0.0.2:53", "127.0.0.3:53"]
+            .into_iter()
+            .map(|address| UdpSocket::bind(address).expect("lo is up"))
+            .collect();
+        for (last, socket) in (2_u8..).zip(servers) {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok((count, from)) = socket.recv_from(&mut bytes) {
+                    let answer = reply(&bytes[..count], Code::NoError, [192, 0, 2, last], 5);
+                    socket.send_to(&answer, from).expect("lo is up");
+                }
+            });
+        }
+        let root = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(root.path().join("etc")).expect("a folder");
+        let conf = root.path().join("etc/resolv.conf");
+        std::fs::write(&conf, "nameserver 127.0.0.2\n").expect("a file");
+        let namespace = Namespace::new();
+        namespace.within(|| kakoi_sys::network::raise_loopback().expect("a new namespace has lo"));
+        let (known, folder) = (Arc::new(Known::default()), root.path().to_owned());
+        let inside = Inside::start(namespace, known.clone(), move |sockets| {
+            Server::start_following_host(sockets, known, &folder)
+        });
+        let query = ask(2, "www.example", A, None);
+        assert_eq!(addresses(&query, &inside.ask(&query)), ["192.0.2.2"]);
+        std::fs::write(&conf, "nameserver 127.0.0.3\n").expect("a file");
+        // What was read is believed for a while.
+        while addresses(&query, &inside.ask(&query)) != ["192.0.2.3"] {
+            std::thread::yield_now();
+        }
     });
 }
