@@ -47,7 +47,12 @@ const FLAGS: &[Row] = &[
     (
         &["run", "--ipc", "container:nobody", "busybox:test", "true"],
         125,
-        "/dev/shm",
+        "nobody",
+    ),
+    (
+        &["run", "--ipc", "container:", "busybox:test", "true"],
+        125,
+        "mode: container:",
     ),
     (
         &["run", "--volumes-from", "nobody", "busybox:test", "true"],

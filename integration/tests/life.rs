@@ -585,6 +585,86 @@ fn namespaces_of_another_container_are_joined() {
 }
 
 #[test]
+fn shared_memory_and_queues_of_another_container_are_joined() {
+    needs_root!();
+    let host = Host::new();
+    detached(&host, "private", &[], &["sleep", "1000"]);
+    detached(&host, "donor", &["--ipc", "shareable"], &["sleep", "1000"]);
+    let namespace = "/proc/self/ns/ipc";
+    let of_donor = host.ok(&["exec", "donor", "readlink", namespace]);
+    host.ok(&["exec", "donor", "sh", "-c", "echo from-donor >/dev/shm/word"]);
+    let fixed = ["--policy", "docker-default", "--network", "none"];
+    let run = |flags: &[&str], program: &[&str]| {
+        host.kakoi(&[&["run", "--rm"], &fixed[..], flags, &["busybox:test"], program].concat())
+    };
+    let joins = ["--ipc", "container:donor"];
+    assert_eq!(run(&joins, &["readlink", namespace]).ok(), of_donor);
+    assert_eq!(run(&joins, &["cat", "/dev/shm/word"]).ok(), "from-donor");
+    run(&joins, &["sh", "-c", "echo back >/dev/shm/word"]).ok();
+    assert_eq!(host.ok(&["exec", "donor", "cat", "/dev/shm/word"]), "back");
+    // It grants no more than its donor has there, and no more than memory.
+    for flag in ["nosuid", "nodev", "noexec"] {
+        let seen = run(&joins, &["grep", " /dev/shm ", "/proc/mounts"]).ok();
+        assert_eq!(seen.lines().count(), 1, "{seen}");
+        assert!(seen.contains(" tmpfs ") && seen.contains(flag), "{seen}");
+    }
+    let sizes = ["sh", "-c", "df -k /dev/shm | tail -1"];
+    let own = host.ok(&[&["exec", "donor"], &sizes[..]].concat());
+    assert_eq!(
+        run(&[&joins[..], &["--shm-size", "1m"]].concat(), &sizes).ok(),
+        own
+    );
+    // Whoever does not join sees nothing of it; nor is one joined that did not say that it may be.
+    assert_ne!(run(&[], &["readlink", namespace]).ok(), of_donor);
+    assert_ne!(run(&[], &["cat", "/dev/shm/word"]).code, 0);
+    run(&["--ipc", "container:private"], &["true"]).fails(125, "non-shareable IPC");
+    run(&[&joins[..], &["--userns", "auto"]].concat(), &["true"]).fails(125, "same user namespace");
+    run(
+        &[&joins[..], &["--sysctl", "kernel.shmmni=8"]].concat(),
+        &["true"],
+    )
+    .fails(125, "ipc namespace");
+    // Who joins one that has the host's asks for the host's, which the ceiling does not give.
+    run(&["--ipc", "host"], &["true"]).fails(125, "ipc");
+    // A start that fails takes nothing from the donor, however often.
+    let absent = ["create", "--name", "absent"];
+    host.ok(&[&absent[..], &fixed, &joins, &["busybox:test", "nonesuch"]].concat());
+    for _ in 0..2 {
+        host.kakoi(&["start", "absent"]).fails(127, "nonesuch");
+        assert_eq!(host.ok(&["exec", "donor", "cat", "/dev/shm/word"]), "back");
+    }
+    // One that joined can be joined, an added process is where its container is, and the memory outlives its donor.
+    detached(&host, "second", &joins, &["sleep", "1000"]);
+    assert_eq!(
+        run(&["--ipc", "container:second"], &["cat", "/dev/shm/word"]).ok(),
+        "back"
+    );
+    assert_eq!(host.ok(&["exec", "second", "readlink", namespace]), of_donor);
+    let mode = host.inspect("second")["HostConfig"]["IpcMode"].clone();
+    let id = host.inspect("donor")["Id"].as_str().expect("an id").to_owned();
+    assert_eq!(mode, format!("container:{id}"));
+    host.ok(&["kill", "donor"]);
+    host.until_state("donor", "Status", &json!("exited"));
+    assert_eq!(host.ok(&["exec", "second", "cat", "/dev/shm/word"]), "back");
+    host.ok(&["kill", "second"]);
+    host.until_state("second", "Status", &json!("exited"));
+    let refused = host.kakoi(&["start", "second"]);
+    assert!(
+        refused
+            .stderr
+            .contains("cannot join IPC namespace of a non running container"),
+        "{refused}"
+    );
+    host.ok(&["start", "donor"]);
+    host.ok(&["start", "second"]);
+    assert_ne!(
+        host.kakoi(&["exec", "second", "cat", "/dev/shm/word"]).code,
+        0,
+        "another life"
+    );
+}
+
+#[test]
 fn denials_are_explained() {
     needs_root!();
     let host = Host::new();

@@ -228,7 +228,7 @@ pub struct ContainerFlags {
     /// Process namespace: host, or container:NAME to join another's
     #[arg(long, value_name = "MODE", help_heading = "Network and names")]
     pub pid: Option<String>,
-    /// IPC namespace: private, shareable, host
+    /// IPC namespace and /dev/shm: private, shareable, host, container:NAME (a shareable one)
     #[arg(long, value_name = "MODE", help_heading = "Network and names")]
     pub ipc: Option<String>,
     /// Host name namespace: host

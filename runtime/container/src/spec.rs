@@ -41,6 +41,8 @@ pub struct HostView {
     pub sources: Vec<(PathBuf, PathBuf)>,
     /// Where namespaces of other containers are to be found, by the specification's name of their kind.
     pub joined: BTreeMap<&'static str, String>,
+    /// Where the shared memory of the container is mounted whose IPC namespace is joined.
+    pub shared_memory: Option<PathBuf>,
 }
 
 /// Why a plan makes no document.

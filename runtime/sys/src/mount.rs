@@ -3,13 +3,17 @@
 //! Nothing here resolves a path of a container: sources and targets are descriptors that the caller opened safely (see `path`).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
 
 use crate::error::{CallError, Named, Result, checked, checked_fd};
+use crate::namespace::{Kind, join};
+use crate::path::{open_beneath, open_start};
 
 /// Attributes of a mount (`MOUNT_ATTR_*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,32 @@ pub fn clone_tree(place: BorrowedFd<'_>, reach: Reach) -> Result<OwnedFd> {
     // SAFETY: the path is an empty terminated string; the rest are plain numbers.
     checked_fd("open_tree", unsafe {
         libc::syscall(libc::SYS_open_tree, place.as_raw_fd(), c"".as_ptr(), flags)
+    })
+}
+
+/// Makes a detached copy of one mount of another mount namespace, the one at `path` as a process there sees it, close-on-exec; no link is followed on
+/// the way. A short-lived thread enters the namespace, so the caller never leaves its own. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT over both.
+pub fn clone_from(namespace: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let clone = || {
+        // Of its own: who shares root and working directory with other threads enters no mount namespace.
+        nix::sched::unshare(CloneFlags::CLONE_FS).named("unshare")?;
+        join(namespace, Kind::Mount)?;
+        let root = open_start(Path::new("/"))?;
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let place = open_beneath(root.as_fd(), below, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
+        clone_tree(place.as_fd(), Reach::One)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("mntns".to_owned())
+            .spawn_scoped(scope, clone)
+            .map_err(|_| CallError {
+                call: "clone",
+                errno: Errno::EAGAIN,
+            })?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

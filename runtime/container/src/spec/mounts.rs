@@ -4,7 +4,7 @@
 //! system is visible only on version 2, read-only and behind a control group namespace; on version 1 its read-only option is
 //! ignored by libcontainer, so there is none.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kakoi_policy::confinement::MountSource;
 use kakoi_policy::kernel::CgroupMode;
@@ -153,9 +153,14 @@ fn standard(plan: &RunPlan, host: &HostView) -> Vec<Value> {
         let options = ["rbind", "nosuid", "noexec", "nodev"];
         all.push(bind("/dev/mqueue", "/dev/mqueue", &options));
     }
-    if namespaces.ipc == NamespaceSource::Host {
+    // Shared memory is whose the IPC namespace is.
+    let shared = match &namespaces.ipc {
+        NamespaceSource::Host => Some(PathBuf::from("/dev/shm")),
+        _ => host.shared_memory.clone(),
+    };
+    if let Some(shared) = shared {
         all.push(bind(
-            "/dev/shm",
+            &shared.to_string_lossy(),
             "/dev/shm",
             &["rbind", "nosuid", "noexec", "nodev"],
         ));

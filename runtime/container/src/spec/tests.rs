@@ -126,6 +126,7 @@ fn view(cgroup_mode: CgroupMode) -> HostView {
         identity_files: vec!["hosts".into()],
         sources: Vec::new(),
         joined: BTreeMap::new(),
+        shared_memory: None,
     }
 }
 

@@ -61,8 +61,8 @@ pub(crate) struct Control<'a> {
 impl<'a> Control<'a> {
     /// Makes the container over the assembled root file system; its first process waits for [`Control::start`].
     pub(crate) fn create(plan: &'a RunPlan, rootfs: &Assembled) -> Result<(Self, Ends), Refusal> {
-        let joined = Joined::open(&plan.namespaces)?;
-        let view = host::view(plan, &rootfs.sources, joined.paths())?;
+        let joined = Joined::open(plan)?;
+        let view = host::view(plan, &rootfs.sources, &joined)?;
         let spec = spec::document(plan, &view, &rootfs.root.to_string_lossy())
             .map_err(|error| Refusal::runtime("make the configuration", &error))?;
         let state_dir = runtime_folder(plan);
@@ -89,7 +89,7 @@ impl<'a> Control<'a> {
             kind: error.kind(),
             message: chain(&error),
         })?;
-        drop(joined);
+        joined.close()?;
         if let Some(console) = console {
             ends.terminal = Some(console.receive(plan)?);
         }

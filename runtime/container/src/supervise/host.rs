@@ -1,12 +1,12 @@
 //! What the shim finds out about the host before it makes a container.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::control::Refusal;
+use super::peer::Joined;
 use crate::cgroup::Hierarchies;
 use crate::plan::{RunPlan, Ulimit};
 use crate::rootfs::IDENTITY_FILES;
@@ -35,7 +35,7 @@ const RESOURCES: [(&str, Resource); 16] = [
 pub(super) fn view(
     plan: &RunPlan,
     sources: &[(PathBuf, PathBuf)],
-    joined: BTreeMap<&'static str, String>,
+    joined: &Joined,
 ) -> Result<HostView, Refusal> {
     let cgroup_mode = Hierarchies::of_host()
         .map(|found| found.mode)
@@ -59,7 +59,8 @@ pub(super) fn view(
         identity_files,
         has_message_queues: Path::new("/dev/mqueue").exists(),
         sources: sources.to_vec(),
-        joined,
+        joined: joined.paths(),
+        shared_memory: joined.shared_memory(),
     })
 }
 

@@ -1,53 +1,120 @@
-//! Namespaces of other containers, taken from their first processes while they are certainly theirs.
+//! Namespaces of other containers, and the shared memory of one whose IPC namespace is joined, taken from their first processes while they are certainly theirs.
 //!
 //! Owns the way from a container's folder to descriptors of its namespaces. Invariant: no id of a process is trusted that could have changed
 //! hands. The other shim names its first process by id and start time; a pidfd is opened and checked against both; the namespaces are opened
 //! below `/proc/<id>`; and the process still exists afterwards, so that the id meant it all the while.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kakoi_sys::mount::{attach, clone_from, open_place};
 use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, umount2};
 
 use super::control::Refusal;
 use crate::client;
 use crate::frames::{LINE_BYTES_MAX, Reply, Request, State};
 use crate::handle::{Handle, HandleError, ProcessId};
-use crate::plan::{NamespacePlan, NamespaceSource};
+use crate::plan::{NamespaceSource, RunPlan};
 
 /// How long another shim may take to answer: it does one thing after another, and a start is the longest of them.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
+/// Where the POSIX shared memory of a container lies inside it: it belongs to its IPC namespace in everything but the kernel's books.
+const SHARED_MEMORY: &str = "/dev/shm";
+
 /// Descriptors of joined namespaces; the paths by which they are joined hold for as long as this lives.
 #[derive(Debug, Default)]
-pub(super) struct Joined(BTreeMap<&'static str, OwnedFd>);
+pub(super) struct Joined {
+    namespaces: BTreeMap<&'static str, OwnedFd>,
+    /// Where the other container's shared memory is mounted, in the shim's own mount namespace.
+    shared_memory: Option<PathBuf>,
+}
 
 impl Joined {
     /// Opens whatever a plan joins.
-    pub(super) fn open(plan: &NamespacePlan) -> Result<Self, Refusal> {
-        let mut joined = BTreeMap::new();
-        for (kind, name, source) in [("network", "ns/net", &plan.network), ("pid", "ns/pid", &plan.pid)] {
-            if let NamespaceSource::Container { id, run_dir } = source {
-                joined.insert(kind, namespace(id, run_dir, name)?);
+    pub(super) fn open(plan: &RunPlan) -> Result<Self, Refusal> {
+        let mut joined = Self::default();
+        for (kind, name, source) in [
+            ("network", "ns/net", &plan.namespaces.network),
+            ("pid", "ns/pid", &plan.namespaces.pid),
+            ("ipc", "ns/ipc", &plan.namespaces.ipc),
+        ] {
+            let NamespaceSource::Container { id, run_dir } = source else {
+                continue;
+            };
+            let [found, mounts] = namespaces(id, run_dir, [name, "ns/mnt"])?;
+            joined.namespaces.insert(kind, found);
+            if kind == "ipc" {
+                joined.shared_memory = Some(share_memory(&mounts, &plan.run_dir.join("shm"))?);
             }
         }
-        Ok(Self(joined))
+        Ok(joined)
+    }
+
+    /// Where the other container's shared memory is.
+    pub(super) fn shared_memory(&self) -> Option<PathBuf> {
+        self.shared_memory.clone()
+    }
+
+    /// Takes away what the container has a mount of its own of by now.
+    pub(super) fn close(mut self) -> Result<(), Refusal> {
+        self.unmount()
+            .map_err(|error| Refusal::runtime("unmount the shared memory of another container", &error))
+    }
+
+    fn unmount(&mut self) -> std::io::Result<()> {
+        let Some(place) = self.shared_memory.take() else {
+            return Ok(());
+        };
+        umount2(&place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+        std::fs::remove_dir(&place)
     }
 
     /// Where each is found by this process and its children.
     pub(super) fn paths(&self) -> BTreeMap<&'static str, String> {
         let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-        self.0.iter().map(|(kind, fd)| (*kind, path(fd))).collect()
+        self.namespaces
+            .iter()
+            .map(|(kind, fd)| (*kind, path(fd)))
+            .collect()
     }
 }
 
-fn namespace(id: &str, run_dir: &Path, name: &str) -> Result<OwnedFd, Refusal> {
+/// Also where the container was not made: whoever removes the run-time folder must not find another container's memory in it.
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount() {
+            tracing::error!(%error, "the shared memory of another container cannot be unmounted");
+        }
+    }
+}
+
+/// Mounts the shared memory of another container in a new folder, in which only this process's mount namespace has it.
+fn share_memory(mounts: &OwnedFd, place: &Path) -> Result<PathBuf, Refusal> {
+    let failed = |error: &dyn std::error::Error| {
+        Refusal::runtime("share the memory of another container (/dev/shm)", error)
+    };
+    let memory = clone_from(mounts.as_fd(), Path::new(SHARED_MEMORY)).map_err(|error| failed(&error))?;
+    // A shim that was killed may have left it, empty: its mounts went with its namespace.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(place)
+        .map_err(|error| failed(&error))?;
+    open_place(place)
+        .and_then(|place| attach(memory.as_fd(), place.as_fd()))
+        .map_err(|error| failed(&error))?;
+    Ok(place.to_owned())
+}
+
+fn namespaces(id: &str, run_dir: &Path, names: [&str; 2]) -> Result<[OwnedFd; 2], Refusal> {
     let gone = || Refusal::conflict(&format!("cannot join a non running container: {id}"));
     let failed =
         |error: &dyn std::error::Error| Refusal::runtime("open the namespace of another container", error);
@@ -71,14 +138,14 @@ fn namespace(id: &str, run_dir: &Path, name: &str) -> Result<OwnedFd, Refusal> {
         kakoi_sys::namespace::open_in_process(folder.as_fd(), name, OFlag::O_RDONLY)
             .map_err(|error| failed(&error))
     };
-    let (namespace, owner) = (open(name)?, open("ns/user")?);
+    let (found, owner) = ([open(names[0])?, open(names[1])?], open("ns/user")?);
     if !process.is_alive() {
         return Err(gone());
     }
     let inode = |file: &File| file.metadata().map(|data| (data.dev(), data.ino()));
     let own = File::open("/proc/self/ns/user").and_then(|file| inode(&file));
     match (own, inode(&File::from(owner))) {
-        (Ok(own), Ok(theirs)) if own == theirs => Ok(namespace),
+        (Ok(own), Ok(theirs)) if own == theirs => Ok(found),
         _ => Err(Refusal::conflict(&format!(
             "container {id} is in a user namespace of its own: its namespaces cannot be joined"
         ))),
@@ -144,7 +211,7 @@ mod tests {
         ];
         for (pid, start_time, started_at, is_joined) in rows {
             let (folder, server) = shim(pid, start_time, started_at);
-            let opened = namespace("x", folder.path(), "ns/net");
+            let opened = namespaces("x", folder.path(), ["ns/net", "ns/ipc"]);
             server.join().expect("it answered");
             assert_eq!(
                 opened.is_ok(),
@@ -164,7 +231,7 @@ mod tests {
     fn a_container_without_a_shim_does_not_run() {
         let folder = tempfile::tempdir().expect("a folder");
         for run_dir in [folder.path().to_owned(), folder.path().join("missing")] {
-            let refusal = namespace("x", &run_dir, "ns/net").expect_err("nobody listens");
+            let refusal = namespaces("x", &run_dir, ["ns/net", "ns/ipc"]).expect_err("nobody listens");
             assert!(refusal.message.contains("non running"), "{refusal:?}");
         }
     }

@@ -137,10 +137,10 @@ fn check_strings(args: &[String], env: &[String]) -> Answer<()> {
 }
 
 fn namespaces(host: &HostConfig, confinement: &Confinement, peers: &Peers) -> Answer<NamespacePlan> {
-    let of = |sharing| match sharing {
+    let of = |sharing, peer: &Option<Peer>| match sharing {
         Sharing::Own => NamespaceSource::New,
         Sharing::Host => NamespaceSource::Host,
-        Sharing::Container => peers.pid.as_ref().map_or(NamespaceSource::New, Peer::source),
+        Sharing::Container => peer.as_ref().map_or(NamespaceSource::New, Peer::source),
     };
     let network = match (requests::network(host)?, confinement.network) {
         (Network::Container, _) => peers.network.as_ref().map_or(NamespaceSource::New, Peer::source),
@@ -148,11 +148,11 @@ fn namespaces(host: &HostConfig, confinement: &Confinement, peers: &Peers) -> An
         (_, NetworkMode::Host) => NamespaceSource::Host,
     };
     Ok(NamespacePlan {
-        pid: of(requests::sharing("PID", &host.pid_mode)?),
+        pid: of(requests::sharing("PID", &host.pid_mode)?, &peers.pid),
         network,
-        ipc: of(requests::sharing("IPC", &host.ipc_mode)?),
-        uts: of(requests::sharing("UTS", &host.uts_mode)?),
-        cgroup: of(requests::sharing("cgroup namespace", &host.cgroupns_mode)?),
+        ipc: of(requests::sharing("IPC", &host.ipc_mode)?, &peers.ipc),
+        uts: of(requests::sharing("UTS", &host.uts_mode)?, &None),
+        cgroup: of(requests::sharing("cgroup namespace", &host.cgroupns_mode)?, &None),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Other containers whose namespaces a container joins.
 //!
 //! Owns finding them, what contradicts joining, and what their namespaces mean to the owner's ceiling: whoever joins a container that has the
-//! host's network or processes asks for the host's. Refuses user namespaces on either side: the kernel gives power over a namespace only to
+//! host's network, processes or IPC asks for the host's. Refuses user namespaces on either side: the kernel gives power over a namespace only to
 //! the user namespace that made it, and no two containers share one. Which process is behind a name is settled when the container starts, by
 //! its shim.
 
@@ -75,6 +75,8 @@ pub struct Peers {
     pub network: Option<Peer>,
     /// Whose processes.
     pub pid: Option<Peer>,
+    /// Whose semaphores, message queues and shared memory.
+    pub ipc: Option<Peer>,
 }
 
 /// The container that a mode names.
@@ -105,6 +107,13 @@ impl Peers {
         Ok(Self {
             network: find(&mut host.network_mode, |plan| &plan.namespaces.network)?,
             pid: find(&mut host.pid_mode, |plan| &plan.namespaces.pid)?,
+            ipc: match named(&host.ipc_mode) {
+                Some(name) => {
+                    check_shareable(other(engine, name)?.as_ref())?;
+                    find(&mut host.ipc_mode, |plan| &plan.namespaces.ipc)?
+                }
+                None => None,
+            },
         })
     }
 
@@ -121,7 +130,7 @@ impl Peers {
 
     /// Refuses to join across user namespaces.
     pub fn check_user_namespaces(&self, confinement: &Confinement) -> Answer<()> {
-        for peer in [&self.network, &self.pid].into_iter().flatten() {
+        for peer in [&self.network, &self.pid, &self.ipc].into_iter().flatten() {
             if peer.has_user_namespace || confinement.user_namespace != UserNamespace::Host {
                 return Err(Refusal::bad(format!(
                     "the namespaces of container {} cannot be joined: both containers must be in the same user namespace, and {} has one of its own; use --userns host for both",
@@ -136,6 +145,18 @@ impl Peers {
         }
         Ok(())
     }
+}
+
+/// Refuses the IPC namespace of a container that was not made to share it: dockerd's refusal in its words.
+fn check_shareable(container: &Container) -> Answer<()> {
+    let mode = container.shared().record.host_config.ipc_mode.clone();
+    if mode == "shareable" || mode == "host" || named(&mode).is_some() {
+        return Ok(());
+    }
+    Err(Refusal::bad(format!(
+        "container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+        container.id
+    )))
 }
 
 /// What makes no sense beside another container's network: dockerd's refusals in its words.
@@ -171,7 +192,11 @@ fn check_conflicts(config: &ContainerConfig, host: &HostConfig) -> Answer<()> {
 
 /// Refuses a start beside a container that does not run, before anything is made for it.
 pub fn check_running(engine: &Engine, host: &HostConfig) -> Answer<()> {
-    for (what, mode) in [("network", &host.network_mode), ("PID namespace", &host.pid_mode)] {
+    for (what, mode) in [
+        ("network", &host.network_mode),
+        ("PID namespace", &host.pid_mode),
+        ("IPC namespace", &host.ipc_mode),
+    ] {
         let Some(id) = named(mode) else { continue };
         let container = engine.containers.find(id)?;
         if !container.shared().phase.is_up() {
@@ -251,7 +276,7 @@ mod tests {
         let mut confinement = kakoi_policy::compile(&composed, &identity, &facts).expect("it compiles");
         let joins = |has_user_namespace| Peers {
             network: Some(peer(has_user_namespace)),
-            pid: None,
+            ..Peers::default()
         };
         assert!(joins(false).check_user_namespaces(&confinement).is_ok());
         assert!(joins(true).check_user_namespaces(&confinement).is_err());
@@ -262,6 +287,24 @@ mod tests {
         confinement.reach = Reach::default();
         assert!(joins(false).check_reach(&confinement).is_err());
         assert!(Peers::default().check_reach(&confinement).is_ok());
+    }
+
+    #[test]
+    fn only_shareable_ipc_is_joined() {
+        for (mode, is_shared) in [
+            ("shareable", true),
+            ("host", true),
+            ("container:00ff", true),
+            ("", false),
+            ("private", false),
+            ("none", false),
+            ("container:", false),
+        ] {
+            let mut record = crate::life::start::tests::record("00ff");
+            record.host_config.ipc_mode = mode.into();
+            let container = Container::new(record, crate::life::container::Phase::Running);
+            assert_eq!(check_shareable(&container).is_ok(), is_shared, "{mode:?}");
+        }
     }
 
     #[test]

@@ -63,10 +63,7 @@ pub fn sharing(kind: &str, mode: &str) -> Answer<Sharing> {
         "shareable" | "none" if kind == "IPC" => Ok(Sharing::Own),
         "host" => Ok(Sharing::Host),
         other => match peers::named(other) {
-            Some(_) if kind == "PID" => Ok(Sharing::Container),
-            Some(_) if kind == "IPC" => Err(Refusal::unsupported(format!(
-                "IPC mode {other:?}: another container's /dev/shm cannot be shared yet"
-            ))),
+            Some(_) if matches!(kind, "PID" | "IPC") => Ok(Sharing::Container),
             _ => Err(Refusal::bad(format!("invalid {kind} mode: {other}"))),
         },
     }
@@ -142,8 +139,10 @@ pub fn of(host: &HostConfig, user: &str, mounts: Vec<MountRequest>, peers: &Peer
             requests.host_namespaces.push(namespace);
         }
     }
-    if peers.pid.as_ref().is_some_and(|peer| peer.is_host) {
-        requests.host_namespaces.push(HostNamespace::Pid);
+    for (peer, namespace) in [(&peers.pid, HostNamespace::Pid), (&peers.ipc, HostNamespace::Ipc)] {
+        if peer.as_ref().is_some_and(|peer| peer.is_host) {
+            requests.host_namespaces.push(namespace);
+        }
     }
     for option in &host.security_opt {
         security_option(option, &mut requests)?;
@@ -328,7 +327,8 @@ mod tests {
         assert!(asked(|host| host.network_mode = "container:".into()).is_err());
         assert!(asked(|host| host.network_mode = "container:x".into()).is_ok());
         assert!(asked(|host| host.pid_mode = "container:".into()).is_err());
-        assert!(asked(|host| host.ipc_mode = "container:x".into()).is_err());
+        assert!(asked(|host| host.ipc_mode = "container:".into()).is_err());
+        assert!(asked(|host| host.ipc_mode = "container:x".into()).is_ok());
         assert!(asked(|host| host.pid_mode = "hots".into()).is_err());
         assert!(asked(|host| host.uts_mode = "container:x".into()).is_err());
         assert!(asked(|host| host.userns_mode = "x".into()).is_err());
