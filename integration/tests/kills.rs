@@ -2,13 +2,17 @@
 //! opens by itself, and the next command of each kind completes.
 #![forbid(unsafe_code)]
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kakoi_integration::command::ended;
 use kakoi_integration::host::{Host, binary};
 use kakoi_integration::registry::Registry;
-use kakoi_integration::{image, needs_root};
+use kakoi_integration::{image, needs_root, wait};
 
 /// Kills per kind of work. `KAKOI_KILLS=N` makes more.
 const KILLS: u32 = 4;
@@ -158,5 +162,130 @@ fn killing_the_daemon_while_it_works_on_images_loses_nothing() {
     ] {
         rounds(&host, &registry, &work);
     }
+    host.is_clean();
+}
+
+/// Passes bytes on between the daemon and a registry, as many from there as it is told, and holds the line then.
+struct Narrow {
+    name: String,
+    left: Arc<AtomicU64>,
+    passed: Arc<AtomicU64>,
+}
+
+impl Narrow {
+    fn before(registry: &Registry) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let name = listener.local_addr().expect("bound").to_string();
+        let (left, passed) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
+        let (to, budget, count) = (registry.name.clone(), Arc::clone(&left), Arc::clone(&passed));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&to).expect("the registry listens");
+                let (mut asked, mut asks) = (
+                    client.try_clone().expect("a copy"),
+                    server.try_clone().expect("a copy"),
+                );
+                std::thread::spawn(move || drop(std::io::copy(&mut asked, &mut asks)));
+                let (budget, count) = (Arc::clone(&budget), Arc::clone(&count));
+                std::thread::spawn(move || Self::pass(server, client, &budget, &count));
+            }
+        });
+        Self { name, left, passed }
+    }
+
+    fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64, passed: &AtomicU64) {
+        let mut buffer = [0; 8 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(count as u64)
+            });
+            if taken.is_err() {
+                // Until the other side is gone.
+                drop(to.read(&mut [0]));
+                return;
+            }
+            passed.fetch_add(count as u64, Ordering::SeqCst);
+            if to.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+        drop(to.shutdown(Shutdown::Write));
+    }
+}
+
+#[test]
+fn a_pull_whose_daemon_was_killed_twice_goes_on_where_it_was() {
+    needs_root!();
+    let registry = Registry::open();
+    let host = Host::empty();
+    let narrow = Narrow::before(&registry);
+    let entry = "{transport: http}";
+    host.file(
+        "config/registries.yaml",
+        format!(
+            "registries:\n  \"{}\": {entry}\n  \"{}\": {entry}\n",
+            registry.name, narrow.name
+        ),
+    );
+    // One layer that does not pack, so that what is asked for can be counted.
+    let mut state = 42u64;
+    let mut noise = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let large = 12 << 20;
+    let content: Vec<u8> = (0..large).map(|_| noise()).collect();
+    let layer = image::Layer::new().file("large", 0o644, &content).finish();
+    let pushed = registry.image("apps/large:1");
+    host.load(&image::archive(
+        &pushed,
+        &serde_json::json!({"Cmd": ["true"]}),
+        &[layer],
+    ))
+    .ok();
+    host.ok(&["push", "--quiet", &pushed]);
+    host.ok(&["rmi", &pushed]);
+    let name = format!("{}/apps/large:1", narrow.name);
+    let partial = host.path("root/images/partial");
+    // The largest beginning that is kept; none where there is no file.
+    let kept = || -> Option<u64> {
+        let entries = std::fs::read_dir(&partial).expect("the store's folder").flatten();
+        let files = entries
+            .filter_map(|entry| entry.metadata().ok())
+            .filter(|meta| meta.is_file());
+        files.map(|meta| meta.len()).max()
+    };
+    let interrupted = |bytes: u64, is_there: &dyn Fn() -> bool| {
+        narrow.left.store(bytes, Ordering::SeqCst);
+        let mut command = spawn(&host, &["pull", "--quiet", &name]);
+        wait::until("the pull is in the middle of a layer", is_there);
+        host.kill_daemon();
+        assert_ne!(
+            ended(&mut command, LIMIT),
+            Some(0),
+            "it cannot have been acknowledged"
+        );
+        host.start_daemon();
+        assert_eq!(host.ok(&["images", "--quiet"]), "", "nothing of it is seen");
+        host.ok(&["system", "check", "--hash"]);
+    };
+    interrupted(6 << 20, &|| kept().is_some());
+    interrupted(9 << 20, &|| kept().is_some_and(|bytes| bytes > 2 << 20));
+    let there = kept().expect("kept");
+    assert!(there > 2 << 20, "{there}");
+    narrow.left.store(u64::MAX, Ordering::SeqCst);
+    let before = narrow.passed.load(Ordering::SeqCst);
+    host.ok(&["pull", "--quiet", &name]);
+    let asked = narrow.passed.load(Ordering::SeqCst) - before;
+    println!("{there} bytes of {large} were kept, {asked} were asked for after that");
+    // A manifest, a configuration, the heads of answers; and the layer without what is there.
+    assert!(
+        asked < large as u64 - there + (256 << 10),
+        "{asked} after {there}"
+    );
+    assert_eq!(kept(), None, "what has served is gone");
+    host.ok(&["system", "check", "--hash"]);
     host.is_clean();
 }

@@ -12,7 +12,7 @@ use super::{TarBuilder, config, gzip, inventory, layers, pull, reference, root};
 use crate::*;
 
 /// Writes for as long as somebody reads.
-fn without_end(wire: &mut dyn Wire, status: u16, headers: &[(&str, &str)], chunk: &[u8]) {
+pub(super) fn without_end(wire: &mut dyn Wire, status: u16, headers: &[(&str, &str)], chunk: &[u8]) {
     let headers = [headers, &[("Transfer-Encoding", "chunked")]].concat();
     drop(wire.write_all(&answer(status, &headers, b"")));
     let chunk = [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
@@ -20,7 +20,7 @@ fn without_end(wire: &mut dyn Wire, status: u16, headers: &[(&str, &str)], chunk
 }
 
 /// A byte now and then. The channel is never sent to: it only tells the time.
-fn drip(wire: &mut dyn Wire, bytes: &[u8]) {
+pub(super) fn drip(wire: &mut dyn Wire, bytes: &[u8]) {
     let (_sender, clock) = mpsc::channel::<()>();
     for byte in bytes {
         let sent = wire

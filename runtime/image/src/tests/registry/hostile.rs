@@ -1,11 +1,11 @@
 //! Registries that mean harm or are broken: one clear error each, in bounded time, and nothing left in the store.
 
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::documents::{drip, without_end};
 use super::server::{CONFIG, GZIP, INDEX, MANIFEST, Request, Server, Shelf, Wire, answer, client, reply};
 use super::{PAIR, TarBuilder, config, gzip, inventory, layers, pull, reference, root, secret, zstd};
 use crate::registry::*;
@@ -95,10 +95,7 @@ fn bodies_that_are_not_what_they_should_be() {
             reply(wire, 200, &[], &bytes);
         }),
         ("without end", "its descriptor says", |_, wire, bytes| {
-            let head = answer(200, &[("Transfer-Encoding", "chunked")], b"");
-            drop(wire.write_all(&head));
-            let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), &bytes, b"\r\n"].concat();
-            while wire.write_all(&chunk).is_ok() {}
+            without_end(wire, 200, &[], &bytes)
         }),
         ("cut off again and again", "cannot reach", |_, wire, bytes| {
             let whole = answer(200, &[], &bytes);
@@ -145,19 +142,10 @@ fn answers_that_do_not_come() {
         layer.is_some()
     });
     refused("a stalled body", &stalls, "did not answer in time");
-    // A byte now and then. The channel is never sent to: it only tells the time.
     let drips = spoilt(|request, wire| {
         let layer = packed(request);
         if let Some(bytes) = layer {
-            let (_sender, clock) = mpsc::channel::<()>();
-            for byte in &answer(200, &[], bytes) {
-                let sent = wire
-                    .write_all(std::slice::from_ref(byte))
-                    .and_then(|()| wire.flush());
-                if sent.is_err() || clock.recv_timeout(Duration::from_millis(4)) == Ok(()) {
-                    break;
-                }
-            }
+            drip(wire, &answer(200, &[], bytes));
         }
         layer.is_some()
     });
@@ -197,10 +185,7 @@ fn documents_that_are_too_much() {
         refused(what, &server, words);
     }
     // Without an end, and larger than it says.
-    let endless = Server::start(|_, wire| {
-        drop(wire.write_all(&answer(200, &[("Transfer-Encoding", "chunked")], b"")));
-        while wire.write_all(b"10\r\n                \r\n").is_ok() {}
-    });
+    let endless = Server::start(|_, wire| without_end(wire, 200, &[], &[b' '; 16]));
     let error = refused("endless", &endless, "");
     assert!(matches!(
         error,
