@@ -26,7 +26,7 @@
 //! redirected to a neighbour stays in the bridge. All rules hold either way.
 //!
 //! An endpoint with [`Egress`] is limited: it reaches what is listed and nothing else. Lists are elements of sets too, cut so that they do
-//! not overlap ([`boxes`]). Names are admitted as they are resolved and run out with their answers. Taking an element out of a set of ranges costs
+//! not overlap (`boxes`). Names are admitted as they are resolved and run out with their answers. Taking an element out of a set of ranges costs
 //! the kernel more than making both tables anew (20 ms against 5 with 300 elements, 300 against 40 with 4000), so that this is what is done then.
 
 use std::collections::BTreeMap;

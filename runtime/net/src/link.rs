@@ -234,7 +234,7 @@ impl Host {
         setting::write_own(bridge)?;
         let there = query::addresses(&self.socket, found.index)
             .map_err(named("read the addresses of", &bridge.name))?;
-        let mut requests = Vec::new();
+        let mut requests = vec![request::settle(found.index, &bridge.name)];
         for address in there.iter().filter(|there| !bridge.addresses.contains(there)) {
             requests.push(request::delete_address(found.index, *address));
         }
@@ -294,7 +294,10 @@ impl Host {
             .map_err(named("make link", &endpoint.host_link))?;
         let done = self
             .socket
-            .request(vec![request::raise_port(&endpoint.host_link)])
+            .request(vec![
+                request::settle(0, &endpoint.host_link),
+                request::raise_port(&endpoint.host_link),
+            ])
             .map_err(named("raise", &endpoint.host_link))
             .and_then(|()| configure_inside(netns, endpoint));
         if done.is_err() {
@@ -370,15 +373,19 @@ impl Host {
     }
 }
 
-/// What is done by a socket inside: addresses before routes, since those are looked up through them.
+/// What is done by a socket inside: addresses before the link is up, so that it announces them, and before routes, which lead through both.
 fn configure_inside(netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
     let (socket, found) = find_inside(netns, &endpoint.name)?;
-    let mut requests: Vec<Message> = vec![request::raise_loopback(), request::raise(found.index, None)];
+    let mut requests: Vec<Message> = vec![
+        request::raise_loopback(),
+        request::settle(found.index, &endpoint.name),
+    ];
     if endpoint.addresses.iter().any(is_ipv6) {
         requests.push(request::link_local(found.index, endpoint.mac.link_local()));
     }
     let addresses = endpoint.addresses.iter();
     requests.extend(addresses.map(|address| request::new_address(found.index, *address)));
+    requests.push(request::raise(found.index, None));
     let gateways = endpoint.gateways.iter();
     requests.extend(gateways.map(|gateway| request::new_default_route(found.index, *gateway)));
     socket

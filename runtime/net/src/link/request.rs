@@ -25,6 +25,9 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+/// Settings as in `/proc/sys/net/ipv4/conf/<link>`, by number.
+const IFLA_INET_CONF: u16 = 1;
+const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 /// IFA_F_NODAD: an address is usable at once; two containers cannot have one, since we give them out.
 const IFA_F_NODAD: u8 = 2;
@@ -105,44 +108,52 @@ pub(super) fn new_pair(endpoint: &Endpoint, bridge: u32, group: u32, netns: RawF
 /// br_netfilter keeps the redirected packet in the bridge. It is a port and needs no address; left to itself the kernel would give it a link-local one and announce it.
 pub(super) fn raise_port(name: &str) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(0, true));
-    message.put_str(libc::IFLA_IFNAME, name);
-    put_no_address_mode(&mut message);
-    message.nest(libc::IFLA_LINKINFO, |info| {
-        info.put(IFLA_INFO_SLAVE_KIND, b"bridge")
-            .nest(IFLA_INFO_SLAVE_DATA, |data| {
-                data.put(IFLA_BRPORT_MODE, &[1]);
-            });
-    });
+    message
+        .put_str(libc::IFLA_IFNAME, name)
+        .nest(libc::IFLA_LINKINFO, |info| {
+            info.put(IFLA_INFO_SLAVE_KIND, b"bridge")
+                .nest(IFLA_INFO_SLAVE_DATA, |data| {
+                    data.put(IFLA_BRPORT_MODE, &[1]);
+                });
+        });
     message
 }
 
 /// `lo`, the first interface of every namespace, up.
 pub(super) fn raise_loopback() -> Message {
-    Message::new(libc::RTM_NEWLINK, 0, &link_header(1, true))
+    raise(1, None)
 }
 
-/// A link up, without a link-local IPv6 address but what it is given.
+/// A link up.
 pub(super) fn raise(index: u32, mtu: Option<u32>) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, true));
     if let Some(mtu) = mtu {
         message.put_u32(libc::IFLA_MTU, mtu);
     }
-    put_no_address_mode(&mut message);
     message
 }
 
-/// Link-local addresses that the kernel makes serve only after a second of duplicate address detection, and without one a host asks no
-/// neighbour on behalf of others. The kernel handles this before the flags, so that a link that comes up knows already; without IPv6 in
-/// the kernel there is nothing to say.
-fn put_no_address_mode(message: &mut Message) {
-    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
-        return;
-    }
-    message.nest(libc::IFLA_AF_SPEC, |families| {
-        families.nest(libc::AF_INET6 as u16, |ipv6| {
-            ipv6.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
+/// Settings of a link that is still down, named by its index or, with index 0, its name. It gets no link-local IPv6 address but what it is
+/// given: those that the kernel makes serve only after a second of duplicate address detection, and without one a host asks no neighbour on
+/// behalf of others. And it announces its IPv4 addresses when it comes up, to those who knew them with another MAC.
+pub(super) fn settle(index: u32, name: &str) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, false));
+    message
+        .put_str(libc::IFLA_IFNAME, name)
+        .nest(libc::IFLA_AF_SPEC, |families| {
+            families.nest(libc::AF_INET as u16, |ipv4| {
+                ipv4.nest(IFLA_INET_CONF, |settings| {
+                    settings.put_u32(IPV4_DEVCONF_ARP_NOTIFY, 1);
+                });
+            });
+            // Without IPv6 in the kernel there is nothing to say.
+            if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+                families.nest(libc::AF_INET6 as u16, |ipv6| {
+                    ipv6.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
+                });
+            }
         });
-    });
+    message
 }
 
 pub(super) fn delete_link(index: u32) -> Message {

@@ -291,3 +291,49 @@ fn a_namespace_of_another_user_is_configured() {
         done.expect("root of the host may");
     });
 }
+
+/// Who knew an address with another MAC learns the new one when the link comes up, and not when the old one has been silent for long.
+#[test]
+fn a_new_link_announces_its_address() {
+    on_a_fresh_host(|| {
+        let host = Host::open(&scope("/run/a")).expect("root opens netlink");
+        host.ensure_bridge(&bridge("br0", &["10.9.0.1/24"]))
+            .expect("nothing is in the way");
+        // A bridge without ports forgets its neighbours.
+        let _other = attached(&host, &endpoint("vz", "br0", &["10.9.0.9/24"]));
+        for last in [7, 8] {
+            let mut link = endpoint("va", "br0", &["10.9.0.2/24"]);
+            link.mac = Mac([2, 0x42, 0, 0, 0, last]);
+            let inside = attached(&host, &link);
+            let listener = inside.listen("10.9.0.2:80");
+            if last == 7 {
+                let host = Namespace::current();
+                talk(
+                    host.connect("10.9.0.2:80").expect("the bridge carries it"),
+                    &listener,
+                );
+            }
+            let known = std::fs::read_to_string("/proc/thread-self/net/arp").expect("it is there");
+            assert!(known.contains(&link.mac.to_string()), "{known}");
+            host.detach("va").expect("it is ours");
+        }
+    });
+}
+
+/// A container of a network without IPv6 has none at all: no neighbour reaches it by an address that no rule knows.
+#[test]
+fn without_ipv6_there_is_no_link_local_address() {
+    on_a_fresh_host(|| {
+        let host = Host::open(&scope("/run/a")).expect("root opens netlink");
+        host.ensure_bridge(&bridge("br0", &["10.9.0.1/24"]))
+            .expect("nothing is in the way");
+        let inside = attached(&host, &endpoint("va", "br0", &["10.9.0.2/24"]));
+        let addresses = || {
+            let all = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+            let of_links = all.lines().filter(|line| !line.ends_with("lo"));
+            of_links.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(addresses(), [""; 0]);
+        assert_eq!(inside.within(addresses), [""; 0]);
+    });
+}
