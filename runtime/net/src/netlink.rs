@@ -14,8 +14,8 @@ use std::sync::Mutex;
 
 use kakoi_sys::{CallError, Errno};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, sendmsg,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recvfrom,
+    sendmsg, setsockopt, socket, sockopt,
 };
 
 const HEADER_BYTES: usize = 16;
@@ -403,10 +403,17 @@ impl Socket {
     fn receive(&self, mut each: impl FnMut(Received<'_>) -> Result<()>) -> Result<()> {
         let mut bytes = vec![0; RECEIVE_BYTES];
         let count = loop {
-            match recv(self.fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Ok(count) => break count,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(CallError { call: "recv", errno }.into()),
+            match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), &mut bytes) {
+                // Root inside a container may send to a socket that was opened there: only the kernel, whose port is 0, is believed.
+                Ok((count, Some(from))) if from.pid() == 0 => break count,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    return Err(CallError {
+                        call: "recvfrom",
+                        errno,
+                    }
+                    .into());
+                }
             }
         };
         for message in Messages(&bytes[..count]) {
@@ -485,6 +492,29 @@ mod tests {
         for bytes in [&[3, 0, 1, 0][..], &[5, 0, 1, 0], &[8, 0, 1], &[0, 0, 0, 0]] {
             assert_eq!(Attributes(bytes).next(), None, "{bytes:?}");
         }
+    }
+
+    /// What anyone but the kernel sends to a socket is not an answer.
+    #[test]
+    fn only_the_kernel_is_believed() {
+        crate::testing::on_a_fresh_host(|| {
+            let socket = Socket::open(SockProtocol::NetlinkRoute, 0).expect("anyone opens netlink");
+            let liar = Socket::open(SockProtocol::NetlinkRoute, 0).expect("anyone opens netlink");
+            // A success under the next number, in the queue before the question is asked.
+            let lie = Message::new(libc::NLMSG_ERROR as u16, 0, &[0; 20]).finish(1, socket.port());
+            let to = NetlinkAddr::new(socket.port(), 0);
+            sendmsg(
+                liar.fd.as_raw_fd(),
+                &[IoSlice::new(&lie)],
+                &[],
+                MsgFlags::empty(),
+                Some(&to),
+            )
+            .expect("root may send to it");
+            let unknown = Message::new(libc::RTM_DELLINK, 0, &[0xff; 16]);
+            let refused = socket.request(vec![unknown]).expect_err("there is no such link");
+            assert!(matches!(refused, NetlinkError::Refused { .. }), "{refused}");
+        });
     }
 
     /// Whatever comes in, reading it ends and neither panics nor reads beyond.

@@ -1026,3 +1026,75 @@ fn flows_end_with_what_they_were_for() {
         );
     });
 }
+
+/// After any sequence of pictures the kernel holds the last one, element by element.
+#[test]
+fn the_kernel_holds_what_was_wanted_last() {
+    on_a_fresh_host(|| {
+        let mut state = 0xbb67_ae85_84ca_a73b_u64;
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let firewall = Firewall::open(&scope("/run/kakoi")).expect("root opens netlink");
+        for round in 0..60 {
+            let mut wanted = Wanted::default();
+            for number in 1..=3 {
+                wanted.networks.push(Network {
+                    bridge: format!("br{number}"),
+                    internal: random(4) == 0,
+                    icc: random(4) > 0,
+                    masquerade: random(4) > 0,
+                });
+            }
+            for number in 2..12_u8 {
+                if random(3) == 0 {
+                    continue;
+                }
+                let bridge = 1 + random(3);
+                let target = [
+                    format!("10.9.{bridge}.{number}"),
+                    format!("fd00:{bridge}::{number}"),
+                ];
+                let list: Vec<_> = (0..random(4))
+                    .map(|_| {
+                        let (first, more) = (random(100) as u16, random(100) as u16);
+                        let network = format!("192.0.{}.0/{}", random(4) * 64, 16 + random(9));
+                        let network = network.parse::<IpNet>().expect("a network").trunc();
+                        allowed(&network.to_string(), Protocol::Tcp, first..=first + more)
+                    })
+                    .collect();
+                wanted.endpoints.push(Endpoint {
+                    host_link: format!("v{number}"),
+                    bridge: format!("br{bridge}"),
+                    mac: Mac([2, 0, 0, 0, random(4) as u8, number]),
+                    addresses: target.iter().map(|text| ip(text)).collect(),
+                    egress: (random(2) == 0).then(|| egress(&list, &["10.9.1.2", "10.9.1.3", "10.9.2.4"])),
+                });
+                for (family, host) in ["0.0.0.0", "::"].into_iter().enumerate() {
+                    if random(2) == 0 {
+                        wanted.published.push(Published {
+                            host_address: ip(host),
+                            host_port: 8000 + u16::from(number),
+                            protocol: [Protocol::Tcp, Protocol::Udp][random(2) as usize],
+                            target: SocketAddr::new(ip(&target[family]), 80 + random(2) as u16),
+                            bridge: format!("br{bridge}"),
+                        });
+                    }
+                }
+            }
+            firewall.apply(&wanted).expect("it makes sense");
+            let wanted = elements::of(&wanted).expect("it makes sense");
+            for table in &tables::TABLES {
+                for set in table.sets {
+                    let there = events::elements(&firewall.socket, "kakoi", (table.family, set.name));
+                    let there: std::collections::BTreeSet<_> = there.expect("root may").into_iter().collect();
+                    let expected = wanted.get(&(table.family, set.name)).cloned().unwrap_or_default();
+                    assert_eq!(there, expected, "round {round}: {:?} {}", table.family, set.name);
+                }
+            }
+        }
+    });
+}

@@ -286,9 +286,11 @@ fn a_namespace_of_another_user_is_configured() {
         io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line).expect("it has unshared");
         let netns = std::fs::File::open(format!("/proc/{}/ns/net", child.id())).expect("it runs");
         let done = host.attach(netns.as_fd(), &endpoint("va", "br0", &["10.9.0.2/24"]));
+        let names = crate::names::Sockets::open(netns.as_fd());
         drop(child.stdin.take());
         child.wait().expect("it ends with its input");
         done.expect("root of the host may");
+        names.expect("root of the host may");
     });
 }
 
