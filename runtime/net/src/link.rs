@@ -478,15 +478,19 @@ mod setting {
 
     const ROOT: &str = "/proc/sys/net";
 
-    /// A bridge's own settings. Router advertisements come from containers and would give the host addresses and routes
-    /// (CVE-2020-13401); a bridge without IPv6 addresses speaks no IPv6. Ports published on 127.0.0.1 need `route_localnet`; the firewall
-    /// drops what comes from a bridge for that network.
+    /// A bridge's own settings. Router advertisements and redirects come from containers and would give the host addresses and routes
+    /// (CVE-2020-13401); a packet that names its own way would leave by another than the one that the firewall judged. A bridge without
+    /// IPv6 addresses speaks no IPv6. Ports published on 127.0.0.1 need `route_localnet`; the firewall drops what comes from a bridge for
+    /// that network.
     pub fn write_own(bridge: &Bridge) -> Result<()> {
         let name = &bridge.name;
         let has_ipv6 = bridge.addresses.iter().any(is_ipv6);
         let disabled = if has_ipv6 { "0" } else { "1" };
         write_where_there(format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        write_where_there(format!("ipv6/conf/{name}/accept_redirects"), "0")?;
         write_where_there(format!("ipv6/conf/{name}/disable_ipv6"), disabled)?;
+        write(format!("ipv4/conf/{name}/accept_redirects"), "0")?;
+        write(format!("ipv4/conf/{name}/accept_source_route"), "0")?;
         write(format!("ipv4/conf/{name}/route_localnet"), "1")
     }
 

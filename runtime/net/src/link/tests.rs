@@ -109,6 +109,10 @@ fn a_bridge_becomes_what_is_wanted_and_stays_ours() {
             ("ipv6/conf/all/forwarding", "1"),
             ("ipv6/conf/br0/accept_ra", "0"),
             ("ipv4/conf/br0/route_localnet", "1"),
+            ("ipv4/conf/br0/accept_source_route", "0"),
+            ("ipv4/conf/br0/accept_redirects", "0"),
+            ("ipv6/conf/br0/accept_redirects", "0"),
+            ("ipv6/conf/br0/disable_ipv6", "0"),
         ] {
             let there = std::fs::read_to_string(format!("/proc/sys/net/{setting}")).expect("it is there");
             assert_eq!(there.trim(), value, "{setting}");
