@@ -176,6 +176,14 @@ pub enum LinkError {
 
 type Result<T> = std::result::Result<T, LinkError>;
 
+/// A link that went by itself, with its namespace, is what was wanted.
+fn gone_is_done(error: NetlinkError) -> std::result::Result<(), NetlinkError> {
+    match error.errno() {
+        Some(Errno::ENODEV) => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Names what was tried, and to which link.
 fn named(what: &'static str, name: &str) -> impl FnOnce(NetlinkError) -> LinkError {
     let name = name.to_owned();
@@ -260,10 +268,8 @@ impl Host {
         match self.find(name)? {
             None => Ok(()),
             Some(found) if self.owns(&found) => {
-                match self.socket.request(vec![request::delete_link(found.index)]) {
-                    Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
-                    done => done.map_err(named("remove", name)),
-                }
+                let removed = self.socket.request(vec![request::delete_link(found.index)]);
+                removed.or_else(gone_is_done).map_err(named("remove", name))
             }
             Some(_) => Err(LinkError::Foreign {
                 name: name.to_owned(),
@@ -330,6 +336,41 @@ impl Host {
     /// Takes a link out of whatever namespace it leads into, by the name of its end on the host; one that is gone is no error.
     pub fn detach(&self, host_link: &str) -> Result<()> {
         self.remove_link(host_link)
+    }
+
+    /// The same for a namespace that is at its end: returns as soon as nothing passes the link any more, and removes it in a thread of its own,
+    /// since the kernel takes some twenty milliseconds for that. What goes wrong there is logged; [`Host::own_links`] still names it then.
+    pub fn release(&self, host_link: &str) -> Result<()> {
+        check_name(host_link)?;
+        let found = match self.find(host_link)? {
+            None => return Ok(()),
+            Some(found) if self.owns(&found) => found,
+            Some(_) => {
+                return Err(LinkError::Foreign {
+                    name: host_link.to_owned(),
+                });
+            }
+        };
+        let lowered = self.socket.request(vec![request::lower(found.index)]);
+        lowered
+            .or_else(gone_is_done)
+            .map_err(named("take down", host_link))?;
+        let name = host_link.to_owned();
+        let remove = move || {
+            let removed = Socket::open(SockProtocol::NetlinkRoute, 0)
+                .and_then(|socket| socket.request(vec![request::delete_link(found.index)]));
+            if let Err(error) = removed.or_else(gone_is_done) {
+                tracing::warn!(link = name, %error, "ignoring a link that could not be removed");
+            }
+        };
+        let started = std::thread::Builder::new()
+            .name("release".to_owned())
+            .spawn(remove);
+        if started.is_err() {
+            // Without a thread to spare it takes its time.
+            return self.remove_link(host_link);
+        }
+        Ok(())
     }
 
     /// The links that bear the scope's mark, for cleaning up after a crash.

@@ -133,6 +133,13 @@ pub(super) fn raise(index: u32, mtu: Option<u32>) -> Message {
     message
 }
 
+/// A link down.
+pub(super) fn lower(index: u32) -> Message {
+    let mut header = link_header(index, true);
+    header[8..12].fill(0);
+    Message::new(libc::RTM_NEWLINK, 0, &header)
+}
+
 /// Settings of a link that is still down, named by its index or, with index 0, its name. It gets no link-local IPv6 address but what it is
 /// given: those that the kernel makes serve only after a second of duplicate address detection, and without one a host asks no neighbour on
 /// behalf of others. And it announces its IPv4 addresses when it comes up, to those who knew them with another MAC.

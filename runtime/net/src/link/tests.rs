@@ -343,3 +343,38 @@ fn without_ipv6_there_is_no_link_local_address() {
         assert_eq!(inside.within(addresses), [""; 0]);
     });
 }
+
+#[test]
+fn a_released_link_is_silent_at_once_and_goes() {
+    on_a_fresh_host(|| {
+        let host = Host::open(&scope("/run/a")).expect("root opens netlink");
+        host.ensure_bridge(&bridge("br0", &["10.9.0.1/24"]))
+            .expect("nothing is in the way");
+        let old = attached(&host, &endpoint("va", "br0", &["10.9.0.2/24"]));
+        let asked = old.udp("10.9.0.2:80");
+        host.release("va").expect("it is ours");
+        // Its address is another's now, and only that one is reached.
+        let new = attached(&host, &endpoint("vb", "br0", &["10.9.0.2/24"]));
+        let listener = new.listen("10.9.0.2:80");
+        let here = Namespace::current();
+        talk(
+            here.connect("10.9.0.2:80").expect("the bridge carries it"),
+            &listener,
+        );
+        asked.set_nonblocking(true).expect("a socket");
+        assert!(asked.recv(&mut [0]).is_err());
+        while own_names(&host) != ["br0", "vb"] {
+            std::thread::yield_now();
+        }
+        host.release("va").expect("that it is gone is no error");
+        let other = Host::open(&scope("/run/b")).expect("root opens netlink");
+        let foreign = other.release("vb");
+        assert!(matches!(foreign, Err(LinkError::Foreign { .. })), "{foreign:?}");
+        // A namespace that ends takes its link along: whoever is first, it is gone.
+        host.release("vb").expect("it is ours");
+        drop((new, listener));
+        while own_names(&host) != ["br0"] {
+            std::thread::yield_now();
+        }
+    });
+}
