@@ -23,7 +23,7 @@ impl std::error::Error for DecodeError {
     }
 }
 
-/// Reads `bytes` as `T`. An empty body reads as `{}`.
+/// Reads `bytes` as `T`. An empty body and `null` read as `{}`: Docker 20.10 sends the latter where it has nothing to say.
 ///
 /// # Errors
 /// The bytes are not JSON, or a field has the wrong type.
@@ -32,6 +32,9 @@ pub fn decode<T: DeserializeOwned + Serialize + Default>(bytes: &[u8]) -> Result
         return Ok(T::default());
     }
     let mut value: Value = serde_json::from_slice(bytes).map_err(DecodeError)?;
+    if value.is_null() {
+        return Ok(T::default());
+    }
     let template = serde_json::to_value(T::default()).map_err(DecodeError)?;
     normalise(&mut value, &template);
     serde_json::from_value(value).map_err(DecodeError)
@@ -90,6 +93,16 @@ mod tests {
         assert!(body.config.env.is_empty());
         assert_eq!(body.config.labels["Env"], "kept");
         assert_eq!(body.host_config.memory, 7);
+    }
+
+    #[test]
+    fn nothing_is_nothing_however_it_is_written() {
+        for text in ["", " \n", "null", "{}"] {
+            assert_eq!(
+                decode::<CreateBody>(text.as_bytes()).expect(text),
+                CreateBody::default()
+            );
+        }
     }
 
     #[test]

@@ -232,10 +232,10 @@ pub async fn start(
         stderr: !detach && exec.body.attach_stderr,
     };
     let result = ask(engine, container, exec, attach, size).await;
-    if result.is_err() {
+    if let Err(refusal) = &result {
         exec.state.send_modify(|state| {
             state.running = false;
-            state.exit_code = Some(126);
+            state.exit_code = Some(refusal.exit_code().unwrap_or(126));
         });
     }
     result

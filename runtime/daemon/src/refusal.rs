@@ -44,6 +44,15 @@ impl Refusal {
         self
     }
 
+    /// The exit code of a program that did not start, where that is what happened.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.kind {
+            "command_not_found" => Some(127),
+            "command_not_executable" => Some(126),
+            _ => None,
+        }
+    }
+
     /// 304: nothing to do.
     pub fn not_modified() -> Self {
         Self::new(StatusCode::NOT_MODIFIED, "")

@@ -13,6 +13,16 @@ use crate::error::{CallError, Named, Result, checked_fd};
 /// Most descriptors one message may carry: the kernel's own limit (SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 253;
 
+/// Bytes, in the kernel's own count, that were written to a unix socket and that its other side has not read yet; 0 when it has read all (unix(7),
+/// SIOCOUTQ).
+pub fn unread(socket: BorrowedFd<'_>) -> Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the request writes one int, which outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    Errno::result(done).named("ioctl")?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// Sends bytes, at least one, and descriptors as one message.
 pub fn send_descriptors(
     socket: BorrowedFd<'_>,

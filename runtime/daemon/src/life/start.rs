@@ -313,6 +313,8 @@ fn as_failure(id: &str, program: &str, error: ShimError) -> StartFailure {
                 (127, Refusal::bad(task(&said)).of_kind(*kind))
             }
             FailureKind::CommandNotExecutable => {
+                // The kernel's word as Go writes it: the client looks for it.
+                let message = message.replace("Permission denied", "permission denied");
                 let said = format!("exec: \"{program}\": {message}");
                 (126, Refusal::bad(task(&said)).of_kind(*kind))
             }

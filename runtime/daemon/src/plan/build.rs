@@ -175,7 +175,9 @@ fn hostname(config: &ContainerConfig, id: &str) -> Answer<String> {
 }
 
 fn environment(config: &ContainerConfig, hostname: &str, home: &str) -> Vec<String> {
+    // A name alone takes a variable of the image away.
     let mut env = config.env.clone();
+    env.retain(|entry| entry.contains('='));
     let has = |env: &[String], name: &str| env.iter().any(|entry| entry.split('=').next() == Some(name));
     if !has(&env, "HOSTNAME") {
         env.push(format!("HOSTNAME={hostname}"));

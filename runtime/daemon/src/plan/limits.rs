@@ -381,7 +381,7 @@ pub fn log(config: &LogConfig, settings: &Settings) -> Answer<LogPlan> {
         "none" => LogDriver::None,
         other => {
             return Err(Refusal::bad(format!(
-                "logger: no log driver named '{other}' is registered; use json-file or none"
+                "logger: no log driver named '{other}' is registered"
             )));
         }
     };

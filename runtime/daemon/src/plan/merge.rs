@@ -113,17 +113,15 @@ pub fn merge(asked: &ContainerConfig, image: &ImageConfig) -> ContainerConfig {
     config
 }
 
-/// The image's variables, overridden by those asked for; a name without a value takes one away.
+/// The image's variables, overridden by those asked for; a name without a value takes one away, which is shown as it was asked for.
 fn environment(image: &[String], asked: &[String]) -> Vec<String> {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut all: Vec<String> = Vec::new();
     for entry in image.iter().chain(asked) {
         let known = all.iter().position(|held| name(held) == name(entry));
         match (known, entry.contains('=')) {
-            (Some(index), true) => all[index] = entry.clone(),
-            (Some(index), false) => drop(all.remove(index)),
-            (None, true) => all.push(entry.clone()),
-            (None, false) => {}
+            (Some(index), _) => all[index] = entry.clone(),
+            (None, _) => all.push(entry.clone()),
         }
     }
     if !all.iter().any(|entry| entry.starts_with("PATH=")) {
@@ -214,7 +212,7 @@ mod tests {
             env: vec!["A=3".into(), "B".into(), "C=4".into()],
             ..Default::default()
         };
-        assert_eq!(merge(&asked, &image()).env, ["PATH=/bin", "A=3", "C=4"]);
+        assert_eq!(merge(&asked, &image()).env, ["PATH=/bin", "A=3", "B", "C=4"]);
         assert_eq!(
             merge(&ContainerConfig::default(), &ImageConfig::default()).env,
             [PATH_DEFAULT]

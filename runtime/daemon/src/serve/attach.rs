@@ -2,13 +2,16 @@
 //!
 //! With `Upgrade` the connection becomes the stream, both ways, half-closing each; without it the answer's body is the output. Invariant: the output is delivered to its end before the connection is closed.
 
+use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use kakoi_api::stream::{CONTENT_TYPE_FRAMED, CONTENT_TYPE_RAW};
+use kakoi_api::stream::{self, CONTENT_TYPE_FRAMED, CONTENT_TYPE_RAW, Output};
 use kakoi_container::frames::{Reply as ShimReply, Request as ShimRequest, Streams};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -21,6 +24,7 @@ use crate::engine::Engine;
 use crate::exec::Exec;
 use crate::life::container::{Container, Phase};
 use crate::life::stop;
+use crate::policy::Door;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, Pending};
 
@@ -31,10 +35,29 @@ const CHUNK_BYTES: usize = 16 << 10;
 pub struct Terms {
     /// Whether the process has a terminal: its bytes are not framed, and detach keys are looked for.
     pub tty: bool,
+    /// Whether the client asked for frames: those of a process with a terminal are made here.
+    pub framed: bool,
     /// Whether the client's bytes go to the process.
     pub stdin: bool,
     /// The detach keys.
     pub keys: DetachKeys,
+    /// The socket that the client came by.
+    pub door: Door,
+}
+
+/// How long a client may take to read the answer's head before the stream begins all the same.
+const HEAD_WAIT: Duration = Duration::from_millis(200);
+
+/// Waits until the client has read the head of the answer. Docker's own daemon starts a process only then; some of its clients read the head through a buffer
+/// and lose whatever of the stream came with it.
+async fn head_is_read(stream: &UnixStream) {
+    let is_read = async {
+        while kakoi_sys::socket::unread(stream.as_fd()).is_ok_and(|bytes| bytes > 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Past that time the client is at fault.
+    tokio::time::timeout(HEAD_WAIT, is_read).await.ok();
 }
 
 /// `POST /containers/{id}/attach`
@@ -74,8 +97,10 @@ pub async fn attach(mut asked: Asked, id: &str) -> Answer<Reply> {
     };
     let terms = Terms {
         tty,
+        framed: !tty,
         stdin: streams.stdin && open_stdin,
         keys,
+        door: asked.door,
     };
     asked
         .engine
@@ -148,6 +173,22 @@ pub fn carry_exec(
     )
 }
 
+/// Answers with a stream of one text.
+pub fn carry_text(request: &mut Request<Incoming>, door: Door, framed: bool, text: &str) -> Answer<Reply> {
+    let terms = Terms {
+        tty: !framed,
+        framed,
+        stdin: false,
+        keys: DetachKeys::parse("")?,
+        door,
+    };
+    let past = match framed {
+        true => stream::frame(Output::Stdout, text.as_bytes()),
+        false => text.as_bytes().to_vec(),
+    };
+    Ok(carry(request, terms, past, async { None }, async {}))
+}
+
 /// Answers with a stream.
 fn carry(
     request: &mut Request<Incoming>,
@@ -156,10 +197,10 @@ fn carry(
     live: impl Future<Output = Option<BufReader<UnixStream>>> + Send + 'static,
     after: impl Future<Output = ()> + Send + 'static,
 ) -> Reply {
-    let kind = if terms.tty {
-        CONTENT_TYPE_RAW
-    } else {
+    let kind = if terms.framed {
         CONTENT_TYPE_FRAMED
+    } else {
+        CONTENT_TYPE_RAW
     };
     if request.headers().get(UPGRADE).is_none() {
         return carry_in_body(kind, past, live, after);
@@ -173,11 +214,21 @@ fn carry(
                 return;
             }
         };
-        let (reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
+        let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
+            tracing::error!("a connection is no unix socket");
+            return;
+        };
+        let stream = parts.io.into_inner();
+        if terms.door == Door::Docker {
+            head_is_read(&stream).await;
+        }
+        let (reader, mut writer) = tokio::io::split(stream);
+        // What the client sent right behind its request.
+        let reader = io::Cursor::new(parts.read_buf).chain(reader);
         if writer.write_all(&past).await.is_ok()
             && let Some(stream) = live.await
+            && exchange(reader, &mut writer, stream, terms).await
         {
-            exchange(reader, &mut writer, stream, terms).await;
             after.await;
         }
         // The client may have left already.
@@ -191,13 +242,14 @@ fn carry(
     reply
 }
 
-/// Carries both directions until the output ends, the client detaches, or the client is gone.
-async fn exchange<R, W>(mut client: R, out: &mut W, stream: BufReader<UnixStream>, mut terms: Terms)
+/// Carries both directions until the output ends, the client detaches, or the client is gone; tells whether the output ended.
+async fn exchange<R, W>(mut client: R, out: &mut W, stream: BufReader<UnixStream>, mut terms: Terms) -> bool
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let (mut from_shim, mut to_shim) = tokio::io::split(stream);
+    let is_wrapped = terms.tty && terms.framed;
     // Ends with whether the client has left; the end of its input closes the process's input, no more.
     let input = async {
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -234,18 +286,27 @@ where
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(count) = from_shim.read(&mut chunk).await
             && count > 0
-            && out.write_all(&chunk[..count]).await.is_ok()
-            && out.flush().await.is_ok()
+            && write(out, &chunk[..count], is_wrapped).await
         {}
     };
     tokio::pin!(input, output);
     let has_left = tokio::select! {
-        () = &mut output => return,
+        () = &mut output => return true,
         has_left = &mut input => has_left,
     };
     if !has_left {
         output.await;
     }
+    !has_left
+}
+
+/// Writes to a client, in a frame where it asked for frames of a terminal's bytes; false where it is gone.
+async fn write(out: &mut (impl AsyncWrite + Unpin), bytes: &[u8], is_wrapped: bool) -> bool {
+    let written = match is_wrapped {
+        true => out.write_all(&stream::frame(Output::Stdout, bytes)).await,
+        false => out.write_all(bytes).await,
+    };
+    written.is_ok() && out.flush().await.is_ok()
 }
 
 /// Without an upgrade there is no second direction once the answer has begun: the output only.

@@ -57,9 +57,13 @@ pub async fn commit(mut asked: Asked) -> Answer<Reply> {
         .map_err(|cause| Refusal::failed("the container's image cannot be named", cause))?;
     images::make_room(&asked.engine).await?;
     let pauses = query.flag_or("pause", true);
-    let paused = pauses && container.shared().phase == Phase::Running;
-    if paused {
-        stop::pause(&asked.engine, &container).await?;
+    let mut paused = pauses && container.shared().phase == Phase::Running;
+    if paused && let Err(refusal) = stop::pause(&asked.engine, &container).await {
+        // What has ended meanwhile writes no more.
+        if container.shared().phase == Phase::Running {
+            return Err(refusal);
+        }
+        paused = false;
     }
     let made = take(&asked.engine, &container, base, options.clone()).await;
     if paused {

@@ -497,7 +497,8 @@ pub fn wait(asked: &Asked, id: &str) -> Answer<Reply> {
     let (sender, reply) = reply::stream("application/json");
     tokio::spawn(async move {
         let is_over = move |pulse: &Pulse| match condition {
-            Condition::NotRunning => !pulse.up && !pulse.restarting,
+            // As in Docker, one that is being started again has ended for who waited until then.
+            Condition::NotRunning => pulse.ends > ends || (!pulse.up && !pulse.restarting),
             Condition::NextExit => pulse.ends > ends || pulse.gone,
             Condition::Removed => pulse.gone || !pulse.trouble.is_empty(),
         };

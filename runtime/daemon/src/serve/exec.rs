@@ -15,6 +15,7 @@ use crate::life::container::{Container, Phase};
 use crate::life::stop;
 use crate::plan;
 use crate::plan::user;
+use crate::policy::Door;
 use crate::refusal::{Answer, Refusal};
 use crate::signal;
 
@@ -90,18 +91,47 @@ pub async fn start(mut asked: Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(&exec.container_id)?;
     let keys = DetachKeys::parse(&exec.body.detach_keys)?;
     let detach = body.detach || exec.body.detach;
-    let stream = instances::start(&asked.engine, &container, &exec, detach, body.console_size).await?;
+    // Docker frames by what the start says, whatever the instance was made with; a process without a terminal is framed by its shim.
+    let framed = match asked.door {
+        Door::Docker => !(body.tty && exec.body.tty),
+        Door::Kakoi => !exec.body.tty,
+    };
+    let started = instances::start(&asked.engine, &container, &exec, detach, body.console_size).await;
+    let stream = match started {
+        // Docker's clients have taken the connection over by then; they read it there, and the exit code of the instance.
+        Err(refusal) if refusal.exit_code().is_some() && !detach && asked.door == Door::Docker => {
+            let said = not_started(&exec, &refusal);
+            return attach::carry_text(&mut asked.request, asked.door, framed, &said);
+        }
+        started => started?,
+    };
     match stream {
         Some(stream) => {
             let terms = Terms {
                 tty: exec.body.tty,
+                framed,
                 stdin: exec.body.attach_stdin,
                 keys,
+                door: asked.door,
             };
             Ok(attach::carry_exec(&mut asked.request, terms, stream, exec))
         }
         None => Ok(reply::empty(StatusCode::OK)),
     }
+}
+
+/// Why a program did not start, in the words that scripts look for.
+fn not_started(exec: &instances::Exec, refusal: &Refusal) -> String {
+    let command = exec.body.cmd.clone().unwrap_or_default().0;
+    let program = command.first().map_or("", String::as_str);
+    let why = match refusal.exit_code() {
+        Some(127) if program.contains('/') => format!("stat {program}: no such file or directory"),
+        Some(127) => "executable file not found in $PATH".to_owned(),
+        _ => refusal.message.replace("Permission denied", "permission denied"),
+    };
+    format!(
+        "OCI runtime exec failed: exec failed: unable to start container process: exec: \"{program}\": {why}: unknown\r\n"
+    )
 }
 
 /// `GET /exec/{id}/json`

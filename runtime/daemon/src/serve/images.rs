@@ -28,6 +28,7 @@ use crate::engine::Engine;
 use crate::filters::Filters;
 use crate::life::create::image_refusal;
 use crate::plan::merge;
+use crate::policy::Door;
 use crate::refusal::{Answer, Refusal, chain};
 
 /// Chunks of an archive between the socket and the store.
@@ -139,7 +140,11 @@ pub fn select(engine: &Engine, filters: &Filters) -> Answer<Vec<ImageSummary>> {
                     .as_ref()
                     .is_none_or(|time| image.created.as_ref().is_some_and(|created| created < time))
         })
-        .map(|image| {
+        .map(|mut image| {
+            // As in Docker, only names that fit are shown of an image that was looked for by one.
+            image
+                .repo_tags
+                .retain(|name| filters.any("reference", |pattern| reference_fits(name, pattern)));
             let count = uses(engine, &image.id).len();
             summary(image, i64::try_from(count).unwrap_or(i64::MAX))
         })
@@ -176,7 +181,30 @@ pub async fn inspect(asked: &Asked, name: &str) -> Answer<Reply> {
         engine.images.inspect(&name).map_err(image_refusal)
     })
     .await?;
-    Ok(reply::ok(&inspect_view(&asked.engine, details)))
+    let searched = details.clone();
+    let parent = blocking(&asked.engine, move |engine| Ok(parent_of(engine, &searched))).await?;
+    Ok(reply::ok(&ImageInspect {
+        parent,
+        ..inspect_view(&asked.engine, details)
+    }))
+}
+
+/// The image that one was committed on: one layer less, the same history but for its last step. What came from a registry has no parent, as in Docker.
+fn parent_of(engine: &Engine, details: &Details) -> String {
+    let own = &details.document;
+    let (Some((_, layers)), Some((_, history))) =
+        (own.rootfs.diff_ids.split_last(), own.history.split_last())
+    else {
+        return String::new();
+    };
+    if layers.is_empty() || !details.summary.repo_digests.is_empty() {
+        return String::new();
+    }
+    let all = engine.images.list().unwrap_or_default().into_iter();
+    let mut others = all.filter_map(|row| engine.images.inspect(&row.id.to_string()).ok());
+    let parent =
+        others.find(|other| other.document.rootfs.diff_ids == layers && other.document.history == history);
+    parent.map_or_else(String::new, |other| other.summary.id.to_string())
 }
 
 fn inspect_view(engine: &Engine, details: Details) -> ImageInspect {
@@ -448,17 +476,7 @@ pub fn long(
         tokio::spawn(async move {
             let mut next = Some(Ok(first));
             while let Some(said) = next {
-                let line = said.unwrap_or_else(|refusal: Refusal| {
-                    tracing::warn!(error = chain(&refusal), "a long operation failed");
-                    Line {
-                        error_detail: Some(ErrorBody {
-                            message: refusal.message.clone(),
-                            ..ErrorBody::default()
-                        }),
-                        error: refusal.message,
-                        ..Line::default()
-                    }
-                });
+                let line = said.unwrap_or_else(error_line);
                 if !reply::send_line(&sender, &line).await {
                     return;
                 }
@@ -466,6 +484,18 @@ pub fn long(
             }
         });
         Ok(reply)
+    }
+}
+
+fn error_line(refusal: Refusal) -> Line {
+    tracing::warn!(error = chain(&refusal), "a long operation failed");
+    Line {
+        error_detail: Some(ErrorBody {
+            message: refusal.message.clone(),
+            ..ErrorBody::default()
+        }),
+        error: refusal.message,
+        ..Line::default()
     }
 }
 
@@ -579,12 +609,18 @@ pub async fn load(asked: Asked) -> Answer<Reply> {
         let room = asked.engine.images.check_room(needed).map_err(image_refusal)?;
         room.map_err(|error| Refusal::failed(error.to_string(), error))?;
     }
+    let door = asked.door;
     let archive = reader(asked.request.into_body());
     long(&asked.engine, move |engine, say| {
         let loaded = engine
             .images
             .load(archive, &mut progress(quiet, say))
-            .map_err(load_refusal)?;
+            .map_err(load_refusal);
+        let loaded = match loaded {
+            // Docker's clients look for it in the stream, which theirs has always begun.
+            Err(refusal) if door == Door::Docker => return Ok(vec![error_line(refusal)]),
+            loaded => loaded?,
+        };
         Ok(loaded
             .iter()
             .flat_map(|image| loaded_line(engine, image))
