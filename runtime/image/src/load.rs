@@ -284,6 +284,7 @@ impl ImageStore {
         }
         self.commit(&mut state, index)?;
         drop(state);
+        staging.remove_claims();
         // Before the next collection: the pins go with the staging folder, what the index names stays.
         drop(staging);
         self.collect(&mut self.state())?;

@@ -48,7 +48,9 @@ impl Claim<'_> {
 
     /// Removes it: it has served.
     pub(crate) fn remove(&self) -> Result<(), FileError> {
-        remove_tree(&self.path())
+        let mut state = self.store.state();
+        self.store
+            .discard(&mut state, std::iter::once(self.name.as_str()))
     }
 }
 
@@ -177,7 +179,7 @@ impl ImageStore {
         rename(&made.folder, &aside.join("layer"))?;
         rename(&made.recipe, &aside.join("recipe"))?;
         sync_file_system(&aside)?;
-        remove_tree(&place)?;
+        claim.remove()?;
         rename(&aside, &place)?;
         sync_dir(&self.root.join(PARTIAL))?;
         fault::point("layer-kept");
@@ -212,17 +214,38 @@ impl ImageStore {
         let mut state = self.state();
         let mut kept = self.list_partial(&state)?;
         kept.sort_by(|a, b| (b.modified, &a.name).cmp(&(a.modified, &b.name)));
-        let (mut count, mut bytes, mut removed) = (0, 0u64, 0);
-        for one in kept {
-            (count, bytes) = (count + 1, bytes.saturating_add(one.bytes));
+        let (mut count, mut bytes) = (0, 0u64);
+        kept.retain(|one| {
+            let (more, sum) = (count + 1, bytes.saturating_add(one.bytes));
             let is_old = one.modified.elapsed().is_ok_and(|age| age > AGE_MAX);
-            let is_too_much = count > self.limits.partials_max || bytes > self.limits.partials_bytes_max;
-            if all || is_old || is_too_much {
-                self.remove_at_once(&mut state, &self.root.join(PARTIAL).join(&one.name))?;
-                (count, bytes, removed) = (count - 1, bytes - one.bytes, removed + one.bytes);
+            let is_too_much = more > self.limits.partials_max || sum > self.limits.partials_bytes_max;
+            let goes = all || is_old || is_too_much;
+            if !goes {
+                (count, bytes) = (more, sum);
+            }
+            goes
+        });
+        self.discard(&mut state, kept.iter().map(|one| one.name.as_str()))?;
+        Ok(kept.iter().map(|one| one.bytes).sum())
+    }
+
+    /// Removes things by their names, each at once: half a layer must never be taken for one, also after a power cut in the middle of this.
+    fn discard<'n>(&self, state: &mut State, names: impl Iterator<Item = &'n str>) -> Result<(), FileError> {
+        let folder = self.root.join(PARTIAL);
+        let mut moved = Vec::new();
+        for name in names {
+            let path = folder.join(name);
+            if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+                moved.extend(self.move_out(state, &path)?);
+            } else {
+                // Half a beginning is a beginning.
+                remove_tree(&path)?;
             }
         }
-        Ok(removed)
+        if !moved.is_empty() {
+            sync_dir(&folder)?;
+        }
+        moved.iter().try_for_each(|path| remove_tree(path))
     }
 
     /// Removes what is kept of a blob, unless another pull has it.
@@ -271,6 +294,15 @@ impl<'a> Staging<'a> {
     /// Takes over a layer that is kept: it goes with this work's success, and stays with its failure.
     pub(crate) fn take_claim(&mut self, claim: Claim<'a>) {
         self.claims.push(claim);
+    }
+
+    /// Removes what is left of them once they are published. The store's state is not locked.
+    pub(crate) fn remove_claims(&self) {
+        for claim in &self.claims {
+            if let Err(error) = claim.remove() {
+                tracing::warn!(%error, "ignoring what a pull left that cannot be removed");
+            }
+        }
     }
 }
 

@@ -393,13 +393,21 @@ impl ImageStore {
 
     /// Removes a file, or a folder by one rename: half a layer must never stand under a layer's name.
     pub(crate) fn remove_at_once(&self, state: &mut State, path: &Path) -> Result<(), FileError> {
+        match self.move_out(state, path)? {
+            Some(trash) => remove_tree(&trash),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves something out of its place, to where it can be removed bit by bit; tells where, or that it is not there.
+    pub(crate) fn move_out(&self, state: &mut State, path: &Path) -> Result<Option<PathBuf>, FileError> {
         let trash = self.root.join(format!("staging/trash-{}", state.number()));
         match fs::rename(path, &trash) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             renamed => renamed.at("move out of place", path)?,
         }
         fault::point("moved-out");
-        remove_tree(&trash)
+        Ok(Some(trash))
     }
 
     /// Makes a folder for work in progress; it goes when the handle does.
@@ -493,9 +501,6 @@ impl Staging<'_> {
         }
         for folder in ["blobs/sha256", "recipes", "layers"] {
             sync_dir(&self.store.root.join(folder))?;
-        }
-        for claim in &self.claims {
-            claim.remove()?;
         }
         Ok(measures)
     }

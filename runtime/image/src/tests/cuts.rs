@@ -12,10 +12,12 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::build::{TarBuilder, config, docker_archive};
+use super::build::{TarBuilder, config, docker_archive, gzip};
 use super::disk::{Disk, Random, memory};
+use super::registry::server::{Server, Shelf, client};
 use super::root;
 use super::store::load;
+use crate::registry::PullOptions;
 use crate::*;
 
 /// Cuts of one run of the tests: some seconds.
@@ -58,10 +60,69 @@ fn visible(store: &ImageStore) -> Visible {
         .collect()
 }
 
+/// An image of two layers that a registry has.
+struct Remote {
+    server: Server,
+    layers: [Vec<u8>; 2],
+}
+
+impl Remote {
+    fn new() -> Self {
+        let layer = |number: u8| {
+            let tar = TarBuilder::new().dir("srv/", 0o750);
+            tar.file(&format!("srv/{number}"), &[number; 900]).finish()
+        };
+        let layers = [layer(0), layer(1)];
+        let shelf = Shelf::default();
+        shelf.image("1", &layers, &gzip);
+        let server = Server::start(move |request, wire| shelf.answer(request, wire));
+        Self { server, layers }
+    }
+
+    fn name(&self) -> Reference {
+        Reference::parse(&format!("{}/a:1", self.server.name())).expect("a name")
+    }
+
+    /// What a pull leaves that broke off after the first layer was done.
+    fn break_off(&self, store: &ImageStore) {
+        let tar = &self.layers[0];
+        let (blob, diff_id) = (Digest::of(&gzip(tar)), Digest::of(tar));
+        let staging = store.stage().expect("staged");
+        let folder = staging.path.join("layer-0");
+        let (made, _) = store
+            .unpack_content(&tar[..], &diff_id, &folder)
+            .expect("unpacked");
+        let kept = store.keep_layer(&staging.path, (&blob, &diff_id), made);
+        kept.expect("kept");
+    }
+
+    /// The pull after that: what is kept is whole, or is not taken.
+    fn pull(&self, store: &ImageStore) {
+        let (client, name) = (client(&[&self.server]), self.name());
+        let pulled = store.pull(&client, &name, &PullOptions::default(), &|_| true);
+        pulled.expect("pulled");
+        let image = store.resolve(&name.to_string()).expect("named");
+        for (number, layer) in image.layers.iter().rev().enumerate() {
+            let file = fs::read(layer.join(format!("srv/{number}"))).expect("a file");
+            assert_eq!(file, [number as u8; 900]);
+        }
+    }
+}
+
 /// What is done, as a person would.
-fn act(store: &ImageStore, random: &mut Random) -> String {
+fn act(store: &ImageStore, random: &mut Random, remote: &Remote) -> String {
     let name = NAMES[random.below(NAMES.len())];
-    match random.below(8) {
+    match random.below(10) {
+        8 => {
+            remote.break_off(store);
+            "a pull that breaks off".to_owned()
+        }
+        9 => {
+            // One layer is left to fetch, in this thread, which is the one that is watched.
+            remote.break_off(store);
+            remote.pull(store);
+            "a pull that goes on".to_owned()
+        }
         0..=3 => {
             let version = random.below(6);
             load(store, &archive(name, version)).expect("loaded");
@@ -101,6 +162,7 @@ struct Looker {
     cuts: usize,
     /// What the cuts of this step showed.
     seen: Vec<Visible>,
+    remote: Rc<Remote>,
 }
 
 impl Looker {
@@ -109,7 +171,7 @@ impl Looker {
             let to = self.place.join("cut");
             fs::create_dir(&to).expect("a folder");
             self.disk.cut(&mut self.random, &to);
-            self.seen.push(look(&to));
+            self.seen.push(look(&to, &self.remote));
             fs::remove_dir_all(&to).expect("removed");
             self.cuts += 1;
         }
@@ -117,7 +179,7 @@ impl Looker {
 }
 
 /// Opens what a cut left, looks at all of it, and works on.
-fn look(root: &Path) -> Visible {
+fn look(root: &Path, remote: &Remote) -> Visible {
     let store = ImageStore::open(root).expect("opens by itself");
     let found = visible(&store);
     let report = store
@@ -142,6 +204,12 @@ fn look(root: &Path) -> Visible {
         b"next:1 9"
     );
     store.remove("next:1", false, &nobody).expect("removed");
+    let mut kept = fs::read_dir(root.join("images/partial")).expect("a folder");
+    if kept.next().is_some() && store.resolve(&remote.name().to_string()).is_err() {
+        remote.pull(&store);
+        let name = remote.name().to_string();
+        store.remove(&name, false, &nobody).expect("removed");
+    }
     assert_eq!(visible(&store), found, "working on changes nothing else");
     let report = store
         .check(Depth::Content, Repair::No, &nobody, &|work| work())
@@ -151,7 +219,7 @@ fn look(root: &Path) -> Visible {
 }
 
 /// One life of a store: steps, each of them cut at every event, until there were enough cuts.
-fn life(seed: u64, cuts_max: usize) -> usize {
+fn life(seed: u64, cuts_max: usize, remote: &Rc<Remote>) -> usize {
     let Some(dir) = memory("cuts") else { return 0 };
     let mut random = Random(seed);
     let root = dir.path().join("root");
@@ -162,6 +230,7 @@ fn life(seed: u64, cuts_max: usize) -> usize {
         random: Random(seed ^ 0x5eed),
         cuts: 0,
         seen: Vec::new(),
+        remote: Rc::clone(remote),
     }));
     let watched = |work: &mut dyn FnMut() -> ImageStore| {
         let looker = Rc::clone(&looker);
@@ -190,7 +259,7 @@ fn life(seed: u64, cuts_max: usize) -> usize {
         } else {
             watched(&mut || {
                 let store = held.take().expect("one step");
-                said = act(&store, &mut random);
+                said = act(&store, &mut random, remote);
                 store
             })
         };
@@ -226,11 +295,12 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.expect("after 1970").as_nanos() as u64 % 1_000_000_000
     });
+    let remote = Rc::new(Remote::new());
     let (mut cuts, mut seed) = (0, first);
     while cuts < wanted {
         println!("KAKOI_CUT_SEED={seed}");
         // A life is short enough to be run again by its seed.
-        let lived = life(seed, wanted.min(1000));
+        let lived = life(seed, wanted.min(1000), &remote);
         if lived == 0 {
             return;
         }

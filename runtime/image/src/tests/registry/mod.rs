@@ -4,7 +4,7 @@ mod attached;
 mod documents;
 mod hostile;
 mod resume;
-mod server;
+pub(super) mod server;
 mod tls;
 
 use std::sync::Mutex;
