@@ -131,7 +131,6 @@ fn check(body: &CreateBody) -> Answer<()> {
     }
     ports::wanted(host, &body.config.exposed_ports)?;
     for (what, is_asked) in [
-        ("links", !host.links.is_empty()),
         ("storage options", !host.storage_opt.is_empty()),
         (
             "per-device block I/O rates and weights",

@@ -57,6 +57,13 @@ pub fn settle(
     let (primary, empty) = named(networks, &host.network_mode, EndpointSettings::default());
     host.network_mode.clone_from(&primary);
     let first = all.entry(primary).or_insert(empty);
+    // Those of the host configuration are of the one network that there was when it was invented.
+    if !host.links.is_empty() {
+        first
+            .links
+            .get_or_insert_default()
+            .extend(host.links.iter().cloned());
+    }
     if !config.mac_address.is_empty() && first.mac_address.is_empty() {
         first.mac_address.clone_from(&config.mac_address);
     }
@@ -146,6 +153,15 @@ pub fn check(name: &str, settings: &EndpointSettings, network: Option<&NetworkRe
     } else if let Some(alias) = aliases.iter().find(|alias| !is_name(alias)) {
         wrong.push(format!("invalid alias {alias:?}"));
     }
+    let links = settings.links.as_deref().unwrap_or_default();
+    if links.len() > ALIASES_MAX {
+        wrong.push(format!("{} links, which is more than {ALIASES_MAX}", links.len()));
+    } else if let Some(text) = links
+        .iter()
+        .find(|text| link(text).is_none_or(|(_, alias)| !is_name(&alias.to_owned())))
+    {
+        wrong.push(format!("bad format for links: {text}"));
+    }
     if !settings.mac_address.is_empty() && settings.mac_address.parse::<Mac>().is_err() {
         wrong.push(format!("invalid MAC address: {}", settings.mac_address));
     }
@@ -154,6 +170,14 @@ pub fn check(name: &str, settings: &EndpointSettings, network: Option<&NetworkRe
     } else {
         Err(format!("invalid endpoint settings:\n{}", wrong.join("\n")))
     }
+}
+
+/// A link: the other container, and what it is called here. Docker's clients write `name:alias`, its inspection `/name:/own/alias`.
+pub fn link(text: &str) -> Option<(&str, &str)> {
+    let (name, alias) = text.split_once(':').unwrap_or((text, text));
+    let name = name.trim_start_matches('/');
+    let alias = alias.rsplit('/').next().unwrap_or(alias);
+    (!name.is_empty() && !alias.is_empty()).then_some((name, alias))
 }
 
 /// Why an address cannot be asked for in a network.
@@ -261,6 +285,10 @@ mod tests {
             aliases: Some(vec![name.into()]),
             ..EndpointSettings::default()
         };
+        let linked = |text: &str| EndpointSettings {
+            links: Some(vec![text.into()]),
+            ..EndpointSettings::default()
+        };
         let mac = |text: &str| EndpointSettings {
             mac_address: text.into(),
             ..EndpointSettings::default()
@@ -277,6 +305,10 @@ mod tests {
             ("app", Some(&app), alias("d b"), "invalid alias"),
             ("app", Some(&app), alias(""), "invalid alias"),
             ("bridge", None, alias("db"), "network-scoped alias"),
+            ("app", Some(&app), linked("db:store"), ""),
+            ("bridge", None, linked("/db:/web/store"), ""),
+            ("app", Some(&app), linked(":store"), "bad format"),
+            ("app", Some(&app), linked("db:a b"), "bad format"),
             ("app", Some(&app), mac("02:42:ac:11:00:09"), ""),
             ("app", Some(&app), mac("02:42"), "invalid MAC"),
         ] {

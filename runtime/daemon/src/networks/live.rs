@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! {"places":[{"network":"<id>","endpoint_id":"<id>","host_link":"kk0123456789a","interface":"eth0","mac":"02:42:ac:11:00:02",
-//!   "addresses":["172.17.0.2/16"],"gateways":["172.17.0.1"],"names":["web"]}],
+//!   "addresses":["172.17.0.2/16"],"gateways":["172.17.0.1"],"names":["web"],"links":[]}],
 //!  "ports":[{"inside":80,"protocol":"tcp","host":"0.0.0.0:8080"}],"upstreams":["192.0.2.1"],"name":"web","reach":"networks"}
 //! ```
 
@@ -20,6 +20,7 @@ use kakoi_net::{IpNet, names};
 use kakoi_policy::confinement::Reach;
 use serde::{Deserialize, Serialize};
 
+use super::ask;
 use super::files::{ResolvConf, Resolving, resolving};
 use super::kernel::on_thread;
 use super::place::{self, Taken, Who};
@@ -56,6 +57,8 @@ pub struct Place {
     pub gateways: Vec<IpAddr>,
     /// Names that lead to it.
     pub names: Vec<String>,
+    /// What this container alone calls others: the name here, and the other's name or id.
+    pub links: Vec<(String, String)>,
 }
 
 impl Place {
@@ -130,7 +133,10 @@ impl Networks {
     /// Takes places and ports for a container that is about to start, and writes its `/etc` files. [`Networks::leave`] gives them back.
     pub async fn prepare(&self, engine: &Arc<Engine>, record: &Record) -> Answer<()> {
         let _turn = self.turn.lock().await;
-        let (rows, kept) = self.choose(record)?;
+        let (rows, mut kept) = self.choose(record)?;
+        for (place, row) in std::iter::zip(&mut kept.places, &rows) {
+            place.links = links(engine, record, &row.name)?;
+        }
         let of_host = tokio::task::spawn_blocking(ResolvConf::of_host)
             .await
             .unwrap_or_default();
@@ -306,6 +312,7 @@ impl Networks {
             name: &record.name,
             hostname: &record.config.hostname,
         };
+        let links = links(engine, record, &row.name)?;
         let before = {
             let mut guard = self.state();
             let state = &mut *guard;
@@ -314,7 +321,8 @@ impl Networks {
             let live = live.ok_or_else(|| Refusal::conflict("the container is not running"))?;
             let before = live.kept.clone();
             let number = free_interface(&before);
-            let place = place::choose(&row, &settings, who, number, &taken, &mut state.last)?;
+            let mut place = place::choose(&row, &settings, who, number, &taken, &mut state.last)?;
+            place.links = links;
             live.kept.places.push(place);
             place::route(&mut live.kept.places, &record.networks, |id| {
                 state.rows.get(id).cloned()
@@ -370,6 +378,55 @@ impl Networks {
             written.map_err(|cause| Refusal::failed("writing the container's hosts failed", cause))
         })
         .await
+    }
+}
+
+/// What a container calls others in a network.
+fn links(engine: &Engine, record: &Record, network: &str) -> Answer<Vec<(String, String)>> {
+    let asked = record
+        .networks
+        .get(network)
+        .and_then(|settings| settings.links.as_ref());
+    let mut found = Vec::new();
+    for text in asked.into_iter().flatten() {
+        let (name, alias) =
+            ask::link(text).ok_or_else(|| Refusal::bad(format!("bad format for links: {text}")))?;
+        // In user-defined networks any name will do, and it may come into being later.
+        if network == super::BRIDGE {
+            let other = engine.containers.find(name);
+            let other = other.map_err(|_| Refusal::bad(format!("could not get container for {name}")))?;
+            if !other.shared().phase.is_up() {
+                return Err(Refusal::bad(format!(
+                    "Cannot link to a non running container: /{name} AS /{}/{alias}",
+                    record.name
+                )));
+            }
+        }
+        found.push((alias.to_owned(), name.to_owned()));
+    }
+    Ok(found)
+}
+
+impl Networks {
+    /// In the network `bridge` nobody answers for names: what a container calls others stands in its hosts file, as of its start.
+    fn add_links(&self, state_dir: &Path, kept: &Kept) -> std::io::Result<()> {
+        let bridge = self.find(super::BRIDGE).map(|row| row.id).unwrap_or_default();
+        let mut lines = String::new();
+        {
+            let state = self.state();
+            for place in kept.places.iter().filter(|place| place.network == bridge) {
+                for (alias, other) in &place.links {
+                    for address in state.addresses_in(&bridge, other) {
+                        lines.push_str(&format!("{address}\t{alias} {other}\n"));
+                    }
+                }
+            }
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut file = fs::File::options().append(true).open(state_dir.join("hosts"))?;
+        file.write_all(lines.as_bytes())
     }
 }
 
@@ -521,6 +578,7 @@ fn write_files(
         .find_map(|row| row.subnet(false).or(row.subnet(true)))
         .map(|subnet| subnet.gateway);
     write_hosts(&state_dir, record, kept, gateway)?;
+    engine.networks.add_links(&state_dir, kept)?;
     rewrite(&state_dir.join("resolv.conf"), &resolving.text)
 }
 

@@ -50,6 +50,22 @@ impl kakoi_net::names::Names for Seen {
     }
 }
 
+impl super::State {
+    /// Addresses of a container in a network, by its name, its id or the beginning of one, or a name that it has there.
+    pub(super) fn addresses_in(&self, network: &str, name: &str) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        for (id, live) in &self.live {
+            for place in live.kept.places.iter().filter(|place| place.network == network) {
+                let bears = |held: &String| held.eq_ignore_ascii_case(name);
+                if live.kept.name == name || id.starts_with(name) || place.names.iter().any(bears) {
+                    found.extend(place.addresses.iter().map(|net| net.addr()));
+                }
+            }
+        }
+        found
+    }
+}
+
 impl super::Networks {
     /// The addresses of a name, as a container sees it.
     fn addresses_of(&self, id: &str, name: &str) -> Option<Vec<IpAddr>> {
@@ -57,6 +73,13 @@ impl super::Networks {
         let own = &state.live.get(id)?.kept.places;
         let is_near = |network: &String| own.iter().any(|place| place.network == *network);
         let mut found = Vec::new();
+        for place in own {
+            let linked = place
+                .links
+                .iter()
+                .filter(|(alias, _)| alias.eq_ignore_ascii_case(name));
+            found.extend(linked.flat_map(|(_, other)| state.addresses_in(&place.network, other)));
+        }
         for place in state.live.values().flat_map(|live| &live.kept.places) {
             let bears = |held: &String| {
                 held.eq_ignore_ascii_case(name)

@@ -98,6 +98,7 @@ pub fn choose(
         addresses,
         gateways: Vec::new(),
         names: names_of(network, settings, who),
+        links: Vec::new(),
     })
 }
 
