@@ -319,8 +319,14 @@ fn a_new_link_announces_its_address() {
                     &listener,
                 );
             }
-            let known = std::fs::read_to_string("/proc/thread-self/net/arp").expect("it is there");
-            assert!(known.contains(&link.mac.to_string()), "{known}");
+            // Nobody asks, so that nothing but the announcement, which is on its way, can bring it.
+            let is_known = || {
+                let known = std::fs::read_to_string("/proc/thread-self/net/arp").expect("it is there");
+                known.contains(&link.mac.to_string())
+            };
+            while !is_known() {
+                std::thread::yield_now();
+            }
             host.detach("va").expect("it is ours");
         }
     });
