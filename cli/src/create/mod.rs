@@ -221,6 +221,7 @@ fn host_config(flags: &ContainerFlags, binds: Vec<String>) -> Result<HostConfig,
         cgroup_parent: flags.cgroup_parent.clone().unwrap_or_default(),
         volumes_from: flags.volumes_from.clone(),
         no_hosts: flags.no_hosts,
+        publish_all_ports: flags.publish_all,
         init: flags.init.then_some(true),
         ..HostConfig::default()
     };

@@ -177,6 +177,7 @@ fn networks_are_docker_s() {
     for words in ["-p 80 img", "-P img", "--mac-address 02:42:00:00:00:05 img"] {
         assert_eq!(body(words).host_config.network_mode, "bridge", "{words}");
     }
+    assert!(body("-P img").host_config.publish_all_ports && !bare.host_config.publish_all_ports);
     let host = body("--network host -p 80:80 img");
     assert_eq!(host.host_config.network_mode, "host", "the daemon warns");
     for (words, reason) in [

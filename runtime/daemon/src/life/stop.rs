@@ -8,6 +8,7 @@ use kakoi_container::frames::{Reply, Request};
 use super::container::{Container, Phase};
 use super::start;
 use crate::engine::Engine;
+use crate::networks::ask;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, ShimError};
 use crate::signal;
@@ -74,6 +75,13 @@ pub async fn stop_in_turn(
     };
     if !in_time {
         kill_and_wait(engine, container).await?;
+    }
+    // Its ports and addresses are free when its supervisor is gone: who stops one may want them for the next.
+    if ask::is_bridged(&container.shared().record.host_config.network_mode) {
+        let left = container.until(|pulse| !pulse.shim);
+        if tokio::time::timeout(KILL_WAIT, left).await.is_err() {
+            tracing::warn!(container = %container.id, "its supervisor is still there, ignoring");
+        }
     }
     engine
         .events

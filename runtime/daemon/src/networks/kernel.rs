@@ -218,6 +218,12 @@ impl Networks {
         }
     }
 
+    /// Whether a link of ours is there; one that cannot be looked for is not.
+    pub(super) fn has_link(&self, name: &str) -> bool {
+        let links = self.tell(|kernel| Ok(kernel.host.own_links()?));
+        links.is_ok_and(|links| links.iter().any(|link| link.name == name))
+    }
+
     /// Subnets that the host itself uses; none where it cannot be asked.
     pub(super) fn taken_subnets(&self) -> Vec<IpNet> {
         self.tell(|kernel| Ok(kernel.host.taken_subnets()?))

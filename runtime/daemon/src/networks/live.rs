@@ -133,6 +133,10 @@ impl Networks {
     /// Takes places and ports for a container that is about to start, and writes its `/etc` files. [`Networks::leave`] gives them back.
     pub async fn prepare(&self, engine: &Arc<Engine>, record: &Record) -> Answer<()> {
         let _turn = self.turn.lock().await;
+        if record.networks.contains_key(super::BRIDGE) {
+            let engine = engine.clone();
+            on_thread(move || engine.networks.settle_bridge(&engine)).await?;
+        }
         let (rows, mut kept) = self.choose(record)?;
         for (place, row) in std::iter::zip(&mut kept.places, &rows) {
             place.links = links(engine, record, &row.name)?;
@@ -449,7 +453,7 @@ fn failed(id: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Re
     )
 }
 
-fn keep(run_dir: &Path, kept: &Kept) -> Answer<()> {
+pub(super) fn keep(run_dir: &Path, kept: &Kept) -> Answer<()> {
     let bytes = serde_json::to_vec(kept).expect("places are plain data");
     // Not synced: it is of this run only. Moved into place, since a daemon may be killed while it writes.
     let aside = run_dir.join("network.json.new");

@@ -87,6 +87,34 @@ impl Networks {
         Ok((id, warning(body)))
     }
 
+    /// Gives the network `bridge` another subnet where somebody else has taken its own meanwhile. It was chosen when there was no bridge yet that others
+    /// could see, and nobody asked for it; once somebody is in it, it stays.
+    pub(super) fn settle_bridge(&self, engine: &Engine) -> Answer<()> {
+        let row = self.find(BRIDGE)?;
+        if !self.members(&row.id).is_empty() || self.has_link(&row.bridge) {
+            return Ok(());
+        }
+        let mut taken = self.taken_subnets();
+        if row
+            .subnets
+            .iter()
+            .all(|subnet| address::check_subnet(subnet.net, &taken).is_ok())
+        {
+            return Ok(());
+        }
+        let mut settled = row.clone();
+        {
+            let mut state = self.state();
+            let others = state.rows.values().filter(|other| other.id != row.id);
+            taken.extend(others.flat_map(|other| &other.subnets).map(|subnet| subnet.net));
+            settled.subnets = vec![chosen(address::free_ipv4_subnet(&taken))?];
+            state.rows.insert(row.id.clone(), settled);
+        }
+        self.keep(&engine.paths.root).inspect_err(|_| {
+            self.state().rows.insert(row.id.clone(), row.clone());
+        })
+    }
+
     /// Removes a network that nobody is in.
     pub async fn remove(self: &Arc<Self>, engine: &Engine, wanted: &str) -> Answer<()> {
         if FIXED.iter().any(|(name, _)| *name == wanted) {

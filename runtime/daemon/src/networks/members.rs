@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use kakoi_api::network::EndpointSettings;
 
-use super::{FIXED, Networks, ask};
+use super::kernel::on_thread;
+use super::{FIXED, Networks, ask, live};
 use crate::engine::Engine;
 use crate::life::container::{Container, Phase};
 use crate::refusal::{Answer, Refusal};
@@ -105,6 +106,30 @@ impl Networks {
         }
         self.tell_of(engine, "disconnect", &container.id, &row.id, &row.name);
         Ok(())
+    }
+
+    /// Lets a running container be found by its new name, and by its old one no more.
+    pub async fn rename(&self, engine: &Arc<Engine>, id: &str, from: &str, to: &str) -> Answer<()> {
+        let _turn = self.turn.lock().await;
+        let kept = {
+            let mut state = self.state();
+            let Some(live) = state.live.get_mut(id) else {
+                return Ok(());
+            };
+            to.clone_into(&mut live.kept.name);
+            for place in &mut live.kept.places {
+                let is_new = !place.names.iter().any(|name| name.eq_ignore_ascii_case(to));
+                let at = place.names.iter().position(|name| name == from);
+                match at {
+                    Some(at) if is_new => to.clone_into(&mut place.names[at]),
+                    Some(at) => drop(place.names.remove(at)),
+                    None => {}
+                }
+            }
+            live.kept.clone()
+        };
+        let run_dir = engine.paths.run_dir(id);
+        on_thread(move || live::keep(&run_dir, &kept)).await
     }
 
     /// Tells that a container is in a network, or no more.

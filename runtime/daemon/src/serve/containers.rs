@@ -306,13 +306,12 @@ pub async fn unpause(asked: &Asked, id: &str) -> Answer<Reply> {
 
 /// `POST /containers/{id}/rename`
 pub async fn rename(asked: &Asked, id: &str) -> Answer<Reply> {
-    let container = asked.engine.containers.find(id)?;
-    making::rename(
-        &asked.engine,
-        &container,
-        asked.query.get("name").unwrap_or_default(),
-    )
-    .await?;
+    let engine = &asked.engine;
+    let container = engine.containers.find(id)?;
+    let old = container.name();
+    making::rename(engine, &container, asked.query.get("name").unwrap_or_default()).await?;
+    let new = container.name();
+    engine.networks.rename(engine, &container.id, &old, &new).await?;
     Ok(reply::nothing())
 }
 
