@@ -115,11 +115,11 @@ pub fn archive(reference: &str, config: &Value, layers: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// The words that tests use.
-const APPLETS: [&str; 44] = [
+const APPLETS: [&str; 49] = [
     "[", "ash", "cat", "chmod", "chown", "cut", "date", "dd", "df", "echo", "env", "false", "grep", "head",
-    "hostname", "id", "kill", "ln", "ls", "mkdir", "mount", "mv", "nc", "nproc", "printf", "ps", "pwd",
-    "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty", "tail", "test", "touch", "tr",
-    "true", "umount", "wc", "yes",
+    "hostname", "httpd", "id", "ip", "kill", "ln", "ls", "mkdir", "mount", "mv", "nc", "nproc", "nslookup",
+    "ping", "printf", "ps", "pwd", "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty",
+    "tail", "test", "touch", "tr", "true", "umount", "wc", "wget", "yes",
 ];
 
 /// A root file system of a static busybox with `root`, `app` (1000) and a set-user-ID copy of the attacker.

@@ -95,7 +95,7 @@ pub fn members(folder: &Path, ids: &BTreeSet<String>) -> BTreeSet<Member> {
         }
         all.push((pid, path, namespaces));
     }
-    let ours = &ours - &namespaces_at(Path::new("/proc/self"));
+    let ours = &ours - &namespaces_at(Path::new("/proc/thread-self"));
     let mut found = BTreeSet::new();
     for (pid, path, namespaces) in all {
         let shared = namespaces.intersection(&ours).cloned();

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod host;
 pub mod image;
 pub mod leaks;
+pub mod network;
 pub mod registry;
 pub mod required;
 pub mod wait;
@@ -23,9 +24,20 @@ pub fn lacks_root(test: &str) -> bool {
     true
 }
 
-/// Returns from a test that needs root and has none.
+/// Returns from a test that needs root and has none; one that has it gets a network of its own, so that no test changes the machine's.
 #[macro_export]
 macro_rules! needs_root {
+    () => {
+        if $crate::lacks_root(module_path!()) {
+            return;
+        }
+        $crate::network::own();
+    };
+}
+
+/// The same for a test that must see the machine's own network namespace: the kernel's audit records come to no other.
+#[macro_export]
+macro_rules! needs_root_outside {
     () => {
         if $crate::lacks_root(module_path!()) {
             return;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kakoi_integration::command::{LIMIT, ended};
 use kakoi_integration::host::Host;
-use kakoi_integration::{needs_root, wait};
+use kakoi_integration::{needs_root, needs_root_outside, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -666,7 +666,7 @@ fn shared_memory_and_queues_of_another_container_are_joined() {
 
 #[test]
 fn denials_are_explained() {
-    needs_root!();
+    needs_root_outside!();
     let host = Host::new();
     let file = host.file("app.yaml", "kakoi: 1\nname: app\nextends: [strict]\n");
     let doctor = host.kakoi(&["doctor", "--format", "json"]);

@@ -90,6 +90,8 @@ fn main() -> ExitCode {
         ["time"] => process::time_calls(),
         ["exec", rest @ ..] if !rest.is_empty() => process::execute(rest),
         ["hold", what] => process::hold(what),
+        ["serve", protocol, port] => network::serve(protocol, port),
+        ["ask", target] => network::ask(target),
         ["connect", address] => network::connect(address),
         ["egress", port] => network::egress(port),
         ["abstract", name] => network::connect_abstract(name),
@@ -117,7 +119,7 @@ fn main() -> ExitCode {
         }
         [] => {
             eprintln!(
-                "usage: attacker NAME... | all | list | whoami | exec PROGRAM... | hold KIND | connect ADDRESS | egress PORT"
+                "usage: attacker NAME... | all | list | whoami | exec PROGRAM... | hold KIND | connect ADDRESS | egress PORT | serve tcp|udp PORT | ask HOST:PORT"
             );
             ExitCode::from(2)
         }

@@ -131,6 +131,63 @@ pub fn connect(target: &str) -> ExitCode {
         .map_err(|error| error.to_string()))
 }
 
+/// `attacker serve tcp|udp PORT`: answers everybody who asks with the address that the question seems to come from.
+pub fn serve(protocol: &str, port: &str) -> ExitCode {
+    let Ok(port) = port.parse::<u16>() else {
+        eprintln!("attacker: {port} is no port");
+        return ExitCode::from(2);
+    };
+    let every = (std::net::Ipv6Addr::UNSPECIFIED, port);
+    say(match protocol {
+        "udp" => UdpSocket::bind(every).and_then(|socket| answer_udp(&socket)),
+        _ => TcpListener::bind(every).and_then(|listener| answer_tcp(&listener)),
+    }
+    .map_err(|error| error.to_string()))
+}
+
+fn answer_tcp(listener: &TcpListener) -> std::io::Result<()> {
+    loop {
+        let (mut stream, from) = listener.accept()?;
+        // Who leaves before the answer has had one.
+        drop(stream.write_all(from.ip().to_canonical().to_string().as_bytes()));
+    }
+}
+
+fn answer_udp(socket: &UdpSocket) -> std::io::Result<()> {
+    loop {
+        let (_, from) = socket.recv_from(&mut [0; 64])?;
+        socket.send_to(from.ip().to_canonical().to_string().as_bytes(), from)?;
+    }
+}
+
+/// `attacker ask HOST:PORT`: prints what a server says over TCP.
+pub fn ask(target: &str) -> ExitCode {
+    use std::io::Read;
+    use std::net::ToSocketAddrs;
+    let limit = std::time::Duration::from_secs(2);
+    let asked = || -> std::io::Result<String> {
+        let address = target
+            .to_socket_addrs()?
+            .next()
+            .ok_or(std::io::ErrorKind::NotFound)?;
+        let mut stream = TcpStream::connect_timeout(&address, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match asked() {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            println!("refused {why}");
+            ExitCode::from(1)
+        }
+    }
+}
+
 /// `attacker egress PORT`: every way to reach a loopback port that a list of TCP ports does not name; one line each.
 pub fn egress(port: &str) -> ExitCode {
     let Ok(port) = port.parse::<u16>() else {
