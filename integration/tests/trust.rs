@@ -182,11 +182,21 @@ fn told(host: &Host) -> (usize, usize) {
 fn what_is_not_trusted_any_more_is_held_back_told_once_and_starts_when_it_is() {
     needs_root!();
     let host = keeping_up("on-failure:1", &["a", "b"]);
+    host.ok(&[
+        "create",
+        "--name",
+        "c",
+        "--network",
+        "none",
+        "apps/good:1",
+        "true",
+    ]);
     host.file("config/trust.yaml", CLOSED);
     for name in ["a", "b"] {
         crash(&host, name);
         until_held(&host, name);
     }
+    host.kakoi(&["start", "c"]).fails(125, "rejects it");
     assert_eq!(told(&host), (2, 2), "{}", host.daemon_log());
     // Looked at again and again, it says nothing, writes nothing and uses up nothing. Who reads another file has everybody look.
     let records = || std::fs::read(host.path("root/state.redb")).expect("records");
@@ -194,7 +204,9 @@ fn what_is_not_trusted_any_more_is_held_back_told_once_and_starts_when_it_is() {
     for number in 0..5 {
         host.file("config/trust.yaml", format!("{CLOSED}# {number}\n"));
         hang_up(&host);
-        host.kakoi(&["start", "a"]).fails(125, "rejects it");
+        for name in ["a", "c"] {
+            host.kakoi(&["start", name]).fails(125, "rejects it");
+        }
         until_held(&host, "a");
     }
     assert!(before == records(), "a refusal that is no news was written");
@@ -213,6 +225,7 @@ fn what_is_not_trusted_any_more_is_held_back_told_once_and_starts_when_it_is() {
             .is_some_and(|error| error.contains("no scope of trust.yaml covers it"))
     });
     wait::until("both are told", || told(&host).0 == 4);
+    host.ok(&["rm", "c"]);
     // What a person stops stays down; what waits starts at once, with all its attempts.
     host.ok(&["stop", "b"]);
     assert_eq!(host.inspect("b")["State"]["Status"], "exited");
