@@ -96,6 +96,15 @@ impl Upload {
         })
     }
 
+    /// Sends what a reader gives, without a bar.
+    pub fn reading(source: impl io::Read + Send + 'static) -> Self {
+        Self {
+            source: Box::new(source),
+            length: None,
+            is_quiet: true,
+        }
+    }
+
     /// Makes a request's body of it, and the bar that it moves.
     pub fn into_body(self) -> (Body, ProgressBar) {
         let bar = bar("Sending", self.length, self.is_quiet);

@@ -40,7 +40,16 @@ const ARROWS: [(&str, &[&str]); 13] = [
         "kakoi-shim",
         &["kakoi-confine", "kakoi-container", "kakoi-policy", "kakoi-sys"],
     ),
-    ("kakoi", &["kakoi-api", "kakoi-policy", "kakoi-trust"]),
+    (
+        "kakoi",
+        &[
+            "kakoi-api",
+            "kakoi-archive",
+            "kakoi-policy",
+            "kakoi-sys",
+            "kakoi-trust",
+        ],
+    ),
     ("kakoi-integration", &["kakoi-api", "kakoi-policy"]),
 ];
 

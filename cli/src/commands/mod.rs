@@ -4,13 +4,17 @@
 
 pub mod attach;
 pub mod check;
+pub mod commit;
 pub mod completion;
+pub mod cp;
 pub mod create;
 pub mod df;
+pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod exists;
+pub mod export;
 pub mod history;
 pub mod images;
 pub mod import;
@@ -110,6 +114,17 @@ pub enum Command {
     /// Show where a container's ports are published
     #[command(override_usage = "kakoi port [OPTIONS] CONTAINER [PORT[/PROTOCOL]]")]
     Port(port::Arguments),
+    /// Make an image of a container and its changes
+    Commit(commit::Arguments),
+    /// Copy files between a container and this machine
+    #[command(
+        override_usage = "kakoi cp [OPTIONS] CONTAINER:PATH PATH|-\n       kakoi cp [OPTIONS] PATH|- CONTAINER:PATH"
+    )]
+    Cp(cp::Arguments),
+    /// List what a container changed of its image's files
+    Diff(diff::Arguments),
+    /// Write a container's files into an archive
+    Export(export::Arguments),
     /// Tell what a container was refused lately, by which rule, and what would allow it
     Why(why::Arguments),
 
@@ -198,6 +213,17 @@ pub enum ContainerCommand {
     /// Run a program in a running container
     #[command(override_usage = "kakoi container exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
     Exec(exec::Arguments),
+    /// Make an image of a container and its changes
+    Commit(commit::Arguments),
+    /// Copy files between a container and this machine
+    #[command(
+        override_usage = "kakoi container cp [OPTIONS] CONTAINER:PATH PATH|-\n       kakoi container cp [OPTIONS] PATH|- CONTAINER:PATH"
+    )]
+    Cp(cp::Arguments),
+    /// List what a container changed of its image's files
+    Diff(diff::Arguments),
+    /// Write a container's files into an archive
+    Export(export::Arguments),
     /// Tell by the exit code whether a container exists
     Exists(exists::Arguments),
     /// Show everything about containers
@@ -313,6 +339,10 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Stats(arguments) => stats::run(arguments, client).await,
         Command::Top(arguments) => top::run(arguments, client).await,
         Command::Port(arguments) => port::run(arguments, client).await,
+        Command::Commit(arguments) => commit::run(arguments, client).await,
+        Command::Cp(arguments) => cp::run(arguments, client).await,
+        Command::Diff(arguments) => diff::run(arguments, client).await,
+        Command::Export(arguments) => export::run(arguments, client).await,
         Command::Why(arguments) => why::run(arguments, client).await,
         Command::Images(arguments) => images::run(arguments, client).await,
         Command::Load(arguments) => load::run(arguments, client).await,
@@ -349,6 +379,10 @@ async fn run_container(command: ContainerCommand, client: &Client) -> Result<u8,
         ContainerCommand::Attach(arguments) => attach::run(arguments, client).await,
         ContainerCommand::Create(arguments) => create::run(arguments.take(), client).await,
         ContainerCommand::Exec(arguments) => exec::run(arguments, client).await,
+        ContainerCommand::Commit(arguments) => commit::run(arguments, client).await,
+        ContainerCommand::Cp(arguments) => cp::run(arguments, client).await,
+        ContainerCommand::Diff(arguments) => diff::run(arguments, client).await,
+        ContainerCommand::Export(arguments) => export::run(arguments, client).await,
         ContainerCommand::Exists(arguments) => exists::run(arguments, "/containers", client).await,
         ContainerCommand::Inspect(arguments) => inspect::run_container(arguments, client).await,
         ContainerCommand::Kill(arguments) => kill::run(arguments, client).await,

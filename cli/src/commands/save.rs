@@ -66,7 +66,7 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
 }
 
 /// Writes aside and renames, so that half an archive never bears the name.
-async fn save_to(path: &Path, body: Incoming, is_quiet: bool) -> Result<(), Failure> {
+pub(super) async fn save_to(path: &Path, body: Incoming, is_quiet: bool) -> Result<(), Failure> {
     let wrong = |cause| SaveError::Write {
         path: path.to_owned(),
         cause,
@@ -96,7 +96,8 @@ async fn save_to(path: &Path, body: Incoming, is_quiet: bool) -> Result<(), Fail
     named
 }
 
-async fn copy(
+/// Writes what comes to where it goes.
+pub(super) async fn copy(
     mut body: Incoming,
     to: &mut impl io::Write,
     path: &Path,

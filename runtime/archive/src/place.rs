@@ -31,6 +31,8 @@ const FOLDER_TIMES_MAX: usize = 1 << 16;
 pub struct Placing<'a> {
     /// Whether a folder may be replaced by something else, and the other way round.
     pub replaces_kinds: bool,
+    /// What the first part of every name becomes: a copy under another name.
+    pub named: Option<&'a [u8]>,
     /// Who gets everything, as the disk has it; else owners are the archive's.
     pub owner: Option<(u32, u32)>,
     /// How owners of the archive become those of the disk.
@@ -115,9 +117,21 @@ struct Placer<'a> {
     times: HashMap<PathBuf, (i64, u32)>,
 }
 
-impl Placer<'_> {
+impl<'a> Placer<'a> {
+    /// A name's parts, the first of them as it is to be.
+    fn parts<'n>(&self, name: &'n [u8]) -> Option<Vec<&'n [u8]>>
+    where
+        'a: 'n,
+    {
+        let mut parts = parts(name)?;
+        if let (Some(named), Some(first)) = (self.placing.named, parts.first_mut()) {
+            *first = named;
+        }
+        Some(parts)
+    }
+
     fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Reader<R>) -> Result<(), PlaceError> {
-        let parts = parts(&entry.path).ok_or_else(|| escape(&entry.path))?;
+        let parts = self.parts(&entry.path).ok_or_else(|| escape(&entry.path))?;
         let Some((name, above)) = parts.split_last() else {
             // The folder itself: what it is stays.
             return Ok(());
@@ -277,7 +291,7 @@ impl Placer<'_> {
     }
 
     fn hard_link(&mut self, entry: &Entry, folder: BorrowedFd<'_>, name: &[u8]) -> Result<(), PlaceError> {
-        let parts = parts(&entry.link).ok_or_else(|| escape(&entry.path))?;
+        let parts = self.parts(&entry.link).ok_or_else(|| escape(&entry.path))?;
         let Some((target, above)) = parts.split_last() else {
             return Err(escape(&entry.path));
         };
@@ -472,6 +486,7 @@ mod tests {
             let root = open_start(&self.path("root")).expect("it is there");
             let placing = Placing {
                 replaces_kinds,
+                named: None,
                 owner: None,
                 ids: &|_, _| {
                     let own = nix::unistd::geteuid().as_raw();

@@ -158,6 +158,7 @@ fn answer(
             };
             let placing = Placing {
                 replaces_kinds: *replaces_kinds,
+                named: None,
                 owner: owner.map(|owner| outside(plan, owner.uid, owner.gid)),
                 ids: &|uid, gid| outside(plan, uid, gid),
             };
