@@ -145,7 +145,7 @@ pub fn dockerd_pid(folder: &Path) -> Option<u32> {
 }
 
 fn docker_socket(folder: &Path) -> String {
-    format!("unix://{}", folder.join("run/docker.sock").display())
+    format!("unix://{}", folder.join("run/dockerd.sock").display())
 }
 
 fn podman_base(folder: &Path) -> Vec<String> {
@@ -189,7 +189,8 @@ fn docker(engines: &mut Engines, folder: &Path, rootfs: &Path) -> Result<Peer, S
         .arg(format!("--exec-root={}", folder.join("run/docker").display()))
         .arg(format!("--pidfile={}", folder.join("run/docker.pid").display()))
         .arg(format!("--cgroup-parent=/{CGROUP}"))
-        .arg("--ip6tables=false")
+        // Not where Kakoi has its own: the two look for free subnets at different times.
+        .args(["--bip=172.31.0.1/16", "--ip6tables=false"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
