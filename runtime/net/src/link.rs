@@ -15,6 +15,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use kakoi_sys::network::open_within;
@@ -42,6 +43,11 @@ const MTU_MAX: u32 = 65_535;
 
 /// What a bridge with IPv6 is on its link, as Docker's are.
 const GATEWAY_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// How often, and how long between, it is looked whether a bridge forwards for a new port: a tenth of a second in all, where it takes one
+/// millisecond.
+const PORT_ATTEMPTS: u32 = 100;
+const PORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// A network's bridge on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -298,18 +304,43 @@ impl Host {
         self.socket
             .request(vec![pair])
             .map_err(named("make link", &endpoint.host_link))?;
-        let done = self
-            .socket
-            .request(vec![
-                request::settle(0, &endpoint.host_link),
-                request::raise_port(&endpoint.host_link),
-            ])
-            .map_err(named("raise", &endpoint.host_link))
-            .and_then(|()| configure_inside(netns, endpoint));
+        let done = self.complete_pair(netns, endpoint);
         if done.is_err() {
             self.undo(&endpoint.host_link);
         }
         done
+    }
+
+    fn complete_pair(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+        let host_link = &endpoint.host_link;
+        self.socket
+            .request(vec![
+                request::settle(0, host_link),
+                request::raise_port(host_link),
+            ])
+            .map_err(named("raise", host_link))?;
+        let (inside, found) = find_inside(netns, &endpoint.name)?;
+        inside
+            .request(requests_inside(found.index, endpoint))
+            .map_err(named("configure", &endpoint.name))?;
+        self.wait_for_port(host_link)?;
+        // Whoever knew the address with another MAC hears of this one only now that the bridge listens.
+        inside
+            .request(vec![request::announce(found.index, endpoint.mac)])
+            .map_err(named("announce", &endpoint.name))
+    }
+
+    /// Waits until the bridge forwards what comes from a link: it learns asynchronously that there is somebody at the other end, and drops the
+    /// first packets until then. Since Linux 6.8 a question is answered only when that has happened.
+    fn wait_for_port(&self, host_link: &str) -> Result<()> {
+        for _ in 0..PORT_ATTEMPTS {
+            if self.find(host_link)?.is_some_and(|found| found.is_operational) {
+                return Ok(());
+            }
+            std::thread::park_timeout(PORT_PAUSE);
+        }
+        tracing::warn!(link = host_link, "ignoring that the bridge does not forward yet");
+        Ok(())
     }
 
     /// Exchanges the default routes of a link inside: those of `before` that `now` lacks go, those that it lacks come. Two links of one namespace
@@ -414,24 +445,18 @@ impl Host {
     }
 }
 
-/// What is done by a socket inside: addresses before the link is up, so that it announces them, and before routes, which lead through both.
-fn configure_inside(netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
-    let (socket, found) = find_inside(netns, &endpoint.name)?;
-    let mut requests: Vec<Message> = vec![
-        request::raise_loopback(),
-        request::settle(found.index, &endpoint.name),
-    ];
+/// What is done by a socket inside: routes last, since they lead through the addresses and the link.
+fn requests_inside(index: u32, endpoint: &Endpoint) -> Vec<Message> {
+    let mut requests = vec![request::raise_loopback(), request::settle(index, &endpoint.name)];
     if endpoint.addresses.iter().any(is_ipv6) {
-        requests.push(request::link_local(found.index, endpoint.mac.link_local()));
+        requests.push(request::link_local(index, endpoint.mac.link_local()));
     }
     let addresses = endpoint.addresses.iter();
-    requests.extend(addresses.map(|address| request::new_address(found.index, *address)));
-    requests.push(request::raise(found.index, None));
+    requests.extend(addresses.map(|address| request::new_address(index, *address)));
+    requests.push(request::raise(index, None));
     let gateways = endpoint.gateways.iter();
-    requests.extend(gateways.map(|gateway| request::new_default_route(found.index, *gateway)));
-    socket
-        .request(requests)
-        .map_err(named("configure", &endpoint.name))
+    requests.extend(gateways.map(|gateway| request::new_default_route(index, *gateway)));
+    requests
 }
 
 /// A socket inside, and a link there.

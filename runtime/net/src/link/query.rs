@@ -12,6 +12,8 @@ use crate::netlink::{Attributes, Message, Received, Result, Socket, u32_at};
 
 const IFINFOMSG_BYTES: usize = 16;
 const IFADDRMSG_BYTES: usize = 8;
+/// IF_OPER_UP (RFC 2863).
+const OPERATIONAL: u8 = 6;
 const RTMSG_BYTES: usize = 12;
 
 /// A link as the kernel tells of it.
@@ -22,6 +24,8 @@ pub(crate) struct Found {
     pub group: u32,
     /// `bridge`, `veth` …; empty for hardware.
     pub kind: String,
+    /// Whether there is somebody at its other end, as those who use it know.
+    pub is_operational: bool,
 }
 
 fn found(received: Received<'_>) -> Option<Found> {
@@ -33,6 +37,7 @@ fn found(received: Received<'_>) -> Option<Found> {
         name: attributes.find_str(libc::IFLA_IFNAME)?.to_owned(),
         group: attributes.find_u32(libc::IFLA_GROUP).unwrap_or(0),
         kind: kind.unwrap_or_default().to_owned(),
+        is_operational: attributes.find(libc::IFLA_OPERSTATE) == Some(&[OPERATIONAL]),
     })
 }
 

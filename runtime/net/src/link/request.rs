@@ -133,6 +133,13 @@ pub(super) fn raise(index: u32, mtu: Option<u32>) -> Message {
     message
 }
 
+/// A link's MAC, which it has already: giving it is what makes the kernel announce the addresses (`arp_notify`).
+pub(super) fn announce(index: u32, mac: Mac) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, false));
+    message.put(libc::IFLA_ADDRESS, &mac.0);
+    message
+}
+
 /// A link down.
 pub(super) fn lower(index: u32) -> Message {
     let mut header = link_header(index, true);
@@ -142,7 +149,7 @@ pub(super) fn lower(index: u32) -> Message {
 
 /// Settings of a link that is still down, named by its index or, with index 0, its name. It gets no link-local IPv6 address but what it is
 /// given: those that the kernel makes serve only after a second of duplicate address detection, and without one a host asks no neighbour on
-/// behalf of others. And it announces its IPv4 addresses when it comes up, to those who knew them with another MAC.
+/// behalf of others. And it announces its IPv4 addresses ([`announce`]).
 pub(super) fn settle(index: u32, name: &str) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, false));
     message
