@@ -242,6 +242,9 @@ async fn route_containers(asked: Asked, method: &Method, parts: &[&str]) -> Answ
 async fn route_images(asked: Asked, method: &Method, parts: &[&str]) -> Answer<Reply> {
     match (method.as_str(), parts) {
         ("GET", ["json"]) => images::list(&asked).await,
+        ("GET", ["search"]) => Err(Refusal::unsupported(
+            "registries are not searched here: pull an image by its name, or look at its tags (kakoi tags NAME)",
+        )),
         ("GET", ["get"]) => images::save(&asked, None),
         ("POST", ["load"]) => images::load(asked).await,
         ("POST", ["create"]) => images::create(asked).await,

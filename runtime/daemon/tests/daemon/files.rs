@@ -554,3 +554,40 @@ fn a_client_that_leaves_ends_its_copy() {
     daemon.must(204, "POST", "/containers/box/start", None);
     daemon.is_clean();
 }
+
+/// What is not there is refused in dockerd's words, and search says what to do instead.
+#[test]
+fn what_is_not_there_says_so() {
+    needs_root!();
+    let daemon = Daemon::start();
+    create(&daemon, "box", &["true"], json!({}));
+    for (method, path, status, words) in [
+        ("GET", "/images/search?term=x", 501, "pull an image by its name"),
+        ("GET", "/containers/box/checkpoints", 501, "experimental"),
+        ("POST", "/containers/box/checkpoints", 501, "experimental"),
+        ("POST", "/build", 501, "build elsewhere"),
+        ("POST", "/session", 404, "page not found"),
+        ("POST", "/grpc", 404, "page not found"),
+        ("GET", "/nodes", 503, "This node is not a swarm manager"),
+        ("GET", "/containers/json?filters=%7B", 400, "invalid filters"),
+        (
+            "POST",
+            "/containers/prune?filters=%7B%22nonsense%22%3A%5B%221%22%5D%7D",
+            400,
+            "invalid filter",
+        ),
+        (
+            "GET",
+            "/containers/box/archive?path=%zz",
+            400,
+            "invalid URL escape",
+        ),
+        ("PUT", "/containers/box/archive?path=%00", 400, ""),
+    ] {
+        refused(&raw(&daemon, method, path, b""), status, words);
+    }
+    assert_eq!(raw(&daemon, "GET", "/plugins", b"").body, b"[]\n");
+    // A broken filter has pruned nothing.
+    assert_eq!(daemon.state("box")["Status"], "created");
+    daemon.is_clean();
+}
