@@ -135,6 +135,9 @@ fn names_are_known_on_networks_of_ones_own_and_nowhere_else() {
     let answer = asked(&host, "bridge", &format!("{at}:80"));
     assert!(answer.parse::<IpAddr>().is_ok(), "{answer}");
     assert!(asked(&host, "bridge", "plain:80").starts_with("refused"));
+    let linked = ["run", "--rm", "--network", "bridge", "--link", "plain:friend"];
+    let answer = host.ok(&[&linked, &IMAGE[..], &["/attacker", "ask", "friend:80"]].concat());
+    assert!(answer.parse::<IpAddr>().is_ok(), "{answer}");
     // Nor do networks reach into each other.
     assert!(asked(&host, "app", &format!("{at}:80")).starts_with("refused"));
     host.ok(&["rename", "db", "newdb"]);

@@ -172,6 +172,9 @@ pub struct ContainerFlags {
         help_heading = "Network and names"
     )]
     pub network_alias: Vec<String>,
+    /// Another container, and what it is called in this one; on a network of one's own names need no links
+    #[arg(long, value_name = "CONTAINER[:ALIAS]", help_heading = "Network and names")]
+    pub link: Vec<String>,
     /// IPv4 address in its network
     #[arg(long, value_name = "ADDRESS", help_heading = "Network and names")]
     pub ip: Option<String>,
@@ -240,9 +243,6 @@ pub struct ContainerFlags {
     /// Pods (not supported)
     #[arg(long, value_name = "POD", hide = true)]
     pub pod: Option<String>,
-    /// Links between containers (not supported)
-    #[arg(long, value_name = "CONTAINER", hide = true)]
-    pub link: Vec<String>,
     /// Link-local addresses (not supported)
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub link_local_ip: Vec<String>,

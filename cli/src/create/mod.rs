@@ -168,12 +168,6 @@ pub fn check_flags(words: &[String]) -> Result<(), String> {
 /// Flags that people know from elsewhere and that are not supported, each with what to do instead.
 fn refuse_unsupported(flags: &ContainerFlags) -> Result<(), FlagError> {
     let refused = |flag, words| Err(FlagError::Unsupported { flag, words });
-    if !flags.link.is_empty() {
-        return refused(
-            "--link",
-            "is not supported: put both containers into a network of their own ('kakoi network create'), where each finds the other by name",
-        );
-    }
     if !flags.link_local_ip.is_empty() {
         return refused(
             "--link-local-ip",

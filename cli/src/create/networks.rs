@@ -73,7 +73,9 @@ pub(super) fn fill(body: &mut CreateBody, flags: &ContainerFlags) -> Result<(), 
         }
     }
     single(flags, &mut asked)?;
-    if asked.is_empty() && (publishes || flags.mac_address.is_some()) {
+    links(flags, &asked)?;
+    body.host_config.links.clone_from(&flags.link);
+    if asked.is_empty() && (publishes || flags.mac_address.is_some() || !flags.link.is_empty()) {
         asked.push((BRIDGE.to_owned(), EndpointSettings::default()));
     }
     if let Some((first, _)) = asked.first() {
@@ -164,6 +166,29 @@ fn single(flags: &ContainerFlags, asked: &mut [(String, EndpointSettings)]) -> R
     if let Some(text) = mac {
         check_mac("--mac-address", text)?;
         settings.mac_address.clone_from(text);
+    }
+    Ok(())
+}
+
+/// Links are names in the first network.
+fn links(flags: &ContainerFlags, asked: &[(String, EndpointSettings)]) -> Result<(), NetworkError> {
+    if !flags.link.is_empty() && asked.iter().any(|(name, _)| is_mode(name)) {
+        return Err(NetworkError::Alone {
+            flag: "--link",
+            words: "needs a network: name one with --network in place of none, host or container:",
+        });
+    }
+    for text in &flags.link {
+        let (name, alias) = text.split_once(':').unwrap_or((text, text));
+        let is_name =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        if !is_name(name) || !is_name(alias) || alias.contains(':') {
+            return Err(NetworkError::Place {
+                flag: "--link",
+                text: text.clone(),
+                words: "CONTAINER or CONTAINER:ALIAS was expected",
+            });
+        }
     }
     Ok(())
 }

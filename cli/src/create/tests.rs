@@ -173,8 +173,17 @@ fn networks_are_docker_s() {
     assert_eq!(settings.mac_address, "02-42-00-00-00-05");
     // Docker's mode that leaves it to the daemon stays what it is.
     assert_eq!(body("--network default img").host_config.network_mode, "default");
+    assert_eq!(
+        body("--link db --link store:data img").host_config.links,
+        ["db", "store:data"]
+    );
     // Publishing asks for a network where none is named.
-    for words in ["-p 80 img", "-P img", "--mac-address 02:42:00:00:00:05 img"] {
+    for words in [
+        "-p 80 img",
+        "--link db img",
+        "-P img",
+        "--mac-address 02:42:00:00:00:05 img",
+    ] {
         assert_eq!(body(words).host_config.network_mode, "bridge", "{words}");
     }
     assert!(body("-P img").host_config.publish_all_ports && !bare.host_config.publish_all_ports);
@@ -220,7 +229,9 @@ fn networks_are_docker_s() {
         ),
         ("--mac-address 03:42:00:00:00:05 img", "many receivers"),
         ("--network a --network-alias a,b img", "--network-alias \"a,b\""),
-        ("--link db img", "--link is not supported"),
+        ("--link :db img", "--link \":db\": CONTAINER or CONTAINER:ALIAS"),
+        ("--link a:b:c img", "--link \"a:b:c\""),
+        ("--network none --link db img", "--link needs a network"),
         (
             "--link-local-ip 169.254.0.2 img",
             "--link-local-ip is not supported",
@@ -366,7 +377,7 @@ const PLACES: &[(&str, &str)] = &[
     ("ipc", "IpcMode"),
     ("label", "Labels"),
     ("label-file", "Labels"),
-    ("link", "refused"),
+    ("link", "Links"),
     ("link-local-ip", "refused"),
     ("log-driver", "LogConfig"),
     ("log-opt", "LogConfig"),
