@@ -313,6 +313,11 @@ impl Firewall {
         self.replace(&mut self.lock())
     }
 
+    /// Whether this could be applied, however the kernel stands: lists that are cut into too many pieces could not.
+    pub fn check(wanted: &Wanted) -> Result<()> {
+        elements::of(wanted).map(drop)
+    }
+
     fn change(&self, there: &Elements, wanted: &Elements) -> std::result::Result<(), NetlinkError> {
         let mut batch = Batch::new(self.scope.table());
         let nothing = Default::default();

@@ -28,6 +28,9 @@ const SHIM_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// now or at an earlier start (`is_damaged`), a folder without one may be somebody's container: it stays until a person has a repair made.
 pub async fn take_over(engine: &Arc<Engine>, records: Vec<Record>, is_damaged: bool) {
     let mut known = BTreeSet::new();
+    engine
+        .networks
+        .recall(engine, records.iter().map(|record| record.id.as_str()));
     for record in records {
         known.insert(record.id.clone());
         take_over_one(engine, record).await;
@@ -75,6 +78,7 @@ async fn take_over_one(engine: &Arc<Engine>, record: Record) {
         adopt(engine, &container, events, state);
     } else {
         settle(engine, &container, &state_dir, &run_dir).await;
+        engine.networks.leave(engine, &id).await;
     }
     if removing {
         if let Err(refusal) = remove::remove(engine, &container, true, true).await {

@@ -2,7 +2,6 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +10,14 @@ use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, HostConfig
 use kakoi_api::kakoi::PolicyChoice;
 
 use kakoi_container::discard::remove_tree;
-use kakoi_container::plan::{MountKind, MountPlan, NamespaceSource, RootfsDriver, RunPlan};
+use kakoi_container::plan::{MountKind, MountPlan, RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
 use kakoi_policy::confinement::{Confinement, MountSource, NetworkMode, UserNamespace};
 use kakoi_policy::{Composed, OwnLimits};
 use kakoi_trust::{BroughtPolicy, Repository};
 
 use super::container::{Container, Phase};
-use super::{health, remove};
+use super::{health, identity, remove};
 use crate::clock;
 use crate::engine::Engine;
 use crate::host;
@@ -250,7 +249,7 @@ async fn make(
         peers: &peers,
     })?;
     limits::fill(&mut plan, engine.shelf().ceiling());
-    let mut files = identity_files(&plan, &config, &body, &peers)?;
+    let mut files = identity::files(&plan, &config, &body, &peers)?;
     files.extend(kept_policy(&body));
     files.retain(|(name, _)| *name != "hosts" || !host.no_hosts);
     let (planned, points, anonymous) = make_mounts(engine, &plan.confinement, asked_mounts, undo).await?;
@@ -659,62 +658,6 @@ fn within(data: &Path, subpath: &str) -> Answer<PathBuf> {
 fn kept_policy(body: &CreateBody) -> Option<(&'static str, String)> {
     let source = body.policy.as_ref()?.source.clone()?;
     Some((KEPT, source))
-}
-
-/// The small files of `/etc` that are the container's own.
-fn identity_files(
-    plan: &RunPlan,
-    config: &ContainerConfig,
-    body: &CreateBody,
-    peers: &Peers,
-) -> Answer<Vec<(&'static str, String)>> {
-    if let Some(peer) = &peers.network {
-        // Whoever shares a network shares its names.
-        let theirs = |name: &'static str| {
-            fs::read_to_string(peer.state_dir.join(name))
-                .map(|text| (name, text))
-                .map_err(|cause| {
-                    Refusal::failed(
-                        format!("the names of container {} cannot be read", peer.id),
-                        cause,
-                    )
-                })
-        };
-        return ["hosts", "hostname", "resolv.conf"]
-            .into_iter()
-            .map(theirs)
-            .collect();
-    }
-    let is_own = plan.namespaces.network != NamespaceSource::Host;
-    let of_host = if is_own {
-        None
-    } else {
-        fs::read_to_string("/etc/resolv.conf").ok()
-    };
-    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-    // In networks of bridges, addresses are known at a start, which writes the file anew.
-    let (own, gateway) = match (is_own, plan.awaits_network) {
-        (_, true) => (vec![], Some(loopback)),
-        (true, false) => (vec![loopback], None),
-        (false, false) => (vec![], Some(loopback)),
-    };
-    Ok(vec![
-        (
-            "hosts",
-            build::hosts(
-                &plan.hostname,
-                &config.domainname,
-                &body.host_config.extra_hosts,
-                &own,
-                gateway,
-            )?,
-        ),
-        ("hostname", format!("{}\n", plan.hostname)),
-        (
-            "resolv.conf",
-            build::resolv_conf(&body.host_config, of_host.as_deref())?,
-        ),
-    ])
 }
 
 fn write_folders(

@@ -7,6 +7,7 @@ pub mod boot;
 pub mod container;
 pub mod create;
 pub mod health;
+mod identity;
 pub mod remove;
 pub mod start;
 pub mod stop;

@@ -82,7 +82,7 @@ pub struct Resolving {
     pub text: String,
     /// Whether the embedded server answers it.
     pub is_embedded: bool,
-    /// Whom the embedded server asks for names that it does not know.
+    /// Whom the embedded server asks for names that it does not know; empty for the host's own servers.
     pub upstreams: Vec<IpAddr>,
 }
 
@@ -100,8 +100,8 @@ pub fn resolving(asked: &ResolvConf, of_host: ResolvConf, needs_names: bool) -> 
         // Docker's word for none.
         asked.search.iter().filter(|word| *word != ".").cloned().collect()
     };
-    let is_out_of_reach =
-        asked.servers.is_empty() && servers.iter().all(IpAddr::is_loopback) && !servers.is_empty();
+    // A host without any may get some while the container runs.
+    let is_out_of_reach = asked.servers.is_empty() && servers.iter().all(IpAddr::is_loopback);
     let is_embedded = needs_names || is_out_of_reach;
     let mut options = if asked.options.is_empty() && !is_embedded {
         of_host.options
@@ -124,7 +124,7 @@ pub fn resolving(asked: &ResolvConf, of_host: ResolvConf, needs_names: bool) -> 
         }
         .text(),
         is_embedded,
-        upstreams: servers,
+        upstreams: asked.servers.clone(),
     }
 }
 
@@ -155,11 +155,13 @@ mod tests {
         assert_eq!(bridge.text, host.text());
         let named = resolving(&none, host.clone(), true);
         assert_eq!(named.text, "nameserver 127.0.0.11\nsearch lan\noptions ndots:0\n");
-        assert_eq!(named.upstreams, host.servers);
+        assert!(named.is_embedded && named.upstreams.is_empty());
         // The host's own loopback is not the container's.
         let reached = resolving(&none, local.clone(), false);
         assert!(reached.is_embedded && reached.text.starts_with("nameserver 127.0.0.11\n"));
-        assert_eq!(reached.upstreams, local.servers);
+        assert!(reached.upstreams.is_empty());
+        let offline = resolving(&none, none.clone(), false);
+        assert!(offline.is_embedded && offline.text.starts_with("nameserver 127.0.0.11\n"));
         let own = resolving(&asked, local, false);
         assert_eq!(own.text, "nameserver 192.0.2.9\n");
         let both = resolving(&asked, host, true);

@@ -3,7 +3,7 @@
 //! Owns the translation of records and places into bridges, links and the picture that the firewall is made to match. Everything here blocks.
 //! Invariant: the picture is drawn while nobody else tells the kernel anything, so that the last one told is the last one drawn.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, MutexGuard};
@@ -13,7 +13,7 @@ use kakoi_net::IpNet;
 use kakoi_net::firewall::{self, Firewall, FirewallError, Published, Wanted};
 use kakoi_net::link::{self, LinkError};
 
-use super::live::{Kept, Place, target};
+use super::live::{Kept, Live, Place, target};
 use super::record::option;
 use super::{NetworkRecord, Networks, State, reach};
 use crate::engine::Engine;
@@ -67,21 +67,45 @@ impl Networks {
 
     /// Makes bridges and links for all places, and lets packets through.
     pub(super) fn connect_all(&self, kept: &Kept, network: &OwnedFd) -> Answer<()> {
-        self.exchange(&Kept::default(), kept, network)
+        self.exchange(&Kept::default(), kept, Some(network))
     }
 
     /// Takes links away, and what the firewall says of them.
     pub(super) fn disconnect_all(&self, links: &[String]) -> Answer<()> {
         self.tell(|kernel| {
             for link in links {
-                kernel.host.detach(link)?;
+                kernel.host.release(link)?;
             }
-            Ok(kernel.firewall.apply(&wanted(&self.state()))?)
+            self.apply(kernel)
         })
     }
 
-    /// Makes the links of a namespace match `now`, `before` being what it has.
-    pub(super) fn exchange(&self, before: &Kept, now: &Kept, network: &OwnedFd) -> Answer<()> {
+    /// Tells the firewall everything that is to hold. The state is not held meanwhile: names are answered and lists made from it.
+    fn apply(&self, kernel: &Kernel) -> Result<(), KernelError> {
+        let picture = wanted(&self.state());
+        kernel.firewall.apply(&picture)?;
+        self.is_told.send_replace(true);
+        Ok(())
+    }
+
+    /// Whether what a container wants to reach can be told to the firewall at all: one that cannot be must not stand in the way of others.
+    pub(super) fn check(&self, id: &str, kept: &Kept) -> Answer<()> {
+        let alone = State {
+            rows: self.state().rows.clone(),
+            live: BTreeMap::from([(id.to_owned(), Live::of(kept.clone()))]),
+            last: Default::default(),
+        };
+        Firewall::check(&wanted(&alone))
+            .map_err(|error| Refusal::bad(format!("the policy's network.egress: {}", chain(&error))))
+    }
+
+    /// Tells the firewall anew, for what changed of containers rather than of their places.
+    pub(super) fn retell(&self) -> Answer<()> {
+        self.tell(|kernel| self.apply(kernel))
+    }
+
+    /// Makes the links of a namespace match `now`, `before` being what it has. A namespace that cannot be reached (`None`) can only lose links.
+    pub(super) fn exchange(&self, before: &Kept, now: &Kept, network: Option<&OwnedFd>) -> Answer<()> {
         let known = |list: &Kept, place: &Place| {
             list.places
                 .iter()
@@ -92,8 +116,8 @@ impl Networks {
                 kernel.host.detach(&place.host_link)?;
             }
             // First what packets may do, then the links that they come through.
-            kernel.firewall.apply(&wanted(&self.state()))?;
-            self.is_told.send_replace(true);
+            self.apply(kernel)?;
+            let Some(network) = network else { return Ok(()) };
             // A default route is taken from one link before it is given to another.
             self.reroute(kernel, before, now, network, |old, new| {
                 new.gateways.len() < old.gateways.len()
@@ -140,7 +164,12 @@ impl Networks {
         let Some(kept) = self.state().live.get(id).map(|live| live.kept.clone()) else {
             return Ok(());
         };
-        let admitted = reach::admitted(&kept.reach, name, found);
+        let found: Vec<(IpAddr, Duration)> = found
+            .iter()
+            .filter(|(address, _)| self.is_elsewhere(*address))
+            .copied()
+            .collect();
+        let admitted = reach::admitted(&kept.reach, name, &found);
         if admitted.is_empty() {
             return Ok(());
         }
@@ -150,6 +179,18 @@ impl Networks {
             }
             Ok(())
         })
+    }
+
+    /// Whether an address is beyond this device. Whoever answers for a name must not choose a part of the device for it: those are listed as
+    /// networks, or not reached.
+    fn is_elsewhere(&self, address: IpAddr) -> bool {
+        let is_ours = self
+            .state()
+            .rows
+            .values()
+            .any(|row| row.subnets.iter().any(|subnet| subnet.net.contains(&address)));
+        // Only an address of the host's own can be bound.
+        !is_ours && !is_special(address) && std::net::UdpSocket::bind((address, 0)).is_err()
     }
 
     /// Makes a network's bridge.
@@ -164,7 +205,7 @@ impl Networks {
         let taken = on_thread(move || {
             networks.tell(|kernel| {
                 kernel.host.remove_link(&name)?;
-                Ok(kernel.firewall.apply(&wanted(&networks.state()))?)
+                networks.apply(kernel)
             })
         })
         .await;
@@ -237,13 +278,44 @@ impl Networks {
     }
 }
 
-/// Does blocking work on a thread of its own.
+/// Loopback, link-local and multicast addresses, and none.
+fn is_special(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_unspecified()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+        }
+        IpAddr::V6(v6) => {
+            let mapped = v6.to_ipv4_mapped().is_some_and(|v4| is_special(v4.into()));
+            mapped
+                || v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
+        }
+    }
+}
+
+/// The stack of a thread that talks to the kernel.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Does blocking work on a thread of its own. Not on one of the runtime's for such work: pulls and copies may hold them all, and starts and ends would
+/// wait for them.
 pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Answer<T> + Send + 'static,
 ) -> Answer<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|cause| Refusal::failed("setting up a network broke off", cause))?
+    let (sender, done) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("networks".into())
+        .stack_size(STACK_BYTES)
+        // Whoever asked may have been cut off.
+        .spawn(move || drop(sender.send(work())))
+        .map_err(|cause| Refusal::failed("no thread for networks", cause))?;
+    done.await
+        .unwrap_or_else(|_| Err(Refusal::broken("setting up a network broke off")))
 }
 
 fn mtu(row: &NetworkRecord) -> u32 {
@@ -325,6 +397,9 @@ fn has(place: &Place, address: IpAddr) -> bool {
     place.addresses.iter().any(|net| net.addr() == address)
 }
 
+/// How long until the packet filter is looked at again after that failed.
+const WATCH_AGAIN: Duration = Duration::from_secs(5);
+
 /// Tells the firewall anew whenever somebody flushed it, for as long as the daemon lives.
 pub fn guard(engine: &Arc<Engine>) {
     let networks = engine.networks.clone();
@@ -337,16 +412,22 @@ pub fn guard(engine: &Arc<Engine>) {
             if let Err(error) = watch(&networks).await {
                 tracing::error!(
                     error = chain(&error),
-                    "changes to the packet filter are not watched any more"
+                    "the packet filter cannot be watched; trying again"
                 );
-                return;
+                tokio::time::sleep(WATCH_AGAIN).await;
+                let networks = networks.clone();
+                // Whatever was taken away meanwhile.
+                on_thread(move || networks.tell(|kernel| Ok(kernel.firewall.restore()?)))
+                    .await
+                    .ok();
             }
         }
     });
 }
 
 async fn watch(networks: &Arc<Networks>) -> Result<(), Refusal> {
-    let firewall = networks.tell(|kernel| Ok(kernel.firewall.clone()))?;
+    let opening = networks.clone();
+    let firewall = on_thread(move || opening.tell(|kernel| Ok(kernel.firewall.clone()))).await?;
     let mut watch = firewall.watch().map_err(|error| failed(error.into()))?;
     loop {
         watch.lost().await.map_err(|error| failed(error.into()))?;

@@ -5,7 +5,8 @@
 //! ```text
 //! {"places":[{"network":"<id>","endpoint_id":"<id>","host_link":"kk0123456789a","interface":"eth0","mac":"02:42:ac:11:00:02",
 //!   "addresses":["172.17.0.2/16"],"gateways":["172.17.0.1"],"names":["web"],"links":[]}],
-//!  "ports":[{"inside":80,"protocol":"tcp","host":"0.0.0.0:8080"}],"upstreams":["192.0.2.1"],"name":"web","reach":"networks"}
+//!  "ports":[{"inside":80,"protocol":"tcp","host":"0.0.0.0:8080"}],"is_embedded":true,"upstreams":["192.0.2.1"],"hostname":"",
+//!  "name":"web","reach":"networks"}
 //! ```
 
 use std::fs;
@@ -34,6 +35,8 @@ use crate::state::Record;
 const DNS_PORT: u16 = 53;
 /// Attempts at a port that is free for both families.
 const PORT_ATTEMPTS: u32 = 64;
+/// How long a shim may take to hand out a network: it does one thing after another.
+const SHIM_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// What is kept of a run, in its run-time folder.
 const KEPT: &str = "network.json";
 
@@ -100,8 +103,12 @@ pub struct Kept {
     pub places: Vec<Place>,
     /// Its published ports.
     pub ports: Vec<Port>,
-    /// Whom its name server asks; empty where it has none of its own.
+    /// Whether it has a name server of its own.
+    pub is_embedded: bool,
+    /// Whom that asks; empty for the host's own servers, as they are when a query comes.
     pub upstreams: Vec<IpAddr>,
+    /// The host name that it asked for: whoever starts a container chooses it, so it makes nobody a peer.
+    pub hostname: String,
     /// The container's name.
     pub name: String,
     /// What its policy lets it reach.
@@ -148,9 +155,9 @@ impl Networks {
         let has_names = record.reach != Reach::Networks || rows.iter().any(|row| row.name != super::BRIDGE);
         let resolving = resolving(&asked_resolver(record), of_host, has_names);
         let mut live = Live::of(kept);
-        if resolving.is_embedded {
-            live.kept.upstreams.clone_from(&resolving.upstreams);
-        }
+        live.kept.is_embedded = resolving.is_embedded;
+        live.kept.upstreams.clone_from(&resolving.upstreams);
+        self.check(&record.id, &live.kept)?;
         publish(&mut live, &rows, record)?;
         write_files(engine, record, &rows, &live.kept, &resolving).map_err(|cause| {
             Refusal::failed("writing the container's hosts and resolv.conf failed", cause)
@@ -200,6 +207,7 @@ impl Networks {
             Kept {
                 places,
                 name: record.name.clone(),
+                hostname: record.config.hostname.clone(),
                 reach: record.reach.clone(),
                 ..Kept::default()
             },
@@ -216,9 +224,9 @@ impl Networks {
         let (network, sockets) = on_thread(move || {
             keep(&run_dir, &kept)?;
             kernel.networks.connect_all(&kept, &network)?;
-            let sockets = match kept.upstreams.is_empty() {
-                true => None,
-                false => Some(names::Sockets::open(network.as_fd()).map_err(|cause| failed(&own, cause))?),
+            let sockets = match kept.is_embedded {
+                true => Some(names::Sockets::open(network.as_fd()).map_err(|cause| failed(&own, cause))?),
+                false => None,
             };
             Ok((network, sockets))
         })
@@ -239,12 +247,16 @@ impl Networks {
             Some(live) => live.kept.upstreams.clone(),
             None => Vec::new(),
         };
-        let upstreams = upstreams
+        let upstreams: Vec<SocketAddr> = upstreams
             .into_iter()
             .map(|address| SocketAddr::new(address, DNS_PORT))
             .collect();
         let seen = Arc::new(super::names::Seen::of(engine, id));
-        names::Server::start(sockets, seen, upstreams).map_err(|cause| failed(id, cause))
+        match upstreams.is_empty() {
+            true => names::Server::start_following_host(sockets, seen, Path::new("/")),
+            false => names::Server::start(sockets, seen, upstreams),
+        }
+        .map_err(|cause| failed(id, cause))
     }
 
     /// Gives back all that a container has of networks, for one that is down or did not start. Failures are logged: it is down all the same.
@@ -267,25 +279,43 @@ impl Networks {
         }
     }
 
-    /// Takes over the network of a container that runs.
-    pub async fn adopt(&self, engine: &Arc<Engine>, id: &str) {
-        let run_dir = engine.paths.run_dir(id);
-        let Some(kept) = read(&run_dir) else { return };
-        let mut live = Live::of(kept);
-        for port in &live.kept.ports {
-            let range = port.host.port()..=port.host.port();
-            match host_ports::reserve(port.host.ip(), range, port.transport()) {
-                Ok(reservation) => live.reservations.push(reservation),
-                Err(error) => {
-                    tracing::error!(container = %id, error = chain(&error), "a published port was taken while no daemon ran");
-                }
+    /// Reads what containers had when the daemon before ended: all of them, before anything is told to the kernel, which would otherwise forget those
+    /// that come later.
+    pub fn recall<'a>(&self, engine: &Engine, ids: impl Iterator<Item = &'a str>) {
+        for id in ids {
+            if let Some(kept) = read(&engine.paths.run_dir(id)) {
+                self.state().live.insert(id.to_owned(), Live::of(kept));
             }
         }
-        let has_names = !live.kept.upstreams.is_empty();
-        self.state().live.insert(id.to_owned(), live);
+    }
+
+    /// Takes over the network of a container that runs and was recalled.
+    pub async fn adopt(&self, engine: &Arc<Engine>, id: &str) {
+        let run_dir = engine.paths.run_dir(id);
+        let has_names = {
+            let mut state = self.state();
+            let Some(live) = state.live.get_mut(id) else {
+                return;
+            };
+            let reservations = &mut live.reservations;
+            // One that is somebody else's now leads nowhere any more.
+            live.kept.ports.retain(|port| {
+                let range = port.host.port()..=port.host.port();
+                match host_ports::reserve(port.host.ip(), range, port.transport()) {
+                    Ok(reservation) => reservations.push(reservation),
+                    Err(error) => {
+                        tracing::error!(container = %id, error = chain(&error), "a published port was taken while no daemon ran");
+                        return false;
+                    }
+                }
+                true
+            });
+            live.kept.is_embedded
+        };
         let adopted = async {
-            let network = shim::network(&run_dir)
+            let network = tokio::time::timeout(SHIM_WAIT, shim::network(&run_dir))
                 .await
+                .map_err(|_| Refusal::broken("its shim does not hand out its network"))?
                 .map_err(|cause| Refusal::failed("asking for the network namespace", cause))?;
             let (network, sockets) = on_thread(move || {
                 let sockets = has_names.then(|| names::Sockets::open(network.as_fd()));
@@ -334,12 +364,24 @@ impl Networks {
             before
         };
         let changed = self.change(engine, record, &before).await;
-        if changed.is_err()
-            && let Some(live) = self.state().live.get_mut(&record.id)
-        {
-            live.kept = before;
+        if changed.is_err() {
+            self.go_back(engine, record, before).await;
         }
         changed
+    }
+
+    /// Takes back a change that failed: no link may stand that the firewall does not know.
+    async fn go_back(&self, engine: &Arc<Engine>, record: &Record, before: Kept) {
+        let failed = {
+            let mut state = self.state();
+            let Some(live) = state.live.get_mut(&record.id) else {
+                return;
+            };
+            std::mem::replace(&mut live.kept, before)
+        };
+        if let Err(refusal) = self.change(engine, record, &failed).await {
+            tracing::error!(container = %record.id, error = chain(&refusal), "a change of its networks was not taken back whole");
+        }
     }
 
     /// Takes a running container out of a network.
@@ -366,22 +408,38 @@ impl Networks {
             let state = self.state();
             let live = state.live.get(&record.id);
             let live = live.ok_or_else(|| Refusal::conflict("the container is not running"))?;
-            let network = live.network.as_ref().map(OwnedFd::try_clone);
-            let network =
-                network.ok_or_else(|| Refusal::conflict("the container's network cannot be reached"))?;
+            let network = live.network.as_ref().map(OwnedFd::try_clone).transpose();
             let network = network.map_err(|cause| Refusal::failed("holding the network namespace", cause))?;
             (live.kept.clone(), network)
         };
+        let is_more = |place: &Place| {
+            before
+                .places
+                .iter()
+                .all(|old| old.endpoint_id != place.endpoint_id)
+        };
+        if network.is_none() && now.places.iter().any(is_more) {
+            return Err(Refusal::conflict("the container's network cannot be reached"));
+        }
         let (kernel, before, run_dir) = (engine.clone(), before.clone(), engine.paths.run_dir(&record.id));
         let state_dir = engine.paths.state_dir(&record.id);
         let (own, kept) = (record.clone(), now.clone());
         on_thread(move || {
-            kernel.networks.exchange(&before, &kept, &network)?;
+            kernel.networks.exchange(&before, &kept, network.as_ref())?;
             keep(&run_dir, &kept)?;
-            let written = write_hosts(&state_dir, &own, &kept, None);
-            written.map_err(|cause| Refusal::failed("writing the container's hosts failed", cause))
+            // The file is the app's too: what it did to it is its own affair.
+            if let Err(cause) = write_hosts(&state_dir, &own, &kept, None) {
+                tracing::warn!(container = %own.id, %cause, "ignoring a hosts file that cannot be written");
+            }
+            Ok(())
         })
-        .await
+        .await?;
+        // What is carried by this process leads to where the container is now.
+        if let Some(live) = self.state().live.get_mut(&record.id) {
+            live.proxies.clear();
+            live.proxies = proxies(live)?;
+        }
+        Ok(())
     }
 }
 
@@ -436,12 +494,11 @@ impl Networks {
 
 /// The lowest number that no interface inside bears.
 fn free_interface(kept: &Kept) -> usize {
-    let is_free = |number: &usize| {
-        let end = number.to_string();
-        kept.places
-            .iter()
-            .all(|place| place.interface.trim_start_matches(|c: char| !c.is_ascii_digit()) != end)
+    let number = |place: &Place| {
+        let prefix = place.interface.trim_end_matches(|c: char| c.is_ascii_digit());
+        place.interface[prefix.len()..].parse::<usize>().ok()
     };
+    let is_free = |wanted: &usize| kept.places.iter().all(|place| number(place) != Some(*wanted));
     (0..).find(is_free).expect("there are fewer places than numbers")
 }
 
@@ -605,9 +662,9 @@ fn write_hosts(
             .iter()
             .find_map(|place| place.gateways.first().copied())
     });
-    let hostname = fs::read_to_string(state_dir.join("hostname"))?;
+    let hostname = crate::plan::build::hostname(&record.config, &record.id).map_err(std::io::Error::other)?;
     let text = crate::plan::build::hosts(
-        hostname.trim_end(),
+        &hostname,
         &record.config.domainname,
         &record.host_config.extra_hosts,
         &own,

@@ -9,6 +9,7 @@ use kakoi_api::network::{IpamConfig, NetworkBody};
 use kakoi_net::IpNet;
 use kakoi_net::address::{self, AddressError};
 
+use super::kernel::on_thread;
 use super::record::{Subnet, option};
 use super::{BRIDGE, FIXED, NETWORKS_MAX, NetworkRecord, Networks, record};
 use crate::clock;
@@ -69,14 +70,15 @@ impl Networks {
                 "there are {NETWORKS_MAX} networks already; remove some first"
             )));
         }
-        let row = self.new_record(body, None)?;
+        let (networks, wanted) = (self.clone(), body.clone());
+        let row = on_thread(move || networks.new_record(&wanted, None)).await?;
         let (id, bridge) = (row.id.clone(), row.bridge.clone());
         self.state().rows.insert(id.clone(), row.clone());
         if let Err(refusal) = self.make_bridge(row).await {
             self.state().rows.remove(&id);
             return Err(refusal);
         }
-        if let Err(refusal) = self.keep(&engine.paths.root) {
+        if let Err(refusal) = self.keep_aside(engine).await {
             self.state().rows.remove(&id);
             self.take_bridge(bridge).await;
             return Err(refusal);
@@ -142,7 +144,7 @@ impl Networks {
             )));
         }
         self.state().rows.remove(&row.id);
-        if let Err(refusal) = self.keep(&engine.paths.root) {
+        if let Err(refusal) = self.keep_aside(engine).await {
             self.state().rows.insert(row.id.clone(), row);
             return Err(refusal);
         }
@@ -151,6 +153,11 @@ impl Networks {
             .events
             .tell("network", "destroy", &row.id, attributes(&row.name));
         Ok(())
+    }
+
+    async fn keep_aside(self: &Arc<Self>, engine: &Engine) -> Answer<()> {
+        let (networks, root) = (self.clone(), engine.paths.root.clone());
+        on_thread(move || networks.keep(&root)).await
     }
 
     fn keep(&self, root: &Path) -> Answer<()> {
@@ -170,9 +177,9 @@ impl Networks {
         let is_subnet_asked = !subnets.is_empty();
         own.extend(subnets.iter().map(|subnet| subnet.net));
         let missing = missing_families(body, &subnets)?;
-        if !missing.is_empty() {
-            own.extend(self.taken_subnets());
-        }
+        let of_host = self.taken_subnets();
+        check_against_host(&subnets, &of_host)?;
+        own.extend(of_host);
         for is_ipv6 in missing {
             let free = if is_ipv6 {
                 let seed = std::fs::read("/etc/machine-id").unwrap_or_default();
@@ -183,6 +190,14 @@ impl Networks {
             subnets.push(chosen(free)?);
         }
         let named = body.options.get(option::BRIDGE_NAME).cloned();
+        if let Some(name) = &named
+            && let Some(other) = self.all().iter().find(|row| row.bridge == *name)
+        {
+            return Err(Refusal::forbidden(format!(
+                "bridge {name} is network {}'s; choose another name for it",
+                other.name
+            )));
+        }
         Ok(NetworkRecord {
             bridge: named
                 .or(bridge.map(str::to_owned))
@@ -216,6 +231,22 @@ fn asked_subnets(configs: &[IpamConfig], mut own: Vec<IpNet>) -> Answer<Vec<Subn
         subnets.push(subnet);
     }
     Ok(subnets)
+}
+
+/// Refuses subnets that the host itself uses, or in which its name servers are: what goes there would end up in a container.
+fn check_against_host(subnets: &[Subnet], of_host: &[IpNet]) -> Answer<()> {
+    let servers = kakoi_net::names::host_upstreams(Path::new("/"));
+    for subnet in subnets {
+        let is_used = of_host.iter().any(|taken| address::overlaps(subnet.net, *taken));
+        if is_used || servers.iter().any(|server| subnet.net.contains(&server.ip())) {
+            return Err(Refusal::forbidden(format!(
+                "{}: {} is used by the host",
+                AddressError::Overlaps,
+                subnet.net
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The families that a network is to have and for which no subnet is asked: whether each is IPv6.

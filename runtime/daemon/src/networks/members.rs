@@ -95,15 +95,16 @@ impl Networks {
         }
         let mut record = before.clone();
         record.networks.remove(&row.name);
+        // First the link: if the record then says otherwise, the next start connects it again.
+        if phase.is_up() {
+            self.part(engine, &record, &row.id).await?;
+        }
         engine
             .store
             .put(&record)
             .await
             .map_err(|cause| Refusal::failed("the disconnection cannot be recorded", cause))?;
         container.shared().record.networks.clone_from(&record.networks);
-        if phase.is_up() {
-            self.part(engine, &record, &row.id).await?;
-        }
         self.tell_of(engine, "disconnect", &container.id, &row.id, &row.name);
         Ok(())
     }
@@ -111,11 +112,12 @@ impl Networks {
     /// Lets a running container be found by its new name, and by its old one no more.
     pub async fn rename(&self, engine: &Arc<Engine>, id: &str, from: &str, to: &str) -> Answer<()> {
         let _turn = self.turn.lock().await;
-        let kept = {
+        let (before, kept) = {
             let mut state = self.state();
             let Some(live) = state.live.get_mut(id) else {
                 return Ok(());
             };
+            let before = live.kept.clone();
             to.clone_into(&mut live.kept.name);
             for place in &mut live.kept.places {
                 let is_new = !place.names.iter().any(|name| name.eq_ignore_ascii_case(to));
@@ -126,10 +128,21 @@ impl Networks {
                     None => {}
                 }
             }
-            live.kept.clone()
+            (before, live.kept.clone())
         };
-        let run_dir = engine.paths.run_dir(id);
-        on_thread(move || live::keep(&run_dir, &kept)).await
+        let (run_dir, telling) = (engine.paths.run_dir(id), engine.clone());
+        // Policies name others by their names.
+        let told = on_thread(move || {
+            live::keep(&run_dir, &kept)?;
+            telling.networks.retell()
+        })
+        .await;
+        if told.is_err()
+            && let Some(live) = self.state().live.get_mut(id)
+        {
+            live.kept = before;
+        }
+        told
     }
 
     /// Tells that a container is in a network, or no more.

@@ -8,6 +8,9 @@ use super::reach;
 use crate::engine::Engine;
 use crate::refusal::chain;
 
+/// Digits of an id from which on its beginning names a container.
+const ID_DIGITS_MIN: usize = 12;
+
 /// What the name server of a container knows.
 pub(super) struct Seen {
     engine: Weak<Engine>,
@@ -40,6 +43,11 @@ impl kakoi_net::names::Names for Seen {
             .is_some_and(|engine| engine.networks.may_ask(&self.id, name))
     }
 
+    fn wants_resolved(&self) -> bool {
+        let engine = self.engine.upgrade();
+        engine.is_some_and(|engine| engine.networks.lists_names(&self.id))
+    }
+
     fn resolved(&self, name: &str, addresses: &[(IpAddr, Duration)]) {
         let Some(engine) = self.engine.upgrade() else {
             return;
@@ -57,7 +65,10 @@ impl super::State {
         for (id, live) in &self.live {
             for place in live.kept.places.iter().filter(|place| place.network == network) {
                 let bears = |held: &String| held.eq_ignore_ascii_case(name);
-                if live.kept.name == name || id.starts_with(name) || place.names.iter().any(bears) {
+                if live.kept.name == name
+                    || (name.len() >= ID_DIGITS_MIN && id.starts_with(name))
+                    || place.names.iter().any(bears)
+                {
                     found.extend(place.addresses.iter().map(|net| net.addr()));
                 }
             }
@@ -110,6 +121,15 @@ impl super::Networks {
                 let network = state.rows.get(&place.network)?;
                 Some(format!("{}.{}", place.names.first()?, network.name))
             })
+    }
+
+    /// Whether a container's policy lists names.
+    fn lists_names(&self, id: &str) -> bool {
+        let state = self.state();
+        state
+            .live
+            .get(id)
+            .is_some_and(|live| reach::has_names(&live.kept.reach))
     }
 
     /// Whether a name may be asked outside: one that the policy lets through, by a container that is not only in internal networks.

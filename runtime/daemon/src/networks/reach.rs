@@ -38,9 +38,14 @@ fn addresses(state: &State, kept: &Kept, names: &[String]) -> Vec<IpAddr> {
     for other in state.live.values() {
         for place in &other.kept.places {
             let is_near = kept.places.iter().any(|own| own.network == place.network);
-            let is_named = names
-                .iter()
-                .any(|name| *name == other.kept.name || place.names.contains(name));
+            // A host name is chosen by whoever starts the other; so are aliases, but by whoever is in charge of the network.
+            let bears = |name: &String, held: &String| {
+                held.eq_ignore_ascii_case(name) && !held.eq_ignore_ascii_case(&other.kept.hostname)
+            };
+            let is_named = names.iter().any(|name| {
+                name.eq_ignore_ascii_case(&other.kept.name)
+                    || place.names.iter().any(|held| bears(name, held))
+            });
             if is_near && is_named {
                 found.extend(place.addresses.iter().map(IpNet::addr));
             }
@@ -71,6 +76,16 @@ fn services(destination: &Destination) -> Vec<Service> {
             ports: range.first..=range.last,
         })
         .collect()
+}
+
+/// Whether a policy lists names, which are let through as they are resolved.
+pub(super) fn has_names(reach: &Reach) -> bool {
+    match reach {
+        Reach::Networks => false,
+        Reach::Only { destinations, .. } => destinations
+            .iter()
+            .any(|destination| matches!(destination.to, Target::Name(_))),
+    }
 }
 
 /// Whether a name that is no container's may be asked of the servers outside: each question is a word that gets out.

@@ -156,7 +156,8 @@ fn namespaces(host: &HostConfig, confinement: &Confinement, peers: &Peers) -> An
     })
 }
 
-fn hostname(config: &ContainerConfig, id: &str) -> Answer<String> {
+/// The host name that was asked for, else the short id.
+pub fn hostname(config: &ContainerConfig, id: &str) -> Answer<String> {
     let name = if config.hostname.is_empty() {
         &id[..SHORT_ID_DIGITS.min(id.len())]
     } else {
