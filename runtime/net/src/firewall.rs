@@ -6,13 +6,14 @@
 //! ```text
 //! table inet                                                  table bridge
 //!
-//! prerouting   guard      nothing from a bridge to 127/8      prerouting  identity   own MAC and addresses only,
-//!              publish    published port → its target                                no advertisements
-//!              mark       redirected to a neighbour           forward     between    icc off: marked only
-//! input        to_host    limited: allowed, named;
+//! prerouting   guard      nothing from a bridge to 127/8      prerouting  identity   own MAC and addresses only, no
+//!              publish    published port → its target                                advertisements but of these;
+//!              mark       redirected to a neighbour                                  no other link of the scope
+//! input        to_host    no member's: drop;                  forward     between    icc off: marked only;
+//!                         limited: allowed, named;                                  limited: peers only
 //!                         internal: the gateway
 //! forward      answers    accept
-//!              ours                                                                  limited: peers only
+//!              ours       no member's: drop
 //!   bridge → same bridge   limited: peers; icc; published
 //!   internal               reject
 //!   limited                allowed, named; else reject
@@ -24,6 +25,9 @@
 //!
 //! Where br_netfilter is on, which is another's decision, bridged packets pass the left side too, in the middle of the right one, and what is
 //! redirected to a neighbour stays in the bridge. All rules hold either way.
+//!
+//! What the picture does not know is closed: a link of the scope's group, whatever hangs on a bridge beside the known links, and a source
+//! address that is no member's.
 //!
 //! An endpoint with [`Egress`] is limited: it reaches what is listed and nothing else. Lists are elements of sets too, cut so that they do
 //! not overlap (`boxes`). Names are admitted as they are resolved and run out with their answers. Taking an element out of a set of ranges costs
@@ -266,7 +270,7 @@ impl Firewall {
     /// one after the tables were taken away, replaces the tables. Connections that were let through and would not be now are ended; if only
     /// that fails, what is wanted holds nevertheless.
     pub fn apply(&self, wanted: &Wanted) -> Result<()> {
-        let wanted = elements::of(wanted)?;
+        let wanted = elements::of(wanted, self.scope.group())?;
         let mut applied = self.lock();
         let ended = Ended::between(&applied.wanted, &wanted);
         applied.wanted = wanted;
@@ -315,7 +319,8 @@ impl Firewall {
 
     /// Whether this could be applied, however the kernel stands: lists that are cut into too many pieces could not.
     pub fn check(wanted: &Wanted) -> Result<()> {
-        elements::of(wanted).map(drop)
+        // No list depends on the group.
+        elements::of(wanted, 0).map(drop)
     }
 
     fn change(&self, there: &Elements, wanted: &Elements) -> std::result::Result<(), NetlinkError> {

@@ -83,6 +83,8 @@ pub(crate) struct Set {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
     Name,
+    /// Of links, in the machine's order.
+    Group,
     Mac,
     Ipv4,
     Ipv6,
@@ -95,6 +97,7 @@ impl Field {
     const fn layout(self) -> (usize, u32) {
         match self {
             Self::Name => (16, 41),
+            Self::Group => (4, 35),
             Self::Mac => (6, 9),
             Self::Ipv4 => (4, 7),
             Self::Ipv6 => (16, 8),
@@ -117,13 +120,15 @@ pub(crate) enum Load {
     DestinationType,
     /// The same, where only addresses of the link that it came by are the host's own.
     DestinationTypeHere,
+    /// The type of a route to its source, in the machine's byte order.
+    SourceType,
 }
 
 impl Load {
     const fn len(self) -> usize {
         match self {
             Self::Meta(_, len) | Self::Payload(_, _, len) => len,
-            Self::Connection(_) | Self::DestinationType | Self::DestinationTypeHere => 4,
+            Self::Connection(_) | Self::DestinationType | Self::DestinationTypeHere | Self::SourceType => 4,
         }
     }
 }

@@ -17,9 +17,10 @@ use Family::{Bridge, Inet};
 /// Pieces of one endpoint's list after cutting. A list of 64 destinations without overlaps makes 64.
 const PIECES_MAX: usize = 512;
 
-/// Everything wanted but names.
-pub(super) fn of(wanted: &Wanted) -> Result<Elements> {
+/// Everything wanted but names, for the scope whose links are of this group.
+pub(super) fn of(wanted: &Wanted, group: u32) -> Result<Elements> {
     let mut elements = Elements::new();
+    put(&mut elements, (Bridge, "groups"), group.to_ne_bytes().to_vec());
     for network in &wanted.networks {
         put_network(&mut elements, network)?;
     }
@@ -90,10 +91,6 @@ fn put_endpoint(elements: &mut Elements, endpoint: &Endpoint, is_quiet: bool) ->
     let bridge = name(&endpoint.bridge)?;
     put(elements, (Bridge, "ports"), link.to_vec());
     put(elements, (Bridge, "loops"), concat(&[&link, &link]));
-    for address in &endpoint.addresses {
-        let set = per_family("members4", "members6", *address);
-        put(elements, (Inet, set), concat(&[&bridge, &octets(*address)]));
-    }
     if is_quiet {
         put(elements, (Bridge, "quiet"), link.to_vec());
     }
@@ -103,6 +100,8 @@ fn put_endpoint(elements: &mut Elements, endpoint: &Endpoint, is_quiet: bool) ->
         own.push(IpAddr::V6(endpoint.mac.link_local()));
     }
     for address in &own {
+        let set = per_family("members4", "members6", *address);
+        put(elements, (Inet, set), concat(&[&bridge, &octets(*address)]));
         let set = per_family("own4", "own6", *address);
         put(elements, (Bridge, set), concat(&[&link, &octets(*address)]));
     }

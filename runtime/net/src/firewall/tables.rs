@@ -3,11 +3,12 @@
 //! Pure constants. Each chain reads like nft(8); the drawing of a packet's way is in the module above.
 
 use crate::nft::{Chain, Family, Field, Header, Hook, HookNumber, Load, Set, Step, Table};
-use Field::{Ipv4, Ipv6, Mac, Name, Port, Protocol};
+use Field::{Group, Ipv4, Ipv6, Mac, Name, Port, Protocol};
 use Step::{Accept, AnyOf, Dnat, Drop, Goto, In, Is, IsNot, Jump, Mark, Masquerade, NotIn, Reject, Return};
 
 const IN_LINK: Load = Load::Meta(6, 16);
 const OUT_LINK: Load = Load::Meta(7, 16);
+const IN_GROUP: Load = Load::Meta(21, 4);
 const FAMILY: Load = Load::Meta(15, 1);
 const PROTOCOL: Load = Load::Meta(16, 1);
 const FROM_MAC: Load = Load::Payload(Header::Link, 6, 6);
@@ -22,6 +23,8 @@ const ARP_FROM_MAC: Load = Load::Payload(Header::Network, 8, 6);
 const ARP_FROM4: Load = Load::Payload(Header::Network, 14, 4);
 const TO_PORT: Load = Load::Payload(Header::Transport, 2, 2);
 const ICMP_TYPE: Load = Load::Payload(Header::Transport, 0, 1);
+/// Whose hardware address an advertisement tells (RFC 4861).
+const ADVERTISED6: Load = Load::Payload(Header::Transport, 8, 16);
 const STATE: Load = Load::Connection(0);
 const STATUS: Load = Load::Connection(2);
 
@@ -51,6 +54,26 @@ const WAS_MARKED: Step = Is(MARK, &REDIRECTED_TO_NEIGHBOUR.to_ne_bytes());
 const LOCAL: &[u8] = &2_u32.to_ne_bytes();
 const TO_THE_HOST: Step = Is(Load::DestinationType, LOCAL);
 const NOT_TO_THE_GATEWAY: Step = IsNot(Load::DestinationTypeHere, LOCAL);
+/// What the host says to many on a bridge comes back to itself by that bridge.
+const NOT_FROM_THE_HOST: Step = IsNot(Load::SourceType, LOCAL);
+const FROM_NOBODY6: &[u8] = &[0; 16];
+/// Of a link that the picture does not know: the other half stands in the bridges' table.
+const STRANGERS4: &[Step] = &[
+    FROM_OURS,
+    IS_IPV4,
+    NotIn(&[IN_LINK, FROM4], "members4"),
+    NOT_FROM_THE_HOST,
+    Drop,
+];
+/// Duplicate address detection and multicast listeners have no address yet.
+const STRANGERS6: &[Step] = &[
+    FROM_OURS,
+    IS_IPV6,
+    NotIn(&[IN_LINK, FROM6], "members6"),
+    IsNot(FROM6, FROM_NOBODY6),
+    NOT_FROM_THE_HOST,
+    Drop,
+];
 
 const fn set(name: &'static str, key: &'static [Field]) -> Set {
     Set {
@@ -205,6 +228,8 @@ pub(super) const ROUTED: Table = Table {
             hook: None,
             rules: &[
                 &[IS_INVALID, Drop],
+                STRANGERS4,
+                STRANGERS6,
                 &[In(&[IN_LINK, OUT_LINK], "same"), Goto("inside")],
                 &[In(&[IN_LINK], "internal"), Reject],
                 &[In(&[OUT_LINK], "internal"), Goto("refused")],
@@ -279,6 +304,8 @@ pub(super) const ROUTED: Table = Table {
             hook: hook("filter", HookNumber::Input, 0),
             rules: &[
                 &[FROM_OURS, IS_ANSWER, Accept],
+                STRANGERS4,
+                STRANGERS6,
                 &[FROM_OURS, IS_IPV6, IS_ICMPV6, IS_NEIGHBOUR_SOLICITATION, Accept],
                 &[FROM_OURS, IS_IPV6, IS_ICMPV6, IS_NEIGHBOUR_ADVERTISEMENT, Accept],
                 // The host's other addresses are outside.
@@ -295,6 +322,7 @@ pub(super) const ROUTED: Table = Table {
 pub(super) const BRIDGED: Table = Table {
     family: Family::Bridge,
     sets: &[
+        set("groups", &[Group]),
         set("ports", &[Name]),
         set("quiet", &[Name]),
         set("loops", &[Name, Name]),
@@ -309,7 +337,11 @@ pub(super) const BRIDGED: Table = Table {
         Chain {
             name: "entry",
             hook: hook("filter", HookNumber::Prerouting, -300),
-            rules: &[&[In(&[IN_LINK], "ports"), Goto("identity")]],
+            // A link of this scope that the picture does not know is closed. (Bridges could be named, by NFT_BRIDGE_META that many kernels lack.)
+            rules: &[
+                &[In(&[IN_LINK], "ports"), Goto("identity")],
+                &[In(&[IN_GROUP], "groups"), Drop],
+            ],
         },
         // Each link sends from its own addresses, and nothing but IP. Router advertisements and redirects would change its neighbours' routes.
         Chain {
@@ -324,16 +356,31 @@ pub(super) const BRIDGED: Table = Table {
                 &[FRAME_IS_ARP, Is(ARP_FROM4, &[0; 4]), Accept],
                 &[FRAME_IS_IPV6, IS_ICMPV6, IS_ROUTER_ADVERTISEMENT, Drop],
                 &[FRAME_IS_IPV6, IS_ICMPV6, IS_REDIRECT, Drop],
+                // Who advertises tells where an address is, as who sends ARP does.
+                &[
+                    FRAME_IS_IPV6,
+                    IS_ICMPV6,
+                    IS_NEIGHBOUR_ADVERTISEMENT,
+                    In(&[IN_LINK, ADVERTISED6], "own6"),
+                    In(&[IN_LINK, FROM6], "own6"),
+                    Accept,
+                ],
+                &[FRAME_IS_IPV6, IS_ICMPV6, IS_NEIGHBOUR_ADVERTISEMENT, Drop],
                 &[FRAME_IS_IPV6, In(&[IN_LINK, FROM6], "own6"), Accept],
                 // Duplicate address detection and multicast listeners (RFC 4862, RFC 3810).
-                &[FRAME_IS_IPV6, IS_ICMPV6, Is(FROM6, &[0; 16]), Accept],
+                &[FRAME_IS_IPV6, IS_ICMPV6, Is(FROM6, FROM_NOBODY6), Accept],
                 &[Drop],
             ],
         },
         Chain {
             name: "forward",
             hook: hook("filter", HookNumber::Forward, 0),
-            rules: &[&[In(&[IN_LINK], "ports"), In(&[OUT_LINK], "ports"), Goto("between")]],
+            rules: &[
+                &[In(&[IN_LINK], "ports"), In(&[OUT_LINK], "ports"), Goto("between")],
+                // Whatever else hangs on the same bridge.
+                &[In(&[IN_LINK], "ports"), Drop],
+                &[In(&[OUT_LINK], "ports"), Drop],
+            ],
         },
         Chain {
             name: "between",

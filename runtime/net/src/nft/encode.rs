@@ -41,6 +41,7 @@ const SET_CONCAT: u32 = 0x80;
 const VERDICT_REGISTER: u32 = 0;
 const FIRST_REGISTER: u32 = 8;
 
+const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 const FIB_IN_LINK: u32 = 8;
 
@@ -285,14 +286,15 @@ fn put_load(list: &mut Message, load: Load, register: u32) {
         Load::Connection(key) => expression(list, "ct", |data| {
             data.put_be32(2, key).put_be32(1, register);
         }),
-        Load::DestinationType => put_destination_type(list, register, FIB_DESTINATION),
+        Load::DestinationType => put_route_type(list, register, FIB_DESTINATION),
         Load::DestinationTypeHere => {
-            put_destination_type(list, register, FIB_DESTINATION | FIB_IN_LINK);
+            put_route_type(list, register, FIB_DESTINATION | FIB_IN_LINK);
         }
+        Load::SourceType => put_route_type(list, register, FIB_SOURCE),
     }
 }
 
-fn put_destination_type(list: &mut Message, register: u32, flags: u32) {
+fn put_route_type(list: &mut Message, register: u32, flags: u32) {
     expression(list, "fib", |data| {
         data.put_be32(1, register).put_be32(2, 3).put_be32(3, flags);
     });
