@@ -194,6 +194,42 @@ fn volumes_are_made_listed_and_removed() {
 }
 
 #[test]
+fn volumes_are_exported_and_imported() {
+    let fake = Fake::start();
+    fake.json("GET /volumes/data", 200, r#"{"Name":"data"}"#);
+    fake.json("POST /volumes/create", 201, r#"{"Name":"data"}"#);
+    fake.json("GET /volumes/data/export", 200, "a tar");
+    fake.json("POST /volumes/data/import", 204, "");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("data.tar").display().to_string();
+    assert_eq!(fake.run(&["volume", "export", "-o", &file, "data"]).status, 0);
+    assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "a tar");
+    assert_eq!(fake.run(&["volume", "export", "data"]).stdout, "a tar");
+    assert_eq!(fake.run(&["volume", "import", "data", &file]).status, 0);
+    assert_eq!(fake.wait_for("POST /volumes/data/import").body, b"a tar");
+    assert_eq!(fake.run(&["volume", "import", "missing", &file]).status, 125);
+    assert_eq!(
+        fake.run(&["volume", "export", "-o", &file, "missing"]).status,
+        125
+    );
+    assert_eq!(
+        std::fs::read_to_string(&file).expect("it is there"),
+        "a tar",
+        "a volume that is not there costs no old archive"
+    );
+    let again = fake.run(&["volume", "create", "data"]);
+    assert!(
+        again.status == 125 && again.stderr.contains("use --ignore"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(
+        fake.run(&["volume", "create", "--ignore", "data"]).stdout,
+        "data\n"
+    );
+}
+
+#[test]
 fn pruning_asks_and_refuses_where_nobody_can_answer() {
     let fake = Fake::start();
     fake.json(

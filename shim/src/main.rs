@@ -9,6 +9,7 @@
 //! kakoi-shim spare RUN_DIR ROOM              wait for a plan on standard input, then do as `run` does
 //! kakoi-shim clean --plan PLAN               end what a killed shim left
 //! kakoi-shim files --plan PLAN               copy a container's files, as standard input asks
+//! kakoi-shim files --volume FOLDER           back up or restore a volume, as standard input asks
 //! kakoi-shim stage POINT FD                  a step inside container creation; started by the runtime itself
 //! kakoi-shim oci …                           the OCI runtime command line, also by the name kakoi-oci
 //! ```

@@ -5,9 +5,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use kakoi_container::files::FilesError;
 use kakoi_container::frames::SPARE_BYTES_MAX;
 use kakoi_container::supervise;
 
@@ -122,20 +123,19 @@ pub(crate) fn clean(args: &[OsString]) -> ExitCode {
     }
 }
 
-/// `files --plan PLAN`
+/// `files --plan PLAN`, `files --volume FOLDER`
 pub(crate) fn files(args: &[OsString]) -> ExitCode {
     report::begin();
-    let [word, plan] = args else {
-        return usage("files --plan PLAN");
+    let serve: fn(&Path) -> Result<(), FilesError> = match args.first().and_then(|word| word.to_str()) {
+        Some("--plan") if args.len() == 2 => kakoi_container::files::serve,
+        Some("--volume") if args.len() == 2 => kakoi_container::files::serve_volume,
+        _ => return usage("files --plan PLAN | --volume FOLDER"),
     };
-    if word != "--plan" {
-        return usage("files --plan PLAN");
-    }
     // What it reads is the container's to change; the program must not be (CVE-2019-5736).
     if let Err(code) = begin() {
         return code;
     }
-    match kakoi_container::files::serve(&PathBuf::from(plan)) {
+    match serve(Path::new(&args[1])) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed("files", &error),
     }

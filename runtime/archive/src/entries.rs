@@ -16,7 +16,16 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
 
-use crate::tarball::{Entry, Kind};
+use crate::tarball::{EXTENSION_BYTES_MAX, Entry, Kind, XATTRS_MAX};
+
+/// How much of a file is archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// As Docker does: whole seconds, and of the attributes capabilities alone.
+    Docker,
+    /// All that putting it back can set: parts of seconds, attributes of users, of folders too, and holes as holes.
+    Backup,
+}
 
 /// How ids of the disk become ids of the archive, or the other way round.
 pub type Ids<'a> = &'a dyn Fn(u32, u32) -> (u32, u32);
@@ -27,6 +36,10 @@ const FOLDER_NAMES_BYTES_MAX: usize = 32 << 20;
 pub(crate) const DEPTH_MAX: usize = 500;
 /// Largest value of an extended attribute (XATTR_SIZE_MAX).
 const XATTR_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of the names of a file's attributes (XATTR_LIST_MAX).
+const XATTR_NAMES_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a file's attributes in an archive, names and values: what a reader of ours takes, less what else one extension record says.
+const XATTRS_BYTES_MAX: usize = (EXTENSION_BYTES_MAX as usize) - (64 << 10);
 /// The attributes that mean the same elsewhere.
 const XATTRS: [&std::ffi::CStr; 1] = [c"security.capability"];
 
@@ -127,6 +140,7 @@ pub(crate) fn entry(
     path: &[u8],
     stat: &FileStat,
     ids: Ids<'_>,
+    detail: Detail,
 ) -> io::Result<Option<(Entry, Option<File>)>> {
     let mut stat = *stat;
     let mut opened = None;
@@ -157,9 +171,15 @@ pub(crate) fn entry(
         _ => return Ok(None),
     };
     let (uid, gid) = ids(stat.st_uid, stat.st_gid);
-    let xattrs = match &opened {
-        Some(file) => xattrs(file.as_fd())?,
-        None => Vec::new(),
+    let xattrs = match (detail, kind, &opened) {
+        (Detail::Docker, _, Some(file)) => xattrs(file.as_fd())?,
+        (Detail::Backup, _, Some(file)) => all_xattrs(file.as_fd())?,
+        (Detail::Backup, Kind::Directory, None) => all_xattrs(open_folder(folder, name)?.as_fd())?,
+        _ => Vec::new(),
+    };
+    let nanoseconds = match detail {
+        Detail::Docker => 0,
+        Detail::Backup => u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
     };
     let mut path = path.to_vec();
     if kind == Kind::Directory && path.last() != Some(&b'/') {
@@ -172,7 +192,7 @@ pub(crate) fn entry(
         mode: stat.st_mode & 0o7777,
         uid,
         gid,
-        mtime: (stat.st_mtime, 0),
+        mtime: (stat.st_mtime, nanoseconds),
         size: u64::try_from(stat.st_size).unwrap_or(0),
         xattrs,
         sparse: None,
@@ -185,6 +205,27 @@ fn xattrs(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     for name in XATTRS {
         let value = xattr::get(file, name, XATTR_BYTES_MAX).map_err(|error| error.errno)?;
         found.extend(value.map(|value| (name.to_bytes().to_vec(), value)));
+    }
+    Ok(found)
+}
+
+/// Every attribute that can be put back.
+fn all_xattrs(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for name in xattr::list(file, XATTR_NAMES_BYTES_MAX).map_err(|error| error.errno)? {
+        let Some(name) = kept_xattr(name.to_bytes()) else {
+            continue;
+        };
+        // One that is removed meanwhile is not there.
+        if let Some(value) = xattr::get(file, &name, XATTR_BYTES_MAX).map_err(|error| error.errno)? {
+            bytes += name.as_bytes().len() + value.len();
+            found.push((name.into_bytes(), value));
+        }
+    }
+    if found.len() > XATTRS_MAX || bytes > XATTRS_BYTES_MAX {
+        return Err(io::Error::other(
+            "it has more extended attributes than an archive takes",
+        ));
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 //!
 //! A crate of its own because two very different processes need it and neither the other's company: the image store, which links TLS and codecs, and
 //! the shim, which holds privileges and links as little as can be. Owns the tar format, read ([`tarball`]) and written ([`writer`]), the walk through a tree that
-//! somebody hostile may be changing ([`walk`]), putting entries into such a tree ([`place`]), and what a writable layer changed ([`changes`]). Knows neither
+//! somebody hostile may be changing ([`walk`]), putting entries into such a tree ([`place`]), putting back a backup ([`restore`]), and what a writable layer changed ([`changes`]). Knows neither
 //! images nor containers.
 //!
 //! Invariants: every step in a tree is taken by a descriptor, with no link followed but within the root that was given; memory grows neither with
@@ -12,6 +12,7 @@
 pub mod changes;
 mod entries;
 pub mod place;
+pub mod restore;
 mod sparse;
 pub mod tarball;
 pub mod walk;

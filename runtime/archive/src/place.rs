@@ -87,13 +87,15 @@ fn failed(entry: &Entry, action: &'static str, source: impl Into<io::Error>) -> 
     }
 }
 
-/// Puts an archive into the folder `base` of the tree: a path from the root with no link in it.
+/// Puts an archive into the folder `base` of the tree: a path from the root with no link in it. That folder itself stays what it is; what the archive says
+/// of it is given back, for [`set_folder`].
 pub fn place<R: Read>(
     root: BorrowedFd<'_>,
     base: &Path,
     archive: &mut Reader<R>,
     placing: &Placing<'_>,
-) -> Result<(), PlaceError> {
+) -> Result<Option<Entry>, PlaceError> {
+    let mut own = None;
     let mut placer = Placer {
         root,
         base,
@@ -102,10 +104,21 @@ pub fn place<R: Read>(
         times: HashMap::new(),
     };
     while let Some(entry) = archive.next_entry().map_err(PlaceError::Tar)? {
+        if entry.kind == Kind::Directory && parts(&entry.path).is_some_and(|parts| parts.is_empty()) {
+            own = Some(entry);
+            continue;
+        }
         placer.entry(&entry, archive)?;
     }
     placer.finish();
-    Ok(())
+    Ok(own)
+}
+
+/// Makes an open folder what an archive says of it: owner, mode, attributes, time.
+pub fn set_folder(folder: BorrowedFd<'_>, entry: &Entry, placing: &Placing<'_>) -> Result<(), PlaceError> {
+    finish_open(placing, entry, folder)?;
+    let time = time_of(entry.mtime);
+    futimens(folder.as_raw_fd(), &time, &time).map_err(|errno| failed(entry, "set time of", errno))
 }
 
 struct Placer<'a> {
@@ -252,7 +265,7 @@ impl<'a> Placer<'a> {
             Err(errno) => return Err(failed(entry, "make folder", errno)),
         }
         let made = open_folder(folder, os(name)).map_err(|cause| failed(entry, "open", cause))?;
-        self.finish_open(entry, made.as_fd())?;
+        finish_open(self.placing, entry, made.as_fd())?;
         if self.times.len() < FOLDER_TIMES_MAX {
             let mut path: PathBuf = self.base.to_owned();
             path.extend(parts.iter().map(|part| os(part)));
@@ -285,7 +298,7 @@ impl<'a> Placer<'a> {
             file.set_len(map.size())
                 .map_err(|cause| failed(entry, "write", cause))?;
         }
-        self.finish_open(entry, file.as_fd())?;
+        finish_open(self.placing, entry, file.as_fd())?;
         let time = time_of(entry.mtime);
         futimens(file.as_raw_fd(), &time, &time).map_err(|errno| failed(entry, "set time of", errno))
     }
@@ -310,34 +323,9 @@ impl<'a> Placer<'a> {
         .map_err(|errno| failed(entry, "link", errno))
     }
 
-    fn owner(&self, entry: &Entry) -> (Uid, Gid) {
-        let own = || (self.placing.ids)(entry.uid, entry.gid);
-        let (uid, gid) = self.placing.owner.unwrap_or_else(own);
-        (Uid::from_raw(uid), Gid::from_raw(gid))
-    }
-
-    /// Owner, then mode (a change of owner clears set-user-ID bits), then attributes (it also clears capabilities).
-    fn finish_open(&self, entry: &Entry, file: BorrowedFd<'_>) -> Result<(), PlaceError> {
-        let (uid, gid) = self.owner(entry);
-        fchown(file.as_raw_fd(), Some(uid), Some(gid))
-            .map_err(|errno| failed(entry, "set owner of", errno))?;
-        fchmod(file.as_raw_fd(), Mode::from_bits_truncate(entry.mode))
-            .map_err(|errno| failed(entry, "set mode of", errno))?;
-        for (name, value) in &entry.xattrs {
-            let Some(name) = kept_xattr(name) else { continue };
-            match xattr::set(file, &name, value) {
-                // A volume's file system may have none.
-                Ok(()) => {}
-                Err(error) if error.errno == Errno::EOPNOTSUPP => {}
-                Err(error) => return Err(failed(entry, "set attributes of", error.errno)),
-            }
-        }
-        Ok(())
-    }
-
     /// The same for what cannot be opened: links and pipes.
     fn finish_by_name(&self, entry: &Entry, folder: BorrowedFd<'_>, name: &[u8]) -> Result<(), PlaceError> {
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = owner_of(self.placing, entry);
         let at = Some(folder.as_raw_fd());
         fchownat(at, os(name), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
             .map_err(|errno| failed(entry, "set owner of", errno))?;
@@ -370,8 +358,32 @@ impl<'a> Placer<'a> {
     }
 }
 
+fn owner_of(placing: &Placing<'_>, entry: &Entry) -> (Uid, Gid) {
+    let own = || (placing.ids)(entry.uid, entry.gid);
+    let (uid, gid) = placing.owner.unwrap_or_else(own);
+    (Uid::from_raw(uid), Gid::from_raw(gid))
+}
+
+/// Owner, then mode (a change of owner clears set-user-ID bits), then attributes (it also clears capabilities).
+fn finish_open(placing: &Placing<'_>, entry: &Entry, file: BorrowedFd<'_>) -> Result<(), PlaceError> {
+    let (uid, gid) = owner_of(placing, entry);
+    fchown(file.as_raw_fd(), Some(uid), Some(gid)).map_err(|errno| failed(entry, "set owner of", errno))?;
+    fchmod(file.as_raw_fd(), Mode::from_bits_truncate(entry.mode))
+        .map_err(|errno| failed(entry, "set mode of", errno))?;
+    for (name, value) in &entry.xattrs {
+        let Some(name) = kept_xattr(name) else { continue };
+        match xattr::set(file, &name, value) {
+            // A volume's file system may have none.
+            Ok(()) => {}
+            Err(error) if error.errno == Errno::EOPNOTSUPP => {}
+            Err(error) => return Err(failed(entry, "set attributes of", error.errno)),
+        }
+    }
+    Ok(())
+}
+
 /// Removes a name, and what is below it, following nothing.
-fn remove(
+pub(crate) fn remove(
     folder: BorrowedFd<'_>,
     name: &[u8],
     path: &[u8],
@@ -498,7 +510,8 @@ mod tests {
                 Path::new("/srv"),
                 &mut Reader::new(archive),
                 &placing,
-            );
+            )
+            .map(drop);
             let outside = fs::read_to_string(self.path("outside/file")).expect("it is there");
             assert_eq!(outside, "outside");
             assert_eq!(fs::read_dir(self.path("outside")).expect("a list").count(), 1);

@@ -3,9 +3,13 @@
 //! Owns [`SparseMap`]. Refuses maps that overlap, go backwards or reach beyond the file. Invariant: the fragments of a map are in order,
 //! disjoint and within `size`, so a writer that seeks to each in turn writes every byte once.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
 use tar::Header;
 
 use crate::tarball::{number, numeric};
@@ -88,6 +92,55 @@ impl SparseMap {
             push(&mut fragments, offset, length)?;
         }
         Self::checked(fragments, size)
+    }
+
+    /// Where the data of a file of the disk lies; `None` where it has no holes, or its file system does not tell. What lies beyond the last fragment
+    /// that a map may have counts as data. Moves the file's position.
+    pub fn of_file(file: &File, size: u64) -> io::Result<Option<Self>> {
+        let mut fragments: Vec<(u64, u64)> = Vec::new();
+        let mut end = 0;
+        let seek = |offset: u64, whence| {
+            let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+            lseek(file.as_raw_fd(), offset, whence).map(|at| u64::try_from(at).unwrap_or(0))
+        };
+        let mut is_sparse = false;
+        while end < size {
+            let start = match seek(end, Whence::SeekData) {
+                Ok(start) => start.min(size),
+                // A hole up to the end.
+                Err(Errno::ENXIO) => size,
+                Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(None),
+                Err(errno) => return Err(errno.into()),
+            };
+            is_sparse |= start > end;
+            if start >= size {
+                break;
+            }
+            let hole = if fragments.len() + 1 == FRAGMENTS_MAX {
+                size
+            } else {
+                // Cut off meanwhile: what is missing is filled up.
+                seek(start, Whence::SeekHole).unwrap_or(size).clamp(start, size)
+            };
+            if hole == start {
+                break;
+            }
+            fragments.push((start, hole - start));
+            end = hole;
+        }
+        (&*file).rewind()?;
+        Ok(is_sparse.then_some(Self { fragments, size }))
+    }
+
+    /// The map as PAX format 1.0 has it at the start of a body.
+    pub(crate) fn to_pax_1_0(&self) -> Vec<u8> {
+        let mut text = format!("{}\n", self.fragments.len());
+        for (offset, length) in &self.fragments {
+            text.push_str(&format!("{offset}\n{length}\n"));
+        }
+        let mut bytes = text.into_bytes();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
     }
 
     /// The file's size, holes included.

@@ -8,7 +8,8 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::entries::{DEPTH_MAX, Ids, TreeError, entry, failed, look, names, open_folder, os, shown};
+use crate::entries::{DEPTH_MAX, Detail, Ids, TreeError, entry, failed, look, names, open_folder, os, shown};
+use crate::sparse::SparseMap;
 use crate::tarball::Kind;
 use crate::writer::Writer;
 
@@ -19,6 +20,7 @@ const LINKS_BYTES_MAX: usize = 16 << 20;
 pub struct TreeWriter<'a, W> {
     out: Writer<W>,
     ids: Ids<'a>,
+    detail: Detail,
     links: HashMap<(u64, u64), Vec<u8>>,
     links_bytes: usize,
 }
@@ -29,8 +31,17 @@ impl<'a, W: Write> TreeWriter<'a, W> {
         Self {
             out: Writer::new(out),
             ids,
+            detail: Detail::Docker,
             links: HashMap::new(),
             links_bytes: 0,
+        }
+    }
+
+    /// Begins an archive of all that [`restore`](crate::restore::restore) can put back: parts of seconds, attributes of users, and holes as holes.
+    pub fn backup(out: W, ids: Ids<'a>) -> Self {
+        Self {
+            detail: Detail::Backup,
+            ..Self::new(out, ids)
         }
     }
 
@@ -90,7 +101,7 @@ impl<'a, W: Write> TreeWriter<'a, W> {
         path: &[u8],
         stat: &nix::sys::stat::FileStat,
     ) -> Result<Option<Kind>, TreeError> {
-        let made = match entry(folder, name, path, stat, self.ids) {
+        let made = match entry(folder, name, path, stat, self.ids, self.detail) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             made => made.map_err(|source| failed("read", path, source))?,
         };
@@ -115,8 +126,16 @@ impl<'a, W: Write> TreeWriter<'a, W> {
                 self.links.insert(key, path.to_vec());
             }
         }
+        if self.detail == Detail::Backup {
+            let map = SparseMap::of_file(&file, entry.size);
+            entry.sparse = map.map_err(|source| failed("read", path, source))?;
+        }
         self.out.entry(&entry).map_err(TreeError::Write)?;
-        let copied = self.out.body(&mut file, entry.size).map_err(TreeError::Write)?;
+        let copied = match &entry.sparse {
+            Some(map) => self.out.sparse_body(&mut file, map),
+            None => self.out.body(&mut file, entry.size),
+        };
+        let copied = copied.map_err(TreeError::Write)?;
         copied.map_err(|source| failed("read", path, source))?;
         Ok(Some(kind))
     }

@@ -1,15 +1,18 @@
 //! A streaming tar writer.
 //!
-//! Owns the layout: ustar headers, and PAX records for what does not fit into one. Refuses to know trees. Times are whole seconds, as in Docker's
-//! archives. Invariant: a body has the length that its header says, whatever becomes of the file meanwhile.
+//! Owns the layout: ustar headers, and PAX records for what does not fit into one. Refuses to know trees. Sparse files are
+//! in GNU's PAX format 1.0. Invariant: a body has the length that its header says, whatever becomes of the file meanwhile.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use crate::sparse::SparseMap;
 use crate::tarball::{Entry, Kind};
 
 const BLOCK: usize = 512;
 /// Longest name that a header itself holds.
 const NAME_BYTES_MAX: usize = 100;
+/// The header's name of a sparse file; the true one is in its records.
+const SPARSE_NAME: &[u8] = b"GNUSparseFile.0/sparse";
 /// Largest number in an octal field of eight bytes, and of twelve.
 const SMALL_MAX: u64 = 0o777_7777;
 const LARGE_MAX: u64 = 0o777_7777_7777;
@@ -26,7 +29,7 @@ impl<W: Write> Writer<W> {
         Self { out }
     }
 
-    /// Writes an entry's headers; a file's body follows by [`body`](Self::body).
+    /// Writes an entry's headers; a file's body follows by [`body`](Self::body), a sparse one's by [`sparse_body`](Self::sparse_body).
     pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
         let records = records(entry);
         if !records.is_empty() {
@@ -43,12 +46,17 @@ impl<W: Write> Writer<W> {
             self.out.write_all(&records)?;
             self.pad(records.len() as u64)?;
         }
-        let size = if entry.kind == Kind::File { entry.size } else { 0 };
+        let size = stored_bytes(entry);
         let mtime = u64::try_from(entry.mtime.0).unwrap_or(0).min(LARGE_MAX);
         let mut header = [0; BLOCK];
+        // Who does not know the format must not take the map for the file.
+        let name = match entry.sparse {
+            Some(_) => SPARSE_NAME,
+            None => &entry.path,
+        };
         fill(
             &mut header,
-            &entry.path,
+            name,
             type_of(entry.kind),
             size,
             (entry.mode, entry.uid, entry.gid),
@@ -67,6 +75,31 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// The outer ones are the archive's, the inner ones the file's, after which the archive goes on.
     pub fn body(&mut self, from: &mut impl Read, size: u64) -> io::Result<io::Result<()>> {
+        let read = self.part(from, size)?;
+        self.pad(size)?;
+        Ok(read)
+    }
+
+    /// Writes what a sparse file holds, after its map.
+    ///
+    /// # Errors
+    /// As of [`body`](Self::body).
+    pub fn sparse_body(
+        &mut self,
+        from: &mut (impl Read + Seek),
+        map: &SparseMap,
+    ) -> io::Result<io::Result<()>> {
+        self.out.write_all(&map.to_pax_1_0())?;
+        let mut outcome = Ok(());
+        for (offset, length) in map.fragments() {
+            let sought = from.seek(SeekFrom::Start(*offset)).map(drop);
+            outcome = outcome.and(sought).and(self.part(from, *length)?);
+        }
+        self.pad(map.data_bytes())?;
+        Ok(outcome)
+    }
+
+    fn part(&mut self, from: &mut impl Read, size: u64) -> io::Result<io::Result<()>> {
         let mut buffer = [0u8; 32 * 1024];
         let mut left = size;
         let mut failed = Ok(());
@@ -88,7 +121,6 @@ impl<W: Write> Writer<W> {
             self.out.write_all(&buffer[..count])?;
             left -= count as u64;
         }
-        self.pad(size)?;
         Ok(failed)
     }
 
@@ -105,6 +137,15 @@ impl<W: Write> Writer<W> {
             0 => Ok(()),
             rest => self.out.write_all(&[0; BLOCK][rest..]),
         }
+    }
+}
+
+/// Bytes that the archive stores for an entry's body.
+fn stored_bytes(entry: &Entry) -> u64 {
+    match (entry.kind, &entry.sparse) {
+        (Kind::File, Some(map)) => map.to_pax_1_0().len() as u64 + map.data_bytes(),
+        (Kind::File, None) => entry.size,
+        _ => 0,
     }
 }
 
@@ -172,22 +213,30 @@ fn records(entry: &Entry) -> Vec<u8> {
         records.extend_from_slice(value);
         records.push(b'\n');
     };
-    if entry.path.len() > NAME_BYTES_MAX {
+    if entry.sparse.is_some() {
+        add(b"GNU.sparse.major", b"1");
+        add(b"GNU.sparse.minor", b"0");
+        add(b"GNU.sparse.name", &entry.path);
+        add(b"GNU.sparse.realsize", entry.size.to_string().as_bytes());
+    } else if entry.path.len() > NAME_BYTES_MAX {
         add(b"path", &entry.path);
     }
     if entry.link.len() > NAME_BYTES_MAX {
         add(b"linkpath", &entry.link);
     }
-    if entry.kind == Kind::File && entry.size > LARGE_MAX {
-        add(b"size", entry.size.to_string().as_bytes());
+    let size = stored_bytes(entry);
+    if size > LARGE_MAX {
+        add(b"size", size.to_string().as_bytes());
     }
     for (key, id) in [(&b"uid"[..], entry.uid), (b"gid", entry.gid)] {
         if u64::from(id) > SMALL_MAX {
             add(key, id.to_string().as_bytes());
         }
     }
-    if u64::try_from(entry.mtime.0).is_ok_and(|time| time > LARGE_MAX) {
-        add(b"mtime", entry.mtime.0.to_string().as_bytes());
+    match (u64::try_from(entry.mtime.0), entry.mtime.1) {
+        (Ok(seconds), 0) if seconds > LARGE_MAX => add(b"mtime", seconds.to_string().as_bytes()),
+        (Ok(seconds), 1..) => add(b"mtime", format!("{seconds}.{:09}", entry.mtime.1).as_bytes()),
+        _ => {}
     }
     for (name, value) in &entry.xattrs {
         add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);

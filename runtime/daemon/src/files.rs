@@ -1,22 +1,24 @@
-//! A container's files, by way of a short-lived `kakoi-shim files`: the daemon carries bytes, and never opens what a container wrote.
+//! Files of containers and volumes, by way of a short-lived `kakoi-shim files`: the daemon carries bytes, and never opens what a container wrote.
 //!
 //! Owns when that process may run. Of a container that is up it looks at the mounted root file system, beside everything else that happens; when the
 //! container is started anew meanwhile, it ends, since the same writable layer must not be used from two mounts. Of one that is down it has the
-//! container's turn, so that a start waits for it. Invariant: the process ends with whoever asked for it.
+//! container's turn, so that a start waits for it. Of a volume it looks beside everything else. Invariant: the process ends with whoever asked for it.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use kakoi_container::files::{Answer as Told, Ask, Failure, PathStat, Request};
+use kakoi_container::files::{ASIDE, Answer as Told, Ask, Failure, PathStat, Request, VolumeAsk};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::engine::Engine;
 use crate::life::container::{Container, Phase};
 use crate::refusal::{Answer, Refusal};
+use crate::volumes::Held;
+use kakoi_container::discard::remove_tree;
 
 /// Copies at a time; further ones wait. Each is a process of some hundred kilobytes.
 const AT_A_TIME: usize = 8;
@@ -64,6 +66,62 @@ pub async fn ask_only(
     Ok(answer)
 }
 
+/// Archives a volume into `sink`, once that is certain to begin. The volume is held until the end.
+pub async fn export_volume(engine: &Arc<Engine>, volume: Held, sink: Sink) -> Answer<()> {
+    let (told, answer) = oneshot::channel();
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let _slot = SLOTS.acquire().await.expect("the semaphore is never closed");
+        match of_volume(&engine, &volume, VolumeAsk::Export, &mut None).await {
+            Ok(running) => {
+                if told.send(Ok(())).is_ok() {
+                    OF_VOLUME.stream(running, &sink).await;
+                }
+            }
+            Err(refusal) => drop(told.send(Err(refusal)).ok()),
+        }
+    });
+    let lost = |_| Err(Refusal::broken("the volume's files cannot be reached"));
+    answer.await.unwrap_or_else(lost)
+}
+
+/// Puts an archive into a volume. It goes on to its end, or its undoing, though nobody waits for it any more.
+pub async fn import_volume(engine: &Arc<Engine>, volume: Held, input: Chunks) -> Answer<()> {
+    let engine = engine.clone();
+    let importing = tokio::spawn(async move {
+        let _slot = SLOTS.acquire().await.expect("the semaphore is never closed");
+        let outcome = of_volume(&engine, &volume, VolumeAsk::Import, &mut Some(input)).await;
+        if outcome.is_err() {
+            // The process may have been killed before it took away what it had unpacked.
+            let left = engine.paths.volume_dir(volume.name()).join(ASIDE);
+            if left.exists() {
+                tokio::task::spawn_blocking(move || remove_tree(&left))
+                    .await
+                    .map_err(|cause| Refusal::failed("what is left of an import cannot be removed", cause))?
+                    .map_err(|cause| Refusal::failed("what is left of an import cannot be removed", cause))?;
+            }
+        }
+        outcome.map(drop)
+    });
+    importing
+        .await
+        .map_err(|cause| Refusal::failed("the volume's files cannot be reached", cause))?
+}
+
+async fn of_volume(
+    engine: &Engine,
+    volume: &Held,
+    ask: VolumeAsk,
+    input: &mut Option<Chunks>,
+) -> Answer<Running> {
+    let command = engine.shim.volume_files(&engine.paths.volume_dir(volume.name()));
+    let line = serde_json::to_vec(&ask).expect("a request is plain data");
+    match OF_VOLUME.begin(command, line, input).await? {
+        Some((_, running)) => Ok(running),
+        None => Err(Refusal::broken("the volume's files cannot be reached")),
+    }
+}
+
 type Tell = oneshot::Sender<Answer<Option<PathStat>>>;
 
 async fn carry(
@@ -98,11 +156,13 @@ async fn carry(
             ask: ask.clone(),
         };
         let copy = Copy {
-            container,
+            container: Some(container),
             ends: container.pulse().borrow().ends,
             limit: turn.is_some().then_some(IDLE_MAX),
         };
-        match copy.begin(engine, &request, &mut input).await {
+        let command = engine.shim.files(&engine.paths.state_dir(&container.id));
+        let line = serde_json::to_vec(&request).expect("a request is plain data");
+        match copy.begin(command, line, &mut input).await {
             Ok(None) if !is_last && input.is_none() => continue,
             Ok(None) => {
                 let said = format!("container {} ended meanwhile; try again", container.id);
@@ -129,30 +189,38 @@ struct Running {
 type Begun = Option<(Option<PathStat>, Running)>;
 
 struct Copy<'a> {
-    container: &'a Arc<Container>,
+    /// Whose files these are; of a volume, nobody's.
+    container: Option<&'a Arc<Container>>,
     /// How often the container had ended when this began.
     ends: u64,
     limit: Option<Duration>,
 }
 
+/// A copy that no start of a container ends.
+const OF_VOLUME: Copy<'static> = Copy {
+    container: None,
+    ends: 0,
+    limit: None,
+};
+
 fn spawn_failed(cause: io::Error) -> Refusal {
-    Refusal::failed("the container's files cannot be reached", cause)
+    Refusal::failed("the files cannot be reached", cause)
 }
 
 impl Copy<'_> {
     /// Starts the process, feeds it, and reads its answer.
-    async fn begin(&self, engine: &Engine, request: &Request, input: &mut Option<Chunks>) -> Answer<Begun> {
-        let mut child = engine
-            .shim
-            .files(&engine.paths.state_dir(&self.container.id))
-            .spawn()
-            .map_err(spawn_failed)?;
+    async fn begin(
+        &self,
+        mut command: Command,
+        mut line: Vec<u8>,
+        input: &mut Option<Chunks>,
+    ) -> Answer<Begun> {
+        let mut child = command.spawn().map_err(spawn_failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
             return Err(Refusal::broken("a process without its pipes"));
         };
         let mut out = BufReader::with_capacity(CHUNK_BYTES, stdout);
-        let mut line = serde_json::to_vec(request).expect("a request is plain data");
         line.push(b'\n');
         // It may have ended already; what it said is read all the same.
         stdin.write_all(&line).await.ok();
@@ -263,7 +331,8 @@ impl Copy<'_> {
             Ok(status) if status.success() => {}
             _ => {
                 let said = trouble(running.child).await;
-                tracing::warn!(container = %self.container.id, said, "a copy of files broke off");
+                let container = self.container.map_or("", |container| &container.id);
+                tracing::warn!(container, said, "a copy of files broke off");
                 sink.send(Err(io::Error::other("the copy broke off"))).await.ok();
             }
         }
@@ -272,13 +341,16 @@ impl Copy<'_> {
     /// Waits until the container runs anew.
     async fn restarted(&self) {
         let ends = self.ends;
-        self.container.until(|pulse| pulse.ends > ends && pulse.up).await;
+        match self.container {
+            Some(container) => drop(container.until(|pulse| pulse.ends > ends && pulse.up).await),
+            None => std::future::pending().await,
+        }
     }
 
     fn interrupted(&self) -> Refusal {
+        let container = self.container.map_or("", |container| &container.id);
         Refusal::conflict(format!(
-            "container {} was started anew meanwhile; try again",
-            self.container.id
+            "container {container} was started anew meanwhile; try again"
         ))
     }
 }

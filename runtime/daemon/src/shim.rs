@@ -123,14 +123,24 @@ impl Program {
 impl Program {
     /// A process that copies a container's files, as its standard input asks; it ends with its handle.
     pub fn files(&self, state_dir: &Path) -> Command {
-        let mut command = shim_command(self, state_dir, "files");
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
+        piped(shim_command(self, state_dir, "files"))
     }
+
+    /// The same for the volume in a folder.
+    pub fn volume_files(&self, folder: &Path) -> Command {
+        let mut command = self.command();
+        command.arg("files").arg("--volume").arg(folder).env_clear();
+        piped(command)
+    }
+}
+
+fn piped(mut command: Command) -> Command {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
 }
 
 /// A shim whose app runs.

@@ -28,6 +28,47 @@ pub struct Volumes {
     rows: Mutex<BTreeMap<String, VolumeRecord>>,
     /// Serialises making and removing.
     turn: tokio::sync::Mutex<()>,
+    /// Volumes that are being backed up or restored.
+    held: Arc<Mutex<Vec<Copying>>>,
+}
+
+/// A volume that is being copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Copying {
+    name: String,
+    act: Use,
+}
+
+/// What is being done with a volume's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// They are archived: as often as anybody likes at a time.
+    Export,
+    /// An archive is put among them: alone.
+    Import,
+}
+
+/// A volume that is not removed for as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    all: Arc<Mutex<Vec<Copying>>>,
+    own: Copying,
+}
+
+impl Held {
+    /// The volume's name.
+    pub fn name(&self) -> &str {
+        &self.own.name
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().expect("no panic while locked");
+        if let Some(at) = all.iter().position(|copying| *copying == self.own) {
+            all.swap_remove(at);
+        }
+    }
 }
 
 impl Volumes {
@@ -40,6 +81,7 @@ impl Volumes {
         Self {
             rows: Mutex::new(rows),
             turn: tokio::sync::Mutex::new(()),
+            held: Arc::default(),
         }
     }
 
@@ -150,7 +192,39 @@ impl Volumes {
         self.take_away(engine, name).await
     }
 
+    /// Keeps a volume from being removed while its files are copied. An import is alone with it, but for the containers that use it.
+    pub async fn hold(&self, name: &str, act: Use) -> Answer<Held> {
+        let _turn = self.turn.lock().await;
+        self.find(name)?;
+        let mut all = self.held.lock().expect("no panic while locked");
+        let meets = |held: &Copying| held.name == name && (act == Use::Import || held.act == Use::Import);
+        if all.iter().any(meets) {
+            return Err(Refusal::conflict(format!(
+                "volume {name} is being exported or imported; try again when that is done"
+            )));
+        }
+        let own = Copying {
+            name: name.to_owned(),
+            act,
+        };
+        all.push(own.clone());
+        Ok(Held {
+            all: self.held.clone(),
+            own,
+        })
+    }
+
+    fn is_held(&self, name: &str) -> bool {
+        let all = self.held.lock().expect("no panic while locked");
+        all.iter().any(|copying| copying.name == name)
+    }
+
     async fn take_away(&self, engine: &Engine, name: &str) -> Answer<()> {
+        if self.is_held(name) {
+            return Err(Refusal::conflict(format!(
+                "remove {name}: volume is in use - it is being exported or imported"
+            )));
+        }
         let folder = engine.paths.volume_dir(name);
         tokio::task::spawn_blocking(move || remove_tree(&folder))
             .await

@@ -1,8 +1,8 @@
 //! Extended attributes of open files.
 //!
-//! Owns fsetxattr(2) and fgetxattr(2). Refuses to know which names are good. Invariant: works on a descriptor only, so no path is walked.
+//! Owns fsetxattr(2), fgetxattr(2) and flistxattr(2). Refuses to know which names are good. Invariant: works on a descriptor only, so no path is walked.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -44,6 +44,23 @@ pub fn get(file: BorrowedFd<'_>, name: &CStr, value_bytes_max: usize) -> Result<
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno).named("fgetxattr"),
     }
+}
+
+/// The names of a file's attributes, at most `names_bytes_max` bytes of them; none where the file system has no attributes. `ERANGE` where there are more.
+pub fn list(file: BorrowedFd<'_>, names_bytes_max: usize) -> Result<Vec<CString>> {
+    let mut names = vec![0u8; names_bytes_max];
+    // SAFETY: names is writable for its length, and the descriptor is open for as long as it is borrowed.
+    let result = unsafe { libc::flistxattr(file.as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
+    let length = match Errno::result(result) {
+        Ok(length) => usize::try_from(length).unwrap_or(0),
+        Err(Errno::EOPNOTSUPP) => 0,
+        Err(errno) => return Err(errno).named("flistxattr"),
+    };
+    names.truncate(length);
+    let names = names.split_inclusive(|byte| *byte == 0);
+    Ok(names
+        .filter_map(|name| CString::from_vec_with_nul(name.to_vec()).ok())
+        .collect())
 }
 
 #[cfg(test)]

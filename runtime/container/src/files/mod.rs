@@ -5,6 +5,8 @@
 //! on standard input, one answer line on standard output, then the archive: a tree on standard output, or, for [`Ask::Put`], on standard input after the
 //! request's line, with the answer when it is done.
 //!
+//! A volume is served in the same way, by itself ([`serve_volume`]): a backup and its restore need no container.
+//!
 //! Invariants: nothing outside the container's root and its own mounts is in reach when foreign names are followed; the container itself notices nothing but
 //! its files; what was mounted goes with the process.
 //!
@@ -16,6 +18,7 @@
 
 mod paths;
 mod view;
+mod volume;
 mod words;
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -29,13 +32,15 @@ use kakoi_archive::tarball::Reader;
 use kakoi_archive::walk::TreeWriter;
 use kakoi_confine::{Granted, NarrowError, Part, narrow};
 use nix::errno::Errno;
+use serde::de::DeserializeOwned;
 
 use crate::idmap;
 use crate::plan::{IdMapping, RootfsDriver, RunPlan};
 use crate::rootfs::{IDENTITY_FILES, RootfsError};
 use crate::supervise::{SuperviseError, read_plan};
 use paths::Found;
-pub use words::{Answer, Ask, Failure, Owner, PathStat, Request};
+pub use volume::{ASIDE, serve_volume};
+pub use words::{Answer, Ask, Failure, Owner, PathStat, Request, VolumeAsk};
 
 /// Longest line of a request: a path at the kernel's limit, escaped.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
@@ -86,7 +91,7 @@ fn step(act: &'static str) -> impl FnOnce(io::Error) -> FilesError {
 /// Serves one request from standard input. Needs root and a process with one thread.
 pub fn serve(plan_path: &Path) -> Result<(), FilesError> {
     let mut input = BufReader::with_capacity(CHUNK_BYTES, io::stdin());
-    let request = read_request(&mut input).map_err(FilesError::Request)?;
+    let request: Request = read_request(&mut input).map_err(FilesError::Request)?;
     let mut out = BufWriter::with_capacity(CHUNK_BYTES, io::stdout());
     let plan = read_plan(plan_path)?;
     let outcome = answer(&plan, &request, &mut input, &mut out);
@@ -97,7 +102,7 @@ pub fn serve(plan_path: &Path) -> Result<(), FilesError> {
     say(&mut out, &told)
 }
 
-fn read_request(input: &mut impl BufRead) -> io::Result<Request> {
+fn read_request<T: DeserializeOwned>(input: &mut impl BufRead) -> io::Result<T> {
     let mut line = Vec::new();
     input.take(REQUEST_BYTES_MAX).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
@@ -165,7 +170,7 @@ fn answer(
             let mut archive = Reader::new(input);
             let placed = place(root.as_fd(), &base, &mut archive, &placing);
             let answer = match placed {
-                Ok(()) => {
+                Ok(_) => {
                     // What follows the archive's end is read, so that its writer sees no error.
                     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(FilesError::Request)?;
                     Answer::Done
@@ -179,11 +184,13 @@ fn answer(
 
 fn failure_of(error: &PlaceError) -> Failure {
     match error {
-        PlaceError::Entry { source, .. } => match source.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EROFS) => Failure::ReadOnly,
-            Some(Errno::ENOSPC | Errno::EDQUOT) => Failure::Full,
-            _ => Failure::Refused,
-        },
+        PlaceError::Entry { source, .. } | PlaceError::Remove(TreeError::File { source, .. }) => {
+            match source.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EROFS) => Failure::ReadOnly,
+                Some(Errno::ENOSPC | Errno::EDQUOT) => Failure::Full,
+                _ => Failure::Refused,
+            }
+        }
         _ => Failure::Refused,
     }
 }

@@ -46,6 +46,16 @@ pub enum Ask {
     Layer,
 }
 
+/// What is to be done with a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeAsk {
+    /// Archives all of it.
+    Export,
+    /// Puts an archive, which follows on standard input, into it.
+    Import,
+}
+
 /// Ids inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {

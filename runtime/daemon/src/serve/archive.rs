@@ -129,7 +129,7 @@ fn owner(asked: &Asked, container: &Container) -> Answer<Option<Owner>> {
 }
 
 /// A client's archive, as a tar; one that came compressed is unpacked in a thread that may block.
-async fn uncompressed(body: Incoming) -> Chunks {
+pub(super) async fn uncompressed(body: Incoming) -> Chunks {
     let mut chunks = chunks(body);
     let first = chunks.recv().await;
     let is_plain = match &first {

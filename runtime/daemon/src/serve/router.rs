@@ -39,6 +39,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Whether a client spoke a version of Docker's API before this one. One that names none speaks the newest.
+    pub fn is_before(&self, major: u32, minor: u32) -> bool {
+        version(self.request.uri().path()).is_some_and(|spoken| spoken < (major, minor))
+    }
+
     /// Reads the body as JSON; an empty one as the type's default.
     pub async fn body<T: DeserializeOwned + Serialize + Default>(&mut self) -> Answer<T> {
         if let Some(kind) = self.request.headers().get(CONTENT_TYPE) {
@@ -84,6 +89,12 @@ pub async fn answer(engine: &Arc<Engine>, door: Door, request: Request<Incoming>
         *reply.body_mut() = reply::empty(StatusCode::OK).into_body();
     }
     reply
+}
+
+/// The version in a path; `None` where there is none.
+fn version(path: &str) -> Option<(u32, u32)> {
+    let (major, minor) = path.strip_prefix("/v")?.split('/').next()?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Takes the version off a path; one that is not spoken is refused in Docker's words.
@@ -144,6 +155,8 @@ async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, pat
             ("POST", ["create"]) => volumes::create(asked).await,
             ("POST", ["prune"]) => volumes::prune(&asked).await,
             ("GET", [name]) => volumes::inspect(&asked, name),
+            ("GET", [name, "export"]) => volumes::export(&asked, name).await,
+            ("POST", [name, "import"]) => volumes::import(asked, name).await,
             ("DELETE", [name]) => volumes::delete(&asked, name).await,
             _ => unknown(),
         },

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use crate::given::{Daemon, needs_root};
 
 /// An answer as bytes.
-struct Raw {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
+pub struct Raw {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
 }
 
-fn raw(daemon: &Daemon, method: &str, path: &str, body: &[u8]) -> Raw {
+pub fn raw(daemon: &Daemon, method: &str, path: &str, body: &[u8]) -> Raw {
     let mut stream = UnixStream::connect(daemon.path("run/docker.sock")).expect("a connection");
     let head = format!(
         "{method} /v1.47{path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -64,13 +64,13 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
     }
 }
 
-fn message(raw: &Raw) -> String {
+pub fn message(raw: &Raw) -> String {
     let document: Value = serde_json::from_slice(&raw.body).unwrap_or_default();
     document["message"].as_str().unwrap_or_default().to_owned()
 }
 
 #[track_caller]
-fn refused(raw: &Raw, status: u16, words: &str) {
+pub fn refused(raw: &Raw, status: u16, words: &str) {
     let said = message(raw);
     assert!(
         raw.status == status && said.contains(words),
@@ -79,13 +79,13 @@ fn refused(raw: &Raw, status: u16, words: &str) {
     );
 }
 
-enum File<'a> {
+pub enum File<'a> {
     Folder,
     Text(&'a str),
     Link(&'a str),
 }
 
-fn tar(files: &[(&str, File<'_>)]) -> Vec<u8> {
+pub fn tar(files: &[(&str, File<'_>)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, file) in files {
         let mut header = tar::Header::new_gnu();
@@ -119,7 +119,7 @@ fn tar(files: &[(&str, File<'_>)]) -> Vec<u8> {
 }
 
 /// What is in a tar: content of files, targets of links, by name; with owners.
-fn listed(bytes: &[u8]) -> BTreeMap<String, (String, u64)> {
+pub fn listed(bytes: &[u8]) -> BTreeMap<String, (String, u64)> {
     let mut archive = tar::Archive::new(bytes);
     let mut found = BTreeMap::new();
     for entry in archive.entries().expect("a tar") {
@@ -138,7 +138,7 @@ fn listed(bytes: &[u8]) -> BTreeMap<String, (String, u64)> {
 }
 
 /// Makes a container as Docker's clients do: under a policy that lets it write.
-fn create(daemon: &Daemon, name: &str, command: &[&str], host: Value) {
+pub fn create(daemon: &Daemon, name: &str, command: &[&str], host: Value) {
     let body = json!({"Image": "bb", "Cmd": command, "HostConfig": host}).to_string();
     let made = raw(
         daemon,

@@ -8,3 +8,4 @@ mod owner;
 #[path = "../../../../integration/src/required.rs"]
 mod required;
 mod soak;
+mod volumes;
