@@ -323,6 +323,9 @@ fn main() -> ExitCode {
         eprintln!("bench: leaving the host's mounts: {errno}");
         return ExitCode::FAILURE;
     }
+    let made = tempfile::tempdir().expect("making a temporary folder");
+    let layout = made.path().join("layout");
+    let image = pull::make_image(&layout);
     if let Err(why) = network::leave_the_hosts() {
         eprintln!("bench: leaving the host's network: {why}");
         return ExitCode::FAILURE;
@@ -364,13 +367,13 @@ fn main() -> ExitCode {
             "create, start, wait, delete: the OCI runtime alone",
             race(&mut runtimes),
         );
-        network::print(&bench);
         policies(&bench);
         calls(&bench);
         memory(&bench);
         sizes(&release);
+        network::print(&bench);
     }
-    match pull::Registry::start(bench.folder.path(), &place) {
+    match image.and_then(|()| pull::Registry::start(bench.folder.path(), &place, &layout)) {
         Ok(registry) => pull::race(&bench, &registry),
         Err(why) => println!("\nPulling is left out: {why}"),
     }

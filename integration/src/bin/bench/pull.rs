@@ -24,12 +24,23 @@ const SECTOR_BYTES: u64 = 512;
 pub struct Registry {
     child: Child,
     name: String,
-    folder: PathBuf,
+    layout: PathBuf,
+}
+
+/// Makes the image, an OCI layout; its packages come from outside.
+pub fn make_image(layout: &Path) -> Result<(), String> {
+    let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("pull-image");
+    // Downloads and unpacks packages: longer than a command of a test may take.
+    let made = Command::new(make).arg(layout).stdout(Stdio::null()).status();
+    match made.is_ok_and(|status| status.success()) {
+        true => Ok(()),
+        false => Err(String::from("the image was not made")),
+    }
 }
 
 impl Registry {
-    /// Starts it and fills it; says why where a part is missing. `name` is where Kakoi was told that it will be.
-    pub fn start(folder: &Path, name: &str) -> Result<Self, String> {
+    /// Starts it and fills it with the image; says why where a part is missing. `name` is where Kakoi was told that it will be.
+    pub fn start(folder: &Path, name: &str, layout: &Path) -> Result<Self, String> {
         let folder = folder.join("registry");
         fs::create_dir(&folder).map_err(|error| error.to_string())?;
         let config = format!(
@@ -47,7 +58,7 @@ impl Registry {
         let registry = Self {
             child: child.map_err(|error| format!("docker-registry: {error}"))?,
             name: name.to_owned(),
-            folder,
+            layout: layout.to_owned(),
         };
         let listens = wait::poll(Duration::from_secs(20), || TcpStream::connect(name).ok());
         listens.ok_or("docker-registry does not listen")?;
@@ -56,16 +67,9 @@ impl Registry {
     }
 
     fn fill(&self) -> Result<(), String> {
-        let layout = self.folder.join("layout");
-        let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("pull-image");
-        // Downloads and unpacks packages: longer than a command of a test may take.
-        let made = Command::new(make).arg(&layout).stdout(Stdio::null()).status();
-        if !made.is_ok_and(|status| status.success()) {
-            return Err(String::from("the image was not made"));
-        }
         let copied = Command::new("skopeo")
             .args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"])
-            .arg(format!("oci:{}:1", layout.display()))
+            .arg(format!("oci:{}:1", self.layout.display()))
             .arg(format!("docker://{}", self.image()))
             .status();
         match copied.is_ok_and(|status| status.success()) {
@@ -80,7 +84,7 @@ impl Registry {
 
     /// The files of the image's layers, as the registry has them.
     fn blobs(&self) -> Vec<PathBuf> {
-        let blobs = fs::read_dir(self.folder.join("layout/blobs/sha256"));
+        let blobs = fs::read_dir(self.layout.join("blobs/sha256"));
         let blobs = blobs.into_iter().flatten().flatten().map(|entry| entry.path());
         blobs
             .filter(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 1 << 20))
