@@ -152,7 +152,8 @@ pub struct Admitted {
     pub address: IpAddr,
     /// Over what.
     pub service: Service,
-    /// For how long; raised to a minute, since programs keep an answer past its time, and cut to a day.
+    /// For how long; raised to a minute, since programs keep an answer past its time, and cut to a day. It may last half as long again, so that
+    /// an answer that is asked for over and over changes the tables now and then only.
     pub lifetime: Duration,
 }
 
@@ -163,6 +164,10 @@ const ADMITTED_MAX: Duration = Duration::from_secs(86_400);
 
 /// Addresses that names were resolved to and that live at one time, of all endpoints together: some 200 bytes of the kernel's each.
 const ADMITTED_COUNT_MAX: usize = 4096;
+/// And of one endpoint, so that it takes no others' room. A browser keeps some tens.
+const ADMITTED_OF_ONE_MAX: usize = 256;
+/// Where there is no more room, the soonest to run out make some for this many, since each time makes the tables anew.
+const ADMITTED_EVICTED: usize = 64;
 
 /// What could not be done to the firewall.
 #[derive(Debug, thiserror::Error)]
@@ -213,6 +218,12 @@ pub enum FirewallError {
     /// Too many addresses of names.
     #[error("{ADMITTED_COUNT_MAX} addresses of names are admitted already")]
     TooManyAdmitted,
+    /// Too many addresses at once.
+    #[error("{count} addresses of names are to be admitted at once, and {ADMITTED_OF_ONE_MAX} is the most")]
+    TooManyAtOnce {
+        /// As given.
+        count: usize,
+    },
     /// The watch could not be set up.
     #[error("could not wait for notifications")]
     Watch(#[source] std::io::Error),
@@ -225,7 +236,16 @@ fn named(what: &'static str) -> impl FnOnce(NetlinkError) -> FirewallError {
 }
 
 /// Until when an endpoint may reach an address, over what.
-type AdmittedUntil = BTreeMap<(IpAddr, IpAddr), Vec<(Box3, Instant)>>;
+type AdmittedUntil = BTreeMap<(IpAddr, IpAddr), Vec<Life>>;
+
+/// How long something may be reached.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    whole: Box3,
+    until: Instant,
+    /// Until when the kernel holds it. It hears of a later end when the tables are made anew for whatever reason.
+    told: Instant,
+}
 
 /// What is in force.
 #[derive(Debug, Default)]
@@ -367,41 +387,46 @@ impl Firewall {
             _ => named("put the firewall into force")(source),
         })?;
         applied.elements = Some(applied.wanted.clone());
+        for life in applied.admitted.values_mut().flatten() {
+            life.told = life.until;
+        }
         Ok(())
     }
 
     /// Lets an endpoint, by its address, reach what a name was resolved to, for a time. Returns when it holds. Addresses of the other
-    /// family than the endpoint's are left out.
+    /// family than the endpoint's are left out. An endpoint has 256 at a time: the soonest of its own to run out make room.
     pub fn admit(&self, endpoint: IpAddr, admitted: &[Admitted]) -> Result<()> {
         let mut applied = self.lock();
         let now = Instant::now();
         elements::forget_old(&mut applied.admitted, now);
         let mut fresh = AdmittedUntil::new();
         let mut overlaps = false;
-        for one in admitted {
-            let until = now + one.lifetime.clamp(ADMITTED_MIN, ADMITTED_MAX);
+        let of_family = |one: &&Admitted| endpoint.is_ipv4() == one.address.is_ipv4();
+        for one in admitted.iter().filter(of_family) {
+            let lifetime = one.lifetime.clamp(ADMITTED_MIN, ADMITTED_MAX);
+            let until = now + lifetime + lifetime / 2;
             let pair = (endpoint, one.address);
             let whole = Box3::new(IpNet::from(one.address), &one.service);
-            let there = applied.admitted.get(&pair).into_iter().flatten();
-            let is_known = there.clone().any(|(there, end)| *there == whole && *end >= until);
-            if endpoint.is_ipv4() == one.address.is_ipv4() && !is_known {
-                overlaps |= there.count() > 0;
-                fresh.entry(pair).or_default().push((whole, until));
+            let there = applied.admitted.entry(pair).or_default();
+            match there.iter_mut().find(|life| life.whole == whole) {
+                Some(known) if known.told >= now + lifetime => known.until = known.until.max(until),
+                _ => {
+                    overlaps |= there.iter().any(|life| life.told > now);
+                    let told = until;
+                    fresh.entry(pair).or_default().push(Life { whole, until, told });
+                }
             }
         }
         let added: usize = fresh.values().map(Vec::len).sum();
         if added == 0 {
             return Ok(());
         }
-        let live: usize = applied.admitted.values().map(Vec::len).sum();
-        if live + added > ADMITTED_COUNT_MAX {
-            return Err(FirewallError::TooManyAdmitted);
-        }
+        overlaps |= elements::make_room(&mut applied.admitted, endpoint, added)?;
         let elements = elements::named(&fresh, now);
-        for (pair, boxes) in fresh {
+        for (pair, lives) in fresh {
             let there = applied.admitted.entry(pair).or_default();
-            there.retain(|(there, _)| !boxes.iter().any(|(fresh, _)| fresh == there));
-            there.extend(boxes);
+            there.retain(|there| !lives.iter().any(|fresh| fresh.whole == there.whole));
+            there.extend(lives);
         }
         if applied.elements.is_none() {
             return Ok(());

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::boxes::{Box3, disjoint, protocol_number};
-use super::{AdmittedUntil, Egress, Endpoint, FirewallError, Network, Published, Result, Wanted};
+use super::{
+    ADMITTED_COUNT_MAX, ADMITTED_EVICTED, ADMITTED_OF_ONE_MAX, AdmittedUntil, Egress, Endpoint,
+    FirewallError, Life, Network, Published, Result, Wanted,
+};
 use crate::nft::{Element, Elements, Family, concat};
 
 use Family::{Bridge, Inet};
@@ -246,7 +249,11 @@ pub(super) fn take_over(admitted: &mut AdmittedUntil, there: &[Element], now: In
             continue;
         };
         let until = now + Duration::from_millis(element.timeout.unwrap_or(0));
-        admitted.entry(pair).or_default().push((whole, until));
+        let told = until;
+        admitted
+            .entry(pair)
+            .or_default()
+            .push(Life { whole, until, told });
     }
 }
 
@@ -275,19 +282,52 @@ fn read_range(element: &Element) -> Option<((IpAddr, IpAddr), Box3)> {
 
 /// Forgets what has run out.
 pub(super) fn forget_old(admitted: &mut AdmittedUntil, now: Instant) {
-    admitted.retain(|_, boxes| {
-        boxes.retain(|(_, until)| *until > now);
-        !boxes.is_empty()
+    admitted.retain(|_, lives| {
+        lives.retain(|life| life.until > now);
+        !lives.is_empty()
     });
+}
+
+/// Makes room for what an endpoint is to be admitted. Tells whether something had to go.
+pub(super) fn make_room(admitted: &mut AdmittedUntil, endpoint: IpAddr, added: usize) -> Result<bool> {
+    if added > ADMITTED_OF_ONE_MAX {
+        return Err(FirewallError::TooManyAtOnce { count: added });
+    }
+    let all: usize = admitted.values().map(Vec::len).sum();
+    let own = admitted.iter().filter(|((from, _), _)| *from == endpoint);
+    let mut ends: Vec<Instant> = own.flat_map(|(_, lives)| lives).map(|life| life.until).collect();
+    let kept = if ends.len() + added > ADMITTED_OF_ONE_MAX {
+        ends.len().min(ADMITTED_OF_ONE_MAX - added.max(ADMITTED_EVICTED))
+    } else {
+        ends.len()
+    };
+    let mut evicted = ends.len() - kept;
+    if all - evicted + added > ADMITTED_COUNT_MAX {
+        return Err(FirewallError::TooManyAdmitted);
+    }
+    if evicted == 0 {
+        return Ok(false);
+    }
+    ends.sort_unstable();
+    let last = ends[evicted - 1];
+    for ((from, _), lives) in admitted.iter_mut() {
+        lives.retain(|life| {
+            let goes = *from == endpoint && life.until <= last && evicted > 0;
+            evicted -= usize::from(goes);
+            !goes
+        });
+    }
+    admitted.retain(|_, lives| !lives.is_empty());
+    Ok(true)
 }
 
 /// What names were resolved to. What several cover lives as long as the last of them.
 pub(super) fn named(admitted: &AdmittedUntil, now: Instant) -> Elements {
     let mut elements = Elements::new();
-    for ((from, to), boxes) in admitted {
-        let mut boxes = boxes.clone();
-        boxes.sort_by_key(|(_, until)| std::cmp::Reverse(*until));
-        for (piece, until) in disjoint(boxes) {
+    for ((from, to), lives) in admitted {
+        let mut lives = lives.clone();
+        lives.sort_by_key(|life| std::cmp::Reverse(life.until));
+        for (piece, until) in disjoint(lives.into_iter().map(|life| (life.whole, life.until))) {
             let lifetime = until.saturating_duration_since(now).as_millis();
             let element = Element {
                 timeout: Some(u64::try_from(lifetime).unwrap_or(u64::MAX).max(1)),

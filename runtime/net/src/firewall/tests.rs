@@ -8,6 +8,7 @@ use socket2::{Domain, Type};
 use super::*;
 use crate::link::{Host, query, request};
 use crate::netlink::{Attributes, Message};
+use crate::nft::Element;
 use crate::testing::{
     Namespace, attached, bridge, endpoint, on_a_fresh_host, scope, talk, with_and_without_br_netfilter,
 };
@@ -826,13 +827,13 @@ fn names_open_for_a_time() {
         let live = |firewall: &Firewall| {
             let applied = firewall.lock();
             let all = applied.admitted.values().flatten();
-            let left = all.map(|(_, until)| until.saturating_duration_since(Instant::now()));
+            let left = all.map(|life| life.until.saturating_duration_since(Instant::now()));
             left.collect::<Vec<_>>()
         };
         world.firewall = Firewall::open(&scope("/run/kakoi")).expect("root opens netlink");
         let left = live(&world.firewall);
         assert!(
-            left.len() >= 2 && left.iter().all(|left| *left <= Duration::from_secs(60)),
+            left.len() >= 2 && left.iter().all(|left| *left <= Duration::from_secs(90)),
             "{left:?}"
         );
         world.apply();
@@ -847,6 +848,95 @@ fn names_open_for_a_time() {
             a.connect("[2001:db8::2]:443").expect("another address of it"),
             &listeners[2],
         );
+    });
+}
+
+fn resolved(last: u16, lifetime_s: u64) -> Admitted {
+    Admitted {
+        address: IpAddr::from([198, 51, (last >> 8) as u8, last as u8]),
+        service: Service::Any,
+        lifetime: Duration::from_secs(lifetime_s),
+    }
+}
+
+/// What the kernel holds of names, and until when at most.
+fn held(firewall: &Firewall) -> Vec<Element> {
+    events::elements(&firewall.socket, "kakoi", elements::NAMED[0]).expect("root may")
+}
+
+#[test]
+fn a_name_that_is_resolved_again_changes_nothing() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let _a = world.container(1, 2, Some(egress(&[], &[])));
+        world.apply();
+        let admit = |lifetime_s| {
+            let admitted = [resolved(1, lifetime_s), resolved(2, 30)];
+            world
+                .firewall
+                .admit(ip("10.9.1.2"), &admitted)
+                .expect("there is room");
+        };
+        admit(300);
+        let before = generation(&world.firewall);
+        for _ in 0..100 {
+            admit(300);
+            admit(60);
+        }
+        assert_eq!(generation(&world.firewall), before);
+        // One that holds much longer does, and takes the others along.
+        admit(30_000);
+        assert_ne!(generation(&world.firewall), before);
+        let longest = held(&world.firewall)
+            .iter()
+            .filter_map(|element| element.timeout)
+            .max();
+        assert!(longest > Some(30_000_000), "{longest:?}");
+    });
+}
+
+#[test]
+fn an_endpoint_takes_no_others_room() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let _a = world.container(1, 2, Some(egress(&[], &[])));
+        world.apply();
+        let greedy = ip("10.9.1.2");
+        let admit = |from, list: &[Admitted]| world.firewall.admit(from, list);
+        admit(greedy, &[resolved(0, 86_400)]).expect("there is room");
+        for last in 1..300 {
+            admit(greedy, &[resolved(last, 60 + u64::from(last))]).expect("its own make room");
+            let lives = held(&world.firewall);
+            assert!(lives.len() <= 256, "{}", lives.len());
+            let newest = &resolved(last, 0).address;
+            let IpAddr::V4(newest) = newest else {
+                unreachable!("it is one")
+            };
+            assert!(
+                lives.iter().any(|element| element.key[4..8] == newest.octets()),
+                "{last}"
+            );
+        }
+        // The soonest to run out went, and what lives longest did not.
+        let there: Vec<_> = held(&world.firewall)
+            .iter()
+            .map(|element| element.key[6..8].to_vec())
+            .collect();
+        assert!(there.contains(&vec![0, 0]) && !there.contains(&vec![0, 1]));
+        let many: Vec<_> = (0..257).map(|last| resolved(last, 60)).collect();
+        let refused = admit(ip("10.9.1.3"), &many).expect_err("too many at once");
+        assert_eq!(
+            refused.to_string(),
+            "257 addresses of names are to be admitted at once, and 256 is the most"
+        );
+        // All others together have their bound as well.
+        for number in 3..=17 {
+            admit(ip(&format!("10.9.1.{number}")), &many[..256]).expect("there is room");
+        }
+        admit(ip("10.9.1.18"), &many[..256]).expect_err("there is no more");
+        admit(greedy, &[resolved(999, 60)]).expect("its own make room");
     });
 }
 
