@@ -397,7 +397,9 @@ fn a_verdict_is_remembered_until_what_it_rests_on_changes() {
     host.ok(&["trust", "revoke", "--list", &list]);
     start().fails(125, "key `acme` is revoked");
     // Nothing is remembered from one daemon to the next.
-    fs::remove_file(host.path("root/trust/revocations.json")).expect("forgotten");
+    for kept in ["revocations.json", "revocations.seen"] {
+        fs::remove_file(host.path(&format!("root/trust/{kept}"))).expect("forgotten");
+    }
     fs::write(&path, b"{}").expect("damaged");
     host.kill_daemon();
     host.start_daemon();
