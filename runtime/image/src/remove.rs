@@ -162,10 +162,13 @@ impl ImageStore {
 
     /// Removes images without a name, or with `all` every image that no container uses; and what pulls that broke off left.
     pub fn prune(&self, all: bool, uses: Uses<'_>) -> Result<Pruned, RemoveError> {
-        self.prune_where(all, &|_| true, uses)
+        let mut pruned = self.prune_where(all, &|_| true, uses)?;
+        pruned.reclaimed_bytes += self.sweep_partial(true).map_err(StoreError::from)?;
+        Ok(pruned)
     }
 
-    /// The same for images that `wanted` takes, by id (filters of the API: labels, age).
+    /// Of images without a name, or with `all` of all that no container uses, those that `wanted` takes, by id (filters of the API: labels, age).
+    /// What pulls left stays: it has neither label nor age, so nobody who filters asked for it.
     pub fn prune_where(
         &self,
         all: bool,
@@ -193,8 +196,6 @@ impl ImageStore {
         pruned.reclaimed_bytes = before - unpacked_bytes(&index);
         self.commit(&mut state, index)?;
         self.collect(&mut state).map_err(StoreError::from)?;
-        drop(state);
-        pruned.reclaimed_bytes += self.sweep_partial(true).map_err(StoreError::from)?;
         Ok(pruned)
     }
 

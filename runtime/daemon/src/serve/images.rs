@@ -352,10 +352,12 @@ pub async fn prune(asked: &Asked) -> Answer<Reply> {
             .map(|row| row.id)
             .collect();
         let wanted = |id: &Digest| fitting.contains(&id.to_string());
-        engine
-            .images
-            .prune_where(all, &wanted, &|id| uses(engine, id))
-            .map_err(remove_refusal)
+        let uses = |id: &Digest| uses(engine, id);
+        let pruned = match without_dangling(&filters)? == Filters::default() {
+            true => engine.images.prune(all, &uses),
+            false => engine.images.prune_where(all, &wanted, &uses),
+        };
+        pruned.map_err(remove_refusal)
     })
     .await?;
     let rows = deleted(&asked.engine, pruned.removed);

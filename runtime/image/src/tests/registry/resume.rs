@@ -450,6 +450,10 @@ fn what_is_kept_is_bounded_and_goes_when_room_is_wanted() {
         .map(|one| one.place)
         .collect();
     assert_eq!(found, ["partial/notes.txt"]);
+    // Who filters images keeps it: it has neither label nor age.
+    let before = names();
+    let pruned = store.prune_where(true, &|_| true, &|_| Vec::new());
+    assert_eq!((pruned.expect("pruned").reclaimed_bytes, names()), (0, before));
     // Pruning takes all of it, and says how much that was.
     let before: u64 = ground.kept().iter().map(|(_, bytes)| bytes).sum();
     let pruned = store.prune(false, &|_| Vec::new()).expect("pruned");
