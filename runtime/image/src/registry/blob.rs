@@ -4,7 +4,7 @@
 //! with exactly the bytes its descriptor says. Refuses to hash: whoever reads does. Invariant: neither a registry that sends slowly, too much,
 //! too little or without end, nor one that breaks off again and again, holds a reader for ever.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ pub(crate) type Slot<E> = Rc<RefCell<Option<E>>>;
 /// See the module.
 pub(crate) struct BlobStream<'s, 'c> {
     sessions: &'s [Session<'c>],
+    /// Which of them is read from; those before it failed.
+    at: Rc<Cell<usize>>,
     path: &'s str,
     digest: &'s Digest,
     size: u64,
@@ -43,9 +45,10 @@ pub(crate) struct BlobStream<'s, 'c> {
 }
 
 impl<'s, 'c> BlobStream<'s, 'c> {
-    /// Prepares for reading `size` bytes, without the first `from`.
+    /// Prepares for reading `size` bytes, without the first `from`; `at` tells which place is read from.
     pub(crate) fn new(
         sessions: &'s [Session<'c>],
+        at: Rc<Cell<usize>>,
         path: &'s str,
         digest: &'s Digest,
         size: u64,
@@ -53,8 +56,9 @@ impl<'s, 'c> BlobStream<'s, 'c> {
     ) -> (Self, Slot<RegistryError>) {
         let failure: Slot<RegistryError> = Rc::default();
         let stream = Self {
-            pause: sessions[0].client.patience.pause,
+            pause: sessions[at.get()].client.patience.pause,
             sessions,
+            at,
             path,
             digest,
             size,
@@ -69,7 +73,7 @@ impl<'s, 'c> BlobStream<'s, 'c> {
     }
 
     fn session(&self) -> &'s Session<'c> {
-        &self.sessions[0]
+        &self.sessions[self.at.get()]
     }
 
     fn registry(&self) -> String {
@@ -145,9 +149,9 @@ impl<'s, 'c> BlobStream<'s, 'c> {
         if matches!(error, RegistryError::Cancelled) {
             return Err(error);
         }
-        if self.sessions.len() > 1 {
+        if self.at.get() + 1 < self.sessions.len() {
             tracing::info!(mirror = self.session().name(), %error, "ignoring a mirror");
-            self.sessions = &self.sessions[1..];
+            self.at.set(self.at.get() + 1);
             return Ok(());
         }
         match error.is_passing() || is_short {

@@ -3,7 +3,7 @@
 //! Owns the [`Job`]s of a pull, their workers, and what is done with what an earlier pull left. Refuses to know documents and names. Invariants:
 //! what comes out has the digest of its blob and its diff id, however it was put together; memory does not grow with the layers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
@@ -128,18 +128,7 @@ impl<'a> Work<'a, '_> {
         let blob = &job.blob.digest;
         let mut beginning = self.store.beginning(blob, job.blob.size);
         let kept = beginning.as_ref().map_or(0, Beginning::bytes);
-        let folder = self.staging.join(format!("layer-{number}"));
-        let mut fetched = self.attempt(job, &folder, beginning.as_mut());
-        if let Err(error) = &fetched
-            && kept > 0
-            && is_of_content(error)
-        {
-            // A power cut may have torn what was kept, and a registry may not know ranges well: the whole decides.
-            tracing::info!(layer = %blob, kept, %error, "ignoring what was kept of a layer");
-            beginning.iter_mut().for_each(Beginning::restart);
-            let folder = self.staging.join(format!("layer-{number}-anew"));
-            fetched = self.attempt(job, &folder, beginning.as_mut());
-        }
+        let fetched = self.from_places(number, job, &mut beginning, kept > 0);
         if let Some(beginning) = beginning
             && fetched
                 .as_ref()
@@ -158,6 +147,41 @@ impl<'a> Work<'a, '_> {
         Ok(fetched)
     }
 
+    /// Fetches one blob from the first place that has what its digest says; each turn has a place less, or nothing kept any more.
+    fn from_places(
+        &self,
+        number: usize,
+        job: &Job<'_>,
+        beginning: &mut Option<Beginning<'_>>,
+        mut has_kept: bool,
+    ) -> Result<Fetched<'a>, PullError> {
+        let places = &self.repository.sessions;
+        let at = Rc::new(Cell::new(0));
+        for turn in 0.. {
+            let folder = self.staging.join(format!("layer-{number}-{turn}"));
+            let first = at.get();
+            let error = match self.attempt(job, &folder, beginning.as_mut(), &at) {
+                Err(error) if is_of_content(&error) => error,
+                tried => return tried,
+            };
+            let is_wrong = matches!(&error, PullError::Registry(RegistryError::DigestMismatch { .. }));
+            let blob = &job.blob.digest;
+            let mirror = places[at.get()].name();
+            // A power cut may have torn what was kept, and a place may not know ranges well: the whole, from one place, decides.
+            if has_kept || at.get() > first {
+                tracing::info!(layer = %blob, %error, "ignoring what was kept of a layer, or came from another place");
+                has_kept = false;
+            } else if is_wrong && at.get() + 1 < places.len() {
+                tracing::warn!(layer = %blob, mirror, %error, "ignoring a mirror that serves something else");
+                at.set(at.get() + 1);
+            } else {
+                return Err(error);
+            }
+            beginning.iter_mut().for_each(Beginning::restart);
+        }
+        unreachable!("places come to an end")
+    }
+
     /// Others are still on their way, and may fail.
     fn keep(&self, job: &Job<'_>, fetched: Fetched<'a>) -> Result<Fetched<'a>, PullError> {
         let Some(made) = fetched.made else {
@@ -172,13 +196,15 @@ impl<'a> Work<'a, '_> {
         })
     }
 
-    /// Fetches one blob: hashed, decompressed, hashed again and unpacked, in one pass.
+    /// Fetches one blob: hashed, decompressed, hashed again and unpacked, in one pass. It begins at the place `at`, and leaves there where it got to.
     fn attempt(
         &self,
         job: &Job<'_>,
         folder: &Path,
         beginning: Option<&mut Beginning<'_>>,
+        at: &Rc<Cell<usize>>,
     ) -> Result<Fetched<'a>, PullError> {
+        let places = &self.repository.sessions;
         let (blob, total) = (&job.blob.digest, job.blob.size);
         let url = self.repository.path(&format!("blobs/{blob}"));
         let kept = beginning
@@ -186,7 +212,7 @@ impl<'a> Work<'a, '_> {
             .map(|beginning| beginning.reader())
             .transpose()?;
         let from = beginning.as_ref().map_or(0, |beginning| beginning.bytes());
-        let (stream, failure) = BlobStream::new(&self.repository.sessions, &url, blob, total, from);
+        let (stream, failure) = BlobStream::new(places, Rc::clone(at), &url, blob, total, from);
         let cancel = &self.repository.own().client.cancel;
         let tell = |bytes| {
             let step = LayerStep::Fetching { bytes, total };
@@ -208,7 +234,8 @@ impl<'a> Work<'a, '_> {
             tell: &tell,
         }));
         let unpacked = self.store.take_in(Handle(Rc::clone(&intake)), job, folder);
-        let drain = if unpacked.is_ok() {
+        // Where somebody else may have it, its digest must say whether this was the layer.
+        let drain = if unpacked.is_ok() || at.get() + 1 < places.len() {
             u64::MAX
         } else {
             DRAIN_BYTES_MAX
@@ -218,7 +245,7 @@ impl<'a> Work<'a, '_> {
             .expect("the readers above are gone")
             .into_inner();
         let failure = failure.borrow_mut().take();
-        intake.settle(failure, self.repository.own(), job.blob)?;
+        intake.settle(failure, &places[at.get()], job.blob)?;
         let fetched = unpacked?;
         rest.map_err(|source| LoadError::Layer {
             diff_id: job.diff_id.clone(),

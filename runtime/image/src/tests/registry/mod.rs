@@ -329,6 +329,63 @@ fn mirrors_are_asked_first_and_see_no_credentials() {
 }
 
 #[test]
+fn a_mirror_with_wrong_layers_is_passed_over_once() {
+    if !root("a_mirror_with_wrong_layers_is_passed_over_once") {
+        return;
+    }
+    let shelf = Shelf::default();
+    shelf.image("1", &layers(), &gzip);
+    // Of the right length, and of other bytes: at its end where it unpacks all the same, or at its head.
+    let lying = |shelf: &Shelf, at_end: bool| {
+        let served = shelf.clone();
+        Server::start(move |request, wire| match request.path.contains("/blobs/") {
+            true => {
+                let mut whole = Vec::new();
+                served.answer(request, &mut std::io::Cursor::new(&mut whole));
+                let head = whole.windows(4).position(|four| four == b"\r\n\r\n");
+                let head = head.expect("a head") + 4;
+                let place = if at_end { whole.len() - 1 } else { head };
+                whole[place] ^= 0xff;
+                drop(wire.write_all(&whole));
+            }
+            false => served.answer(request, wire),
+        })
+    };
+    for home_lies in [false, true] {
+        let dir = tempfile::tempdir().expect("folder");
+        let store = ImageStore::open(dir.path()).expect("open");
+        let served = shelf.clone();
+        let home = match home_lies {
+            true => lying(&shelf, true),
+            false => Server::start(move |request, wire| served.answer(request, wire)),
+        };
+        let mirrors = [lying(&shelf, false), lying(&shelf, true)];
+        let mut settings = client(&[&home, &mirrors[0], &mirrors[1]]).settings().clone();
+        let entry = settings.registries.get_mut(&home.name()).expect("there");
+        entry.mirrors = mirrors.iter().map(Server::name).collect();
+        let client = Client::new(settings, Proxies::default(), server::IMPATIENT);
+        let name = reference(&home, "basic/app:1");
+        let pulled = store.pull(&client, &name, &PullOptions::default(), &|_| true);
+        assert_eq!(
+            pulled.is_err(),
+            home_lies,
+            "the digest decides, wherever it is from"
+        );
+        for server in &mirrors {
+            let requests = server.requests();
+            let mut blobs: Vec<_> = requests
+                .iter()
+                .filter(|request| request.path.contains("/blobs/"))
+                .collect();
+            let asked = blobs.len();
+            blobs.sort_by(|a, b| a.path.cmp(&b.path));
+            blobs.dedup_by(|a, b| a.path == b.path);
+            assert_eq!(asked, blobs.len(), "each blob once");
+        }
+    }
+}
+
+#[test]
 fn what_breaks_off_goes_on_and_what_is_refused_for_now_is_asked_again() {
     if !root("what_breaks_off_goes_on_and_what_is_refused_for_now_is_asked_again") {
         return;
