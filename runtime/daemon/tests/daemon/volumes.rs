@@ -1,7 +1,9 @@
 //! Volumes: what dockerd answers about them, backups and their way back.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
@@ -184,7 +186,7 @@ fn a_volume_goes_out_as_a_tar_and_comes_back() {
         &daemon,
         "box",
         &["sleep", "100000"],
-        json!({"Binds": ["old:/old", "new:/new"]}),
+        json!({"Binds": ["old:/old", "new:/new"], "NetworkMode": "none"}),
     );
     daemon.must(204, "POST", "/containers/box/start", None);
     let old = data(&daemon, "old");
@@ -243,5 +245,38 @@ fn a_volume_goes_out_as_a_tar_and_comes_back() {
     daemon.must(204, "DELETE", "/containers/box?force=1", None);
     daemon.must(204, "DELETE", "/volumes/old", None);
     daemon.must(204, "DELETE", "/volumes/new", None);
+    daemon.is_clean();
+}
+
+#[test]
+fn a_volume_that_is_copied_is_neither_removed_nor_overwritten() {
+    needs_root!();
+    let daemon = Daemon::start();
+    make(&daemon, "big", json!({}));
+    // More than sockets and pipes hold, so that the export lasts until it is read.
+    fs::write(data(&daemon, "big").join("file"), vec![b'x'; 16 << 20]).expect("a file");
+    let mut stream = UnixStream::connect(daemon.path("run/docker.sock")).expect("a connection");
+    let head = b"GET /volumes/big/export HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n";
+    stream.write_all(head).expect("written");
+    let mut begun = [0; 12];
+    stream.read_exact(&mut begun).expect("an answer");
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    for (method, path) in [("DELETE", "/volumes/big"), ("POST", "/volumes/big/import")] {
+        refused(
+            &raw(&daemon, method, path, b""),
+            409,
+            "being exported or imported",
+        );
+    }
+    let pruned = daemon.must(200, "POST", "/v1.41/volumes/prune", None);
+    assert_eq!(names(&pruned["VolumesDeleted"]), [""; 0]);
+    let again = raw(&daemon, "GET", "/volumes/big/export", b"");
+    assert!(
+        again.status == 200 && again.body.len() > 16 << 20,
+        "a second one beside it"
+    );
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the rest");
+    assert!(rest.len() > 16 << 20);
     daemon.is_clean();
 }
