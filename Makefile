@@ -15,7 +15,7 @@ PACKAGING := DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' 
 CUTS ?= 10000
 FUZZ_SECONDS ?= 60
 
-.PHONY: all demo test fuzz cuts powercut lint bench release install uninstall clean
+.PHONY: all demo test interop fuzz cuts powercut lint bench release install uninstall clean
 
 all: release
 
@@ -30,6 +30,11 @@ test:
 	integration/provision test
 	integration/test
 	integration/packaging
+
+# Images go round between Kakoi, dockerd, Podman and skopeo: each runs what the others made and pushed. About a minute beside the build.
+interop: release
+	integration/provision test
+	integration/interop $(RELEASE)
 
 # Throws what coverage suggests at every parser of what comes from outside, FUZZ_SECONDS at each. `make test` throws some thousand mutations.
 fuzz:
