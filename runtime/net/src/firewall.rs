@@ -55,6 +55,7 @@ use flows::Ended;
 mod boxes;
 mod elements;
 mod flows;
+mod standing;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -255,6 +256,12 @@ struct Applied {
     /// What was wanted last.
     wanted: Elements,
     admitted: AdmittedUntil,
+    /// Whether anything was wanted yet.
+    is_told: bool,
+    /// Whether packets may have passed that no rule judged.
+    was_open: bool,
+    /// What has to end still.
+    ended: Ended,
 }
 
 /// The scope's tables. Calls take turns.
@@ -267,7 +274,8 @@ pub struct Firewall {
 
 impl Firewall {
     /// Opens a netlink socket in the caller's network namespace; changes nothing. What an earlier daemon admitted and still lives is taken
-    /// over, since programs keep the addresses of names: it stays with endpoints that are limited in the first [`Firewall::apply`].
+    /// over, since programs keep the addresses of names: it stays with endpoints that are limited in the first [`Firewall::apply`]. Where its
+    /// tables stand whole, that apply ends no connection but of those that they allowed and it does not.
     pub fn open(scope: &Scope) -> Result<Self> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter, 0).map_err(named("open netlink"))?;
         let mut admitted = AdmittedUntil::new();
@@ -276,11 +284,14 @@ impl Firewall {
                 .map_err(named("read what names were resolved to"))?;
             elements::take_over(&mut admitted, &there, Instant::now());
         }
+        let standing = standing::read(&socket, scope.table()).map_err(named("read the rules that stand"))?;
         Ok(Self {
             scope: scope.clone(),
             socket,
             applied: Mutex::new(Applied {
                 admitted,
+                was_open: standing.is_none(),
+                wanted: standing.unwrap_or_default(),
                 ..Applied::default()
             }),
         })
@@ -293,7 +304,9 @@ impl Firewall {
         let wanted = elements::of(wanted, self.scope.group())?;
         let mut applied = self.lock();
         let ended = Ended::between(&applied.wanted, &wanted);
+        applied.ended.add(ended);
         applied.wanted = wanted;
+        applied.is_told = true;
         let before = applied.admitted.len();
         let Applied { wanted, admitted, .. } = &mut *applied;
         admitted.retain(|(from, _), _| elements::is_limited(wanted, *from));
@@ -302,16 +315,26 @@ impl Firewall {
             applied.elements = None;
         }
         self.enforce(&mut applied)?;
-        match flows::end(&self.socket, &ended) {
+        self.end_flows(&mut applied)
+    }
+
+    /// Ends what has to; what fails is tried again by the next call.
+    fn end_flows(&self, applied: &mut Applied) -> Result<()> {
+        if applied.was_open {
+            applied.ended.add(Ended::unjudged(&applied.wanted));
+        }
+        match flows::end(&self.socket, &applied.ended) {
             // What the kernel answers for a part of netfilter that it lacks.
             Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
                 tracing::warn!(
                     "ignoring connections that are no longer allowed: the kernel lacks NF_CT_NETLINK to end them by"
                 );
-                Ok(())
             }
-            done => done.map_err(named("end connections that are no longer allowed")),
+            done => done.map_err(named("end connections that are no longer allowed"))?,
         }
+        applied.was_open = false;
+        applied.ended = Ended::default();
+        Ok(())
     }
 
     fn enforce(&self, applied: &mut Applied) -> Result<()> {
@@ -325,6 +348,7 @@ impl Firewall {
                 }
                 Err(error) => {
                     applied.elements = None;
+                    applied.was_open = true;
                     tracing::warn!(%error, "the firewall was changed by others: it is made anew");
                 }
             }
@@ -332,9 +356,26 @@ impl Firewall {
         self.replace(applied)
     }
 
-    /// Puts everything applied last, and what was admitted since and still lives, into force again: after [`Watch::lost`].
+    /// Puts everything applied last, and what was admitted since and still lives, into force again: after [`Watch::lost`]. Ends
+    /// what may have been let through in between and would not be now: the connections of endpoints with a list or in an internal network, and
+    /// those to endpoints by no published port; what is allowed of it goes on. After a failure it can be called again.
     pub fn restore(&self) -> Result<()> {
-        self.replace(&mut self.lock())
+        let mut applied = self.lock();
+        applied.was_open = true;
+        self.replace(&mut applied)?;
+        self.end_flows(&mut applied)
+    }
+
+    /// Whether everything applied last stands in the kernel, rule by rule in number and element by element, names left out. True before the
+    /// first [`Firewall::apply`] and after [`Firewall::remove`].
+    pub fn is_whole(&self) -> Result<bool> {
+        let applied = self.lock();
+        if !applied.is_told {
+            return Ok(true);
+        }
+        let standing = standing::read(&self.socket, self.scope.table());
+        let standing = standing.map_err(named("read the rules that stand"))?;
+        Ok(standing.is_some_and(|standing| standing::is_same(&standing, &applied.wanted)))
     }
 
     /// Whether this could be applied, however the kernel stands: lists that are cut into too many pieces could not.
@@ -456,7 +497,10 @@ impl Firewall {
     /// Removes the scope's tables; that there are none is no error.
     pub fn remove(&self) -> Result<()> {
         let mut applied = self.lock();
-        *applied = Applied::default();
+        *applied = Applied {
+            was_open: true,
+            ..Applied::default()
+        };
         let mut batch = Batch::new(self.scope.table());
         for table in &tables::TABLES {
             batch.remove_table(table.family);
@@ -464,13 +508,17 @@ impl Firewall {
         batch.send(&self.socket).map_err(named("remove the firewall"))
     }
 
-    /// Watches over the tables from now on. Needs a tokio runtime.
+    /// Watches over the tables from now on. What is missing already is told by the first [`Watch::lost`], so that nothing goes unseen between an
+    /// apply, or a watch that failed, and this one. Needs a tokio runtime.
     pub fn watch(&self) -> Result<Watch> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter, events::GROUP)
             .map_err(named("watch the firewall"))?;
         let datagrams = std::os::unix::net::UnixDatagram::from(socket.into_fd());
         datagrams.set_nonblocking(true).map_err(FirewallError::Watch)?;
+        // Looked at once changes are told of: none falls in between.
+        let is_lost = !self.is_whole()?;
         Ok(Watch {
+            is_lost,
             table: self.scope.table().to_owned(),
             own_port: self.socket.port(),
             socket: UnixDatagram::from_std(datagrams).map_err(FirewallError::Watch)?,
@@ -491,6 +539,8 @@ impl Firewall {
 /// Notices when somebody else takes the scope's tables, or a part of them, away.
 #[derive(Debug)]
 pub struct Watch {
+    /// Whether something was missing from the start.
+    is_lost: bool,
     table: String,
     own_port: u32,
     /// A netlink socket: it is waited for and read like any socket of datagrams, and tokio has a safe type for these.
@@ -498,8 +548,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Ends when something is missing. Restore, and call it again. Cancelled between, it loses nothing.
+    /// Ends when something is missing. Restore, and call it again. Cancelled between, it loses nothing. After a failure, of this or of the
+    /// restore, open another by [`Firewall::watch`]: that one tells at once of what is missing then.
     pub async fn lost(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.is_lost) {
+            return Ok(());
+        }
         let mut bytes = vec![0; RECEIVE_BYTES];
         loop {
             let count = match self.socket.recv(&mut bytes).await {

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use kakoi_sys::Errno;
 
 use crate::netlink::{Attributes, Message, Received, Result, Socket};
-use crate::nft::{Elements, Family};
+use crate::nft::{Element, Elements, Family};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const NEW: u16 = SUBSYSTEM;
@@ -43,6 +43,8 @@ pub(super) struct Ended {
     withdrawn: BTreeSet<(u8, u16, IpAddr)>,
     /// Ports of the host that datagrams are redirected from only now.
     redirected: BTreeSet<u16>,
+    /// Endpoints that nobody speaks to but by a published port.
+    direct: BTreeSet<IpAddr>,
 }
 
 /// A connection.
@@ -88,6 +90,33 @@ impl Ended {
         ended
     }
 
+    /// What may have been let through while no rules stood, and would not be by `now`: what an endpoint with a list or of an internal network
+    /// began, and what came to any endpoint by no published port. What of it is allowed goes on with its next packet.
+    pub fn unjudged(now: &Elements) -> Self {
+        let mut ended = Self::default();
+        let all = |set| elements(now, set).map(|element| element.key.as_slice());
+        let internal: BTreeSet<_> = all("internal").collect();
+        for key in all("members4").chain(all("members6")) {
+            let (bridge, member) = key.split_at(16);
+            ended.direct.extend(address(member));
+            if internal.contains(bridge) {
+                ended.addresses.extend(address(member));
+            }
+        }
+        let limited = all("limited4").chain(all("limited6"));
+        ended.narrowed.extend(limited.filter_map(address));
+        ended
+    }
+
+    /// Both.
+    pub fn add(&mut self, other: Self) {
+        self.addresses.extend(other.addresses);
+        self.narrowed.extend(other.narrowed);
+        self.withdrawn.extend(other.withdrawn);
+        self.redirected.extend(other.redirected);
+        self.direct.extend(other.direct);
+    }
+
     fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
@@ -97,11 +126,16 @@ impl Ended {
         self.addresses.contains(&flow.from)
             || self.addresses.contains(&flow.answers_from)
             || self.narrowed.contains(&flow.from)
+            || is_direct && self.direct.contains(&flow.to)
             || self
                 .withdrawn
                 .contains(&(flow.protocol, flow.port, flow.answers_from))
             || flow.protocol == UDP && is_direct && self.redirected.contains(&flow.port)
     }
+}
+
+fn elements<'a>(of: &'a Elements, set: &'static str) -> impl Iterator<Item = &'a Element> {
+    of.get(&(Family::Inet, set)).into_iter().flatten()
 }
 
 /// Keys and data of a set that are in `of` and not in `other`.
@@ -110,10 +144,9 @@ fn missing<'a>(
     other: &'a Elements,
     set: &'static str,
 ) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
-    let set = (Family::Inet, set);
-    let others = other.get(&set);
-    let all = of.get(&set).into_iter().flatten();
-    let missing = all.filter(move |element| !others.is_some_and(|others| others.contains(element)));
+    let others = other.get(&(Family::Inet, set));
+    let missing =
+        elements(of, set).filter(move |element| !others.is_some_and(|others| others.contains(element)));
     missing.map(|element| (element.key.as_slice(), element.data.as_deref()))
 }
 

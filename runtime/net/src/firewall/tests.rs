@@ -1065,6 +1065,200 @@ fn what_others_flush_is_noticed_and_restored() {
     });
 }
 
+/// A watch that was not open when it happened tells of it all the same, whatever part is missing.
+#[test]
+fn a_new_watch_tells_what_was_lost_before() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let _a = world.container(1, 2, Some(egress(&[], &[])));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let told_at_once = |firewall: &Firewall| {
+            let mut watch = {
+                let _inside = runtime.enter();
+                firewall.watch().expect("root may listen")
+            };
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    lost = watch.lost() => lost.is_ok(),
+                    () = tokio::task::yield_now() => false,
+                }
+            })
+        };
+        assert!(!told_at_once(&world.firewall), "nothing was applied yet");
+        world.apply();
+        assert!(!told_at_once(&world.firewall));
+        let flusher = Firewall::open(&scope("/run/kakoi")).expect("the same name, another socket");
+        let losses: [&dyn Fn(); 3] = [
+            &|| flusher.remove().expect("anyone with the privilege may"),
+            // An element, and the rules of a chain.
+            &|| {
+                let wanted =
+                    elements::of(&world.wanted, scope("/run/kakoi").group()).expect("it makes sense");
+                let set = (crate::nft::Family::Bridge, "limited");
+                let mut batch = Batch::new("kakoi");
+                batch.remove(set, &wanted[&set]);
+                batch.send(&flusher.socket).expect("anyone may");
+            },
+            &|| {
+                let mut flush = Message::new(10 << 8 | 8, 0, &[1, 0, 0, 0]);
+                flush.put_str(1, "kakoi").put_str(2, "egress");
+                let bounds = |kind: u16| Message::new(kind, 0, &[0, 0, 0, 10]);
+                let batch = vec![bounds(0x10), flush, bounds(0x11)];
+                flusher.socket.transact(batch).expect("anyone may");
+            },
+        ];
+        for (number, lose) in losses.iter().enumerate() {
+            lose();
+            assert!(!world.firewall.is_whole().expect("root may look"), "{number}");
+            assert!(told_at_once(&world.firewall), "{number}");
+            // Until it is restored every new one tells again.
+            assert!(told_at_once(&world.firewall), "{number}");
+            world.firewall.restore().expect("as before");
+            assert!(world.firewall.is_whole().expect("root may look"), "{number}");
+            assert!(!told_at_once(&world.firewall), "{number}");
+        }
+        world.firewall.remove().expect("its own");
+        assert!(!told_at_once(&world.firewall), "nothing is wanted");
+    });
+}
+
+/// Datagrams go to and fro between two sockets, the first asking. Tells whether they did.
+fn is_carried(from: &UdpSocket, to: &UdpSocket, marker: &UdpSocket) -> bool {
+    let target = to.local_addr().expect("bound");
+    drop(from.send_to(b"flow", target));
+    marker.send_to(b"marker", target).expect("a route");
+    let is_carried = receive(to).0 == "flow";
+    if is_carried {
+        assert_eq!(receive(to).0, "marker");
+    }
+    is_carried
+}
+
+/// What was opened while no rules stood does not live on.
+#[test]
+fn a_restore_ends_what_was_let_through_meanwhile() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        world.network(2, |network| network.internal = true);
+        let (limited, inner) = (
+            world.container(1, 2, Some(egress(&[], &[]))),
+            world.container(2, 2, None),
+        );
+        let free = world.container(1, 3, None);
+        world.apply();
+        let outside = world.outside.udp("192.0.2.2:70");
+        let exposed = free.udp("10.9.1.3:70");
+        let host = Namespace::current().udp("10.9.1.1:0");
+        let stranger = world.outside.udp("192.0.2.2:0");
+        let rows = [
+            (limited.udp("10.9.1.2:0"), &outside),
+            (inner.udp("10.9.2.2:0"), &outside),
+            (stranger, &exposed),
+        ];
+        let honest = free.udp("10.9.1.3:0");
+        let flusher = Firewall::open(&scope("/run/kakoi")).expect("the same name, another socket");
+        // Restored by itself, and by an apply that finds out.
+        for round in 0..2 {
+            flusher.remove().expect("anyone with the privilege may");
+            let marker = |to: &UdpSocket| {
+                if std::ptr::eq(to, &raw const exposed) {
+                    &host
+                } else {
+                    &honest
+                }
+            };
+            for (number, (from, to)) in rows.iter().enumerate() {
+                assert!(is_carried(from, to, marker(to)), "{number}: nothing forbids it");
+                // Answered, it is established.
+                to.send_to(b"answer", from.local_addr().expect("bound"))
+                    .expect("a route");
+                assert_eq!(receive(from).0, "answer", "{number}");
+            }
+            assert!(is_carried(&honest, &outside, &honest));
+            if round == 0 {
+                world.firewall.restore().expect("as before");
+            } else {
+                world.wanted.networks[0].icc = false;
+                world.apply();
+            }
+            for (number, (from, to)) in rows.iter().enumerate() {
+                assert!(!is_carried(from, to, marker(to)), "{number} in round {round}");
+            }
+            assert!(is_carried(&honest, &outside, &honest), "it is allowed");
+        }
+    });
+}
+
+/// The next daemon ends what it does not allow, and nothing else.
+#[test]
+fn connections_survive_the_next_daemon() {
+    on_a_fresh_host(|| {
+        let mut world = World::new();
+        world.network(1, |_| {});
+        let list = [
+            allowed("192.0.2.2/32", Protocol::Tcp, 80..=80),
+            allowed("192.0.2.2/32", Protocol::Udp, 70..=71),
+        ];
+        let a = world.container(1, 2, Some(egress(&list, &[])));
+        world.publish("0.0.0.0:8080", Protocol::Tcp, "10.9.1.2:80");
+        world.apply();
+        let listener = world.outside.listen("192.0.2.2:80");
+        let mut client = a.connect("192.0.2.2:80").expect("listed");
+        let (mut server, _) = listener.accept().expect("it waits");
+        let flows = |world: &World| {
+            let mut ids = Vec::new();
+            let question = Message::new(1 << 8 | 1, libc::NLM_F_DUMP, &[0; 4]);
+            world
+                .firewall
+                .socket
+                .ask(question, |received| {
+                    let flow = Attributes(&received.body[4..]);
+                    let asked = flow.find(1).and_then(|tuple| Attributes(tuple).find(2));
+                    // Neighbours and listeners come and go.
+                    let protocol = asked.and_then(|service| Attributes(service).find(1));
+                    if protocol == Some(&[6]) || protocol == Some(&[17]) {
+                        ids.extend(flow.find(12).map(<[u8]>::to_vec));
+                    }
+                })
+                .expect("root may look");
+            ids
+        };
+        let before = flows(&world);
+        assert_eq!(before.len(), 1);
+        world.firewall = Firewall::open(&scope("/run/kakoi")).expect("root opens netlink");
+        world.apply();
+        assert_eq!(flows(&world), before);
+        for end in [&mut client, &mut server] {
+            std::io::Write::write_all(end, b"ping").expect("connected");
+        }
+        for end in [&mut client, &mut server] {
+            let mut bytes = [0; 4];
+            end.read_exact(&mut bytes).expect("carried");
+        }
+        // A picture that became narrower in between.
+        world.firewall = Firewall::open(&scope("/run/kakoi")).expect("root opens netlink");
+        world.wanted.endpoints[0].egress = Some(egress(&list[1..], &[]));
+        world.apply();
+        assert_eq!(flows(&world), Vec::<Vec<u8>>::new());
+        // Rules that were not whole in between.
+        world.wanted.endpoints[0].egress = Some(egress(&list, &[]));
+        world.apply();
+        let inner = a.udp("10.9.1.2:0");
+        let outer = world.outside.udp("192.0.2.2:70");
+        assert!(is_carried(&inner, &outer, &inner));
+        world.firewall.remove().expect("its own");
+        world.firewall = Firewall::open(&scope("/run/kakoi")).expect("root opens netlink");
+        world.apply();
+        assert_eq!(flows(&world), Vec::<Vec<u8>>::new());
+    });
+}
+
 #[test]
 fn two_scopes_stand_side_by_side() {
     on_a_fresh_host(|| {

@@ -2,9 +2,11 @@
 //!
 //! Reads only.
 
+use std::collections::BTreeMap;
+
 use super::encode::{
-    DELETE_CHAIN, DELETE_ELEMENT, DELETE_RULE, DELETE_SET, DELETE_TABLE, GET_CHAIN, GET_ELEMENT, NEW_CHAIN,
-    kind, request,
+    DELETE_CHAIN, DELETE_ELEMENT, DELETE_RULE, DELETE_SET, DELETE_TABLE, GET_CHAIN, GET_ELEMENT, GET_RULE,
+    NEW_CHAIN, kind, request,
 };
 use super::{Element, Family, HookNumber};
 use kakoi_sys::Errno;
@@ -42,6 +44,22 @@ pub(crate) fn foreign_drops(socket: &Socket, own: &str) -> Result<Vec<String>> {
         drops.extend(drop_of_forwarded(received).filter(|(table, _)| table != own));
     })?;
     Ok(drops.into_iter().map(|(_, described)| described).collect())
+}
+
+/// How many rules each chain of a table has; chains without rules are left out.
+pub(crate) fn rules(socket: &Socket, table: &str, family: Family) -> Result<BTreeMap<String, usize>> {
+    let mut rules = BTreeMap::new();
+    let mut question = request(GET_RULE, libc::NLM_F_DUMP, family as u8);
+    question.put_str(TABLE, table);
+    socket.ask(question, |received| {
+        let attributes = Attributes(received.body.get(GENERIC_HEADER_BYTES..).unwrap_or_default());
+        // Kernels that know no such question tell of all tables.
+        let is_ours = attributes.find_str(TABLE) == Some(table);
+        if let Some(chain) = attributes.find_str(2).filter(|_| is_ours) {
+            *rules.entry(chain.to_owned()).or_default() += 1;
+        }
+    })?;
+    Ok(rules)
 }
 
 /// Table and description of a chain that drops what is forwarded.
