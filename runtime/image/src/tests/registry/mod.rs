@@ -477,11 +477,7 @@ fn an_image_is_pushed_and_comes_back_the_same() {
     let back = elsewhere.pull(&client(&[&other]), &target, &options, &|_| true);
     assert_eq!(back.expect("pulled back").id, id);
     // Again: everything is there.
-    let puts = other
-        .requests()
-        .iter()
-        .filter(|request| request.method == "PUT")
-        .count();
+    let before = other.requests().len();
     let told = Mutex::new(0);
     let listener = |event| {
         let present = matches!(event, PushEvent::Layer(_, PushStep::Present));
@@ -492,12 +488,15 @@ fn an_image_is_pushed_and_comes_back_the_same() {
         .push(&client(&[&other]), &target, secret(), &listener)
         .expect("again");
     assert_eq!(told.into_inner().expect("not poisoned"), 4);
-    let now = other
-        .requests()
+    // On a busy machine a question may be asked again, which uses the token up sooner, and then the manifest is refused once and sent again:
+    // what is written counts, not how often.
+    let mut written: Vec<String> = other.requests()[before..]
         .iter()
-        .filter(|request| request.method == "PUT")
-        .count();
-    assert_eq!(now, puts + 1, "the manifest alone");
+        .filter(|request| !matches!(request.method.as_str(), "GET" | "HEAD"))
+        .map(|request| format!("{} {}", request.method, request.path))
+        .collect();
+    written.dedup();
+    assert_eq!(written, ["PUT /v2/token/b/manifests/2"], "the manifest alone");
 }
 
 #[test]
