@@ -128,7 +128,7 @@ impl<'a> Work<'a, '_> {
         let blob = &job.blob.digest;
         let mut beginning = self.store.beginning(blob, job.blob.size);
         let kept = beginning.as_ref().map_or(0, Beginning::bytes);
-        let fetched = self.from_places(number, job, &mut beginning, kept > 0);
+        let fetched = self.fetch_anywhere(number, job, &mut beginning, kept > 0);
         if let Some(beginning) = beginning
             && fetched
                 .as_ref()
@@ -148,7 +148,7 @@ impl<'a> Work<'a, '_> {
     }
 
     /// Fetches one blob from the first place that has what its digest says; each turn has a place less, or nothing kept any more.
-    fn from_places(
+    fn fetch_anywhere(
         &self,
         number: usize,
         job: &Job<'_>,
