@@ -55,6 +55,7 @@ pub fn policies() -> Vec<Vec<u8>> {
         include_str!("../../../policies/examples/modbus-gateway.yaml"),
         include_str!("../../../policies/examples/mosquitto.yaml"),
         include_str!("../../../policies/examples/static-site.yaml"),
+        include_str!("../../../policies/examples/telemetry.yaml"),
         Ceiling::built_in_text(),
     ];
     let shipped = SHIPPED.iter().map(|profile| profile.text);

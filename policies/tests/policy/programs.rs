@@ -343,6 +343,7 @@ fn the_schema_takes_what_the_parser_takes() {
     let examples = [
         include_str!("../../examples/mosquitto.yaml"),
         include_str!("../../examples/static-site.yaml"),
+        include_str!("../../examples/telemetry.yaml"),
         include_str!("../../examples/modbus-gateway.yaml"),
     ];
     for text in SHIPPED.iter().map(|profile| profile.text).chain(examples) {
