@@ -33,8 +33,8 @@ const FIRST: u64 = 0;
 /// How long the last bytes may take to clients after the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How much one read takes.
-const READ_BYTES: usize = 16 << 10;
+/// How much one read takes: what a pipe holds.
+const READ_BYTES: usize = 64 << 10;
 
 /// One process whose parent is the shim.
 #[derive(Debug)]

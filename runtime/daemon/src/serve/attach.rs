@@ -29,7 +29,7 @@ use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, Pending};
 
 /// Bytes carried at a time.
-const CHUNK_BYTES: usize = 16 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// What is to be known of a stream.
 pub struct Terms {
