@@ -17,6 +17,8 @@ pub struct Refusal {
     pub message: String,
     /// Why a program did not start, in the API's word; empty otherwise.
     pub kind: &'static str,
+    /// Whether it is the client's mistake, whatever the status says: then the log hears nothing.
+    pub is_mistake: bool,
     /// The cause, for the log.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -30,6 +32,7 @@ impl Refusal {
             status,
             message: message.into(),
             kind: "",
+            is_mistake: false,
             source: None,
         }
     }
@@ -99,7 +102,16 @@ impl Refusal {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             message: message.into(),
             kind: "",
+            is_mistake: false,
             source: Some(source.into()),
+        }
+    }
+
+    /// 500 for a mistake of the client's that dockerd calls its own; clients look for that status.
+    pub fn mistaken(message: impl Into<String>) -> Self {
+        Self {
+            is_mistake: true,
+            ..Self::broken(message)
         }
     }
 

@@ -209,8 +209,7 @@ pub async fn pause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<(
 pub async fn unpause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
     let _turn = container.turn().await;
     if container.shared().phase != Phase::Paused {
-        // The client's mistake; dockerd calls it its own (500), and its clients look for that.
-        return Err(Refusal::broken(format!(
+        return Err(Refusal::mistaken(format!(
             "Container {} is not paused",
             container.id
         )));

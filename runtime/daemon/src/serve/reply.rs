@@ -92,7 +92,8 @@ pub async fn send_line(sender: &Sender, value: &impl Serialize) -> bool {
 
 /// An error; what the engine or the host is to blame for goes to the log.
 pub fn refusal(refusal: &Refusal) -> Reply {
-    if refusal.status.is_server_error() && refusal.status != StatusCode::NOT_IMPLEMENTED {
+    let is_ours = refusal.status.is_server_error() && refusal.status != StatusCode::NOT_IMPLEMENTED;
+    if is_ours && !refusal.is_mistake {
         tracing::error!(
             status = refusal.status.as_u16(),
             error = chain(refusal),

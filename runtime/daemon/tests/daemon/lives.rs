@@ -199,6 +199,8 @@ fn restart_policies_count_and_stop_by_hand() {
         daemon.must(200, "POST", "/containers/retry/wait", None)["StatusCode"],
         3
     );
+    // As with dockerd, each end is told, whatever the restart policy makes of it.
+    until("the last attempt", || daemon.state("retry")["Status"] == "exited");
     assert_eq!(
         daemon.must(200, "GET", "/containers/retry/json", None)["RestartCount"],
         2
