@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -23,6 +24,9 @@ const CACHE_BYTES: usize = 256 << 10;
 const PANICS_MAX: u32 = 2;
 /// Changes that wait for the writer; more than there can be requests.
 const QUEUE_MAX: usize = 1024;
+/// The folders' lock keeps daemons apart; but the kernel closes what a process that ends had open one by one, and a child between fork and
+/// exec has it open too. So the folders may be free a moment before the records are.
+const PREDECESSOR_CLOSES: Duration = Duration::from_secs(5);
 /// Changes that share one sync.
 const BATCH_MAX: usize = 64;
 
@@ -293,10 +297,24 @@ impl Panics {
 }
 
 pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let open = |cause: redb::Error| StoreError::Open {
-        path: path.to_owned(),
-        cause,
-    };
+    let deadline = Instant::now() + PREDECESSOR_CLOSES;
+    loop {
+        match open_file_now(path) {
+            Err(redb::Error::DatabaseAlreadyOpen) if Instant::now() < deadline => {
+                // redb takes its lock without waiting for it, and no event tells when another process lets go.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => {
+                return opened.map_err(|cause| StoreError::Open {
+                    path: path.to_owned(),
+                    cause,
+                });
+            }
+        }
+    }
+}
+
+fn open_file_now(path: &Path) -> Result<Database, redb::Error> {
     // Containers' environments are in it, and with them secrets.
     let file = std::fs::OpenOptions::new()
         .read(true)
@@ -305,9 +323,8 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(|cause| open(redb::Error::Io(cause)))?;
-    let backend = FileBackend::new(file).map_err(|cause| open(cause.into()))?;
-    open_backend(backend).map_err(open)
+        .map_err(redb::Error::Io)?;
+    open_backend(FileBackend::new(file)?)
 }
 
 /// Opens the database over whatever holds its bytes.
@@ -533,4 +550,33 @@ fn read_ephemeral(records_dir: &Path) -> Vec<Record> {
             record
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often this process has the file open.
+    fn times_open(path: &Path) -> usize {
+        let open = std::fs::read_dir("/proc/self/fd").expect("a process sees its descriptors");
+        open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| target == path)
+            .count()
+    }
+
+    #[test]
+    fn a_predecessor_that_still_closes_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("state.redb");
+        let predecessor = open_file(&path).expect("a new file opens");
+        std::thread::scope(|scope| {
+            let successor = scope.spawn(|| open_file(&path));
+            while times_open(&path) < 2 && !successor.is_finished() {
+                std::thread::yield_now();
+            }
+            drop(predecessor);
+            let opened = successor.join().expect("it does not panic");
+            opened.expect("the file opens once its holder has let go");
+        });
+    }
 }
