@@ -15,10 +15,11 @@ const GROUP: &str = "kakoi";
 /// The first descriptor that socket activation hands over. Source: sd_listen_fds(3).
 const LISTEN_FD: i32 = 3;
 
-/// How long the lock of a daemon that was killed may outlive it: a child that it was just making has the lock until it executes its program.
-const ORPHAN_WAIT: Duration = Duration::from_secs(5);
-/// Between two looks at such a lock.
-const ORPHAN_STEP: Duration = Duration::from_millis(2);
+/// How long the locks of a daemon that ended may outlive it: the kernel lets go of them one by one, and a child that it was just making has them until
+/// it executes its program.
+pub const ORPHAN_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks at such a lock. No event tells when it goes: who waits in flock(2) cannot be told that its holder lives.
+pub const ORPHAN_STEP: Duration = Duration::from_millis(2);
 
 /// A host that does not give what the daemon needs.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +142,7 @@ fn lock(folder: &Path) -> Result<File, HostError> {
         file.rewind().map_err(prepare)?;
         file.read_to_string(&mut pid).map_err(prepare)?;
         let pid = pid.trim();
-        if Path::new("/proc").join(pid).exists() || Instant::now() > deadline {
+        if is_running(pid) || Instant::now() > deadline {
             return Err(HostError::Taken {
                 folder: folder.to_owned(),
                 pid: pid.to_owned(),
@@ -153,6 +154,11 @@ fn lock(folder: &Path) -> Result<File, HostError> {
     file.set_len(0).map_err(prepare)?;
     writeln!(file, "{}", std::process::id()).map_err(prepare)?;
     Ok(file)
+}
+
+/// Whether a process runs: one that is about to end gives up its memory first, and its files, locks and number after that.
+fn is_running(pid: &str) -> bool {
+    fs::read(Path::new("/proc").join(pid).join("cmdline")).is_ok_and(|command| !command.is_empty())
 }
 
 /// The listening socket: the init system's where it hands one over, else our own.

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::copies;
 use super::record::{RECORD_FORMAT, Record, VolumeRecord};
+use crate::host::{ORPHAN_STEP, ORPHAN_WAIT};
 
 const CONTAINERS: TableDefinition<&str, &[u8]> = TableDefinition::new("containers");
 pub(super) const VOLUMES: TableDefinition<&str, &[u8]> = TableDefinition::new("volumes");
@@ -24,9 +25,6 @@ const CACHE_BYTES: usize = 256 << 10;
 const PANICS_MAX: u32 = 2;
 /// Changes that wait for the writer; more than there can be requests.
 const QUEUE_MAX: usize = 1024;
-/// The folders' lock keeps daemons apart; but the kernel closes what a process that ends had open one by one, and a child between fork and
-/// exec has it open too. So the folders may be free a moment before the records are.
-const PREDECESSOR_CLOSES: Duration = Duration::from_secs(5);
 /// Changes that share one sync.
 const BATCH_MAX: usize = 64;
 
@@ -296,13 +294,13 @@ impl Panics {
     }
 }
 
+/// Opens the file. The folders' lock keeps daemons apart, but a predecessor's goes before its records do: who still has these is waited for.
 pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let deadline = Instant::now() + PREDECESSOR_CLOSES;
+    let deadline = Instant::now() + ORPHAN_WAIT;
     loop {
         match open_file_now(path) {
             Err(redb::Error::DatabaseAlreadyOpen) if Instant::now() < deadline => {
-                // redb takes its lock without waiting for it, and no event tells when another process lets go.
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::park_timeout(ORPHAN_STEP);
             }
             opened => {
                 return opened.map_err(|cause| StoreError::Open {
