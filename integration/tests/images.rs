@@ -221,3 +221,41 @@ fn broken_archives_leave_nothing() {
     // After all that, a good one still loads.
     host.load(&good).ok();
 }
+
+/// What a pull would remove first goes when somebody asks for it: what nothing uses, without a name first, and never what a container uses.
+#[test]
+fn room_is_made_when_asked_for() {
+    needs_root!();
+    let host = Host::new();
+    let images = || {
+        let listed = host.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+        listed.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    host.ok(&["tag", "busybox:test", "used:1"]);
+    host.load_variant("spare:1", &json!({"Env": ["OF=spare"]}), Layer::new())
+        .ok();
+    host.load_variant("spare:1", &json!({"Env": ["OF=later"]}), Layer::new())
+        .ok();
+    assert!(images().contains(&"<none>:<none>".to_owned()), "{:?}", images());
+    host.ok(&["create", "--name", "user", "busybox:test", "true"]);
+
+    // Nothing is wanted, by the command or by the owner.
+    host.kakoi(&["system", "gc"]).fails(
+        125,
+        "no low-water mark is set: say how much room is wanted (--free)",
+    );
+    for wrong in ["0", "-1", "much"] {
+        assert_ne!(host.kakoi(&["system", "gc", "--free", wrong]).code, 0, "{wrong}");
+    }
+    // There is as much room already.
+    let made = host.ok(&["system", "gc", "--free", "1"]);
+    assert!(made.contains("Total reclaimed space: 0B"), "{made}");
+    assert_eq!(images().len(), 4, "{:?}", images());
+    // More than any disk has: all that may go goes, and it is said that it was not enough.
+    host.kakoi(&["system", "gc", "--free", "1024t"]).fails(1, "");
+    assert_eq!(images(), ["spare:1", "busybox:test", "used:1"]);
+    host.kakoi(&["system", "gc", "--free", "1024t", "--named"])
+        .fails(1, "");
+    assert_eq!(images(), ["busybox:test", "used:1"]);
+    host.ok(&["start", "--attach", "user"]);
+}

@@ -15,6 +15,7 @@ pub mod events;
 pub mod exec;
 pub mod exists;
 pub mod export;
+pub mod gc;
 pub mod history;
 pub mod images;
 pub mod import;
@@ -310,6 +311,9 @@ pub enum SystemCommand {
     Df(df::Arguments),
     /// Show what happens, as it happens
     Events(events::Arguments),
+    /// Make room on the disk, as a pull does before it begins
+    #[command(after_help = gc::EXIT_STATUS)]
+    Gc(gc::Arguments),
     /// Show the engine's state
     Info(info::Arguments),
     /// Remove everything that nothing uses
@@ -426,6 +430,7 @@ async fn run_system(command: SystemCommand, client: &Client) -> Result<u8, Failu
     match command {
         SystemCommand::Check(arguments) => check::run(arguments, client).await,
         SystemCommand::Df(arguments) => df::run(arguments, client).await,
+        SystemCommand::Gc(arguments) => gc::run(arguments, client).await,
         SystemCommand::Events(arguments) => events::run(arguments, client).await,
         SystemCommand::Info(arguments) => info::run(arguments, client).await,
         SystemCommand::Prune(arguments) => prune::run_system(arguments, client).await,

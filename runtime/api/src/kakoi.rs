@@ -103,6 +103,18 @@ wire! { "PascalCase";
         pub whole: bool,
     }
 
+    /// The answer to `POST /kakoi/v1/system/gc`.
+    pub struct RoomMade {
+        /// What was removed.
+        pub images_deleted: Vec<crate::image::ImageDeleted>,
+        /// Bytes.
+        pub space_reclaimed: i64,
+        /// Bytes that are free now.
+        pub free: i64,
+        /// Bytes that were to be free.
+        pub wanted: i64,
+    }
+
     /// One piece of damage.
     pub struct CheckFinding {
         /// What kind (`blob-missing`).

@@ -203,11 +203,10 @@ impl ImageStore {
     /// has as much room as `low` wants or none is left.
     pub fn make_room(&self, low: LowWater, uses: Uses<'_>) -> Result<Pruned, RemoveError> {
         let mut made = Pruned::default();
-        let room = || free_bytes(&self.root).at("look at the room for", &self.root);
-        if room().map_err(StoreError::from)? < low.free_bytes {
+        if self.free_bytes()? < low.free_bytes {
             made.reclaimed_bytes += self.sweep_partial(true).map_err(StoreError::from)?;
         }
-        while room().map_err(StoreError::from)? < low.free_bytes {
+        while self.free_bytes()? < low.free_bytes {
             let mut state = self.state();
             let mut index = state.index.clone();
             // It would take images and free nothing.
@@ -232,6 +231,11 @@ impl ImageStore {
             self.collect(&mut state).map_err(StoreError::from)?;
         }
         Ok(made)
+    }
+
+    /// Bytes that are free where the store lies, what is kept free among them.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        Ok(free_bytes(&self.root).at("look at the room for", &self.root)?)
     }
 
     /// Whether so many bytes more leave what is kept free. Unpacking takes more than an archive's own size: this says only what cannot be.

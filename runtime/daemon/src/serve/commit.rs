@@ -55,7 +55,7 @@ pub async fn commit(mut asked: Asked) -> Answer<Reply> {
     };
     let base = Digest::parse(&image_id)
         .map_err(|cause| Refusal::failed("the container's image cannot be named", cause))?;
-    images::make_room(&asked.engine).await?;
+    super::room::make(&asked.engine).await?;
     let pauses = query.flag_or("pause", true);
     let mut paused = pauses && container.shared().phase == Phase::Running;
     if paused && let Err(refusal) = stop::pause(&asked.engine, &container).await {

@@ -15,15 +15,15 @@ use kakoi_api::image::{
     Progress as Line, ProgressDetail, RootFs,
 };
 use kakoi_image::{
-    ArchiveFormat, Details, Digest, ImportError, ImportOptions, LoadError, Loaded, LowWater, Progress,
-    RemoveError, Removed, SaveError, Summary, Use, client_message,
+    ArchiveFormat, Details, Digest, ImportError, ImportOptions, LoadError, Loaded, Progress, RemoveError,
+    Removed, SaveError, Summary, Use, client_message,
 };
 use tokio::sync::mpsc;
 
 use super::reply::{self, Reply};
 use super::router::Asked;
 use super::view;
-use super::{containers, registry};
+use super::{containers, registry, room};
 use crate::engine::Engine;
 use crate::filters::Filters;
 use crate::life::create::image_refusal;
@@ -263,7 +263,8 @@ pub async fn history(asked: &Asked, name: &str) -> Answer<Reply> {
     Ok(reply::ok(&rows))
 }
 
-fn remove_refusal(error: RemoveError) -> Refusal {
+/// What a client is told of a removal that failed.
+pub fn remove_refusal(error: RemoveError) -> Refusal {
     match error {
         conflict if conflict.is_conflict() => Refusal::conflict(conflict.to_string()),
         RemoveError::Store(error) => image_refusal(error),
@@ -301,7 +302,8 @@ pub async fn tag(asked: &Asked, name: &str) -> Answer<Reply> {
     Ok(reply::empty(StatusCode::CREATED))
 }
 
-fn deleted(engine: &Engine, removed: Vec<Removed>) -> Vec<ImageDeleted> {
+/// Tells of what was removed.
+pub fn deleted(engine: &Engine, removed: Vec<Removed>) -> Vec<ImageDeleted> {
     removed
         .into_iter()
         .map(|one| match one {
@@ -573,39 +575,10 @@ fn loaded_line(engine: &Engine, image: &Loaded) -> Vec<Line> {
         .collect()
 }
 
-/// Removes images that nothing uses where the owner's low-water mark says so, before something comes in. Blocks.
-pub fn make_room_now(engine: &Engine) -> Answer<()> {
-    let low = LowWater {
-        free_bytes: engine.settings.disk_low_bytes,
-        takes_named: engine.settings.disk_low_takes_named,
-    };
-    if low.free_bytes == 0 {
-        return Ok(());
-    }
-    let _turn = engine.image_turn.blocking_write();
-    let made = engine
-        .images
-        .make_room(low, &|id| uses(engine, id))
-        .map_err(remove_refusal)?;
-    for row in deleted(engine, made.removed) {
-        tracing::info!(
-            untagged = row.untagged,
-            deleted = row.deleted,
-            "removed to make room"
-        );
-    }
-    Ok(())
-}
-
-/// The same, for whoever may not block.
-pub async fn make_room(engine: &Arc<Engine>) -> Answer<()> {
-    blocking(engine, make_room_now).await
-}
-
 /// `POST /images/load`
 pub async fn load(asked: Asked) -> Answer<Reply> {
     let quiet = asked.query.flag("quiet");
-    make_room(&asked.engine).await?;
+    room::make(&asked.engine).await?;
     let length = asked.request.headers().get(hyper::header::CONTENT_LENGTH);
     if let Some(needed) = length.and_then(|text| text.to_str().ok()?.parse().ok()) {
         let room = asked.engine.images.check_room(needed).map_err(image_refusal)?;
@@ -643,7 +616,7 @@ pub async fn create(asked: Asked) -> Answer<Reply> {
         }
         None => return registry::pull(asked).await,
     }
-    make_room(&asked.engine).await?;
+    room::make(&asked.engine).await?;
     let reference = query.get("repo").map(|repository| match query.get("tag") {
         Some(tag) => format!("{repository}:{tag}"),
         None => repository.to_owned(),

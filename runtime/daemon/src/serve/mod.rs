@@ -12,6 +12,7 @@ mod networks;
 pub mod query;
 pub mod registry;
 pub mod reply;
+pub mod room;
 pub mod router;
 pub mod stats;
 pub mod system;

@@ -251,7 +251,7 @@ fn pull_one(
     let admit = |resolved: &Resolved<'_, '_>| {
         let evidence = trust::admit_pull(engine, resolved)?;
         // Only now: what may not come in takes nothing from what is there.
-        super::images::make_room_now(engine).map_err(PullRefusal::Room)?;
+        super::room::make_now(engine).map_err(PullRefusal::Room)?;
         Ok(evidence)
     };
     let options = PullOptions {

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{
-    archive, attach, commit, containers, denials, exec, images, logs, networks, registry, stats, system, top,
-    trust, volumes,
+    archive, attach, commit, containers, denials, exec, images, logs, networks, registry, room, stats,
+    system, top, trust, volumes,
 };
 use crate::engine::Engine;
 use crate::policy::Door;
@@ -195,6 +195,7 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("POST", ["trust", "revocations"]) => trust::revoke(asked).await,
         ("GET", ["events"]) => system::events(&asked),
         ("GET", ["system", "df"]) => system::disk_usage(&asked).await,
+        ("POST", ["system", "gc"]) => room::collect(&asked).await,
         ("POST", ["system", "check"]) => system::check(&asked).await,
         ("GET", ["doctor"]) => Ok(system::doctor(&asked)),
         ("GET", ["policies"]) => Ok(system::policies(&asked)),
