@@ -149,24 +149,26 @@ pub(super) fn lower(index: u32) -> Message {
 
 /// Settings of a link that is still down, named by its index or, with index 0, its name. It gets no link-local IPv6 address but what it is
 /// given: those that the kernel makes serve only after a second of duplicate address detection, and without one a host asks no neighbour on
-/// behalf of others. And it announces its IPv4 addresses ([`announce`]).
+/// behalf of others. And it announces its IPv4 addresses ([`announce`]). A name beside an index is a new name to the kernel, also where it is the
+/// old one, and before Linux 6.2 a link that is up takes none (EBUSY).
 pub(super) fn settle(index: u32, name: &str) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, false));
-    message
-        .put_str(libc::IFLA_IFNAME, name)
-        .nest(libc::IFLA_AF_SPEC, |families| {
-            families.nest(libc::AF_INET as u16, |ipv4| {
-                ipv4.nest(IFLA_INET_CONF, |settings| {
-                    settings.put_u32(IPV4_DEVCONF_ARP_NOTIFY, 1);
-                });
+    if index == 0 {
+        message.put_str(libc::IFLA_IFNAME, name);
+    }
+    message.nest(libc::IFLA_AF_SPEC, |families| {
+        families.nest(libc::AF_INET as u16, |ipv4| {
+            ipv4.nest(IFLA_INET_CONF, |settings| {
+                settings.put_u32(IPV4_DEVCONF_ARP_NOTIFY, 1);
             });
-            // Without IPv6 in the kernel there is nothing to say.
-            if std::path::Path::new("/proc/sys/net/ipv6").exists() {
-                families.nest(libc::AF_INET6 as u16, |ipv6| {
-                    ipv6.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
-                });
-            }
         });
+        // Without IPv6 in the kernel there is nothing to say.
+        if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+            families.nest(libc::AF_INET6 as u16, |ipv6| {
+                ipv6.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
+            });
+        }
+    });
     message
 }
 
