@@ -10,8 +10,9 @@ use crate::{output, text};
 
 /// Printed after the options.
 pub const EXIT_STATUS: &str = "\
-Images that a container uses stay, and so do volumes and containers. What pulls that broke off left goes first, then images without a name, then
-(with --named) those with one, the longest here before the later, until there is room enough.
+Images that a container uses stay, and so do volumes and containers. What pulls that broke off left goes first, \
+then images without a name, then (with --named) those with one, the longest here before the later, until there is \
+room enough.
 
 Exit status:
   0    there is as much room as wanted
