@@ -35,9 +35,17 @@ macro_rules! needs_root {
             crate::required::leave_out("root", &why);
             return;
         }
+        crate::given::own_network();
     };
 }
 pub(crate) use needs_root;
+
+/// Moves the test's thread, and with it the daemons that it starts and starts again, into a network namespace of its own: a daemon that is killed
+/// leaves its bridge, which ends with the namespace's last process. Audit records come to the machine's own namespace alone; no test here reads them.
+pub fn own_network() {
+    kakoi_sys::namespace::unshare(&[kakoi_sys::namespace::Kind::Net]).expect("root makes network namespaces");
+    kakoi_sys::network::raise_loopback().expect("a new namespace has lo");
+}
 
 fn shim() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_kakoid")).with_file_name("kakoi-shim")
