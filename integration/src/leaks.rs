@@ -1,9 +1,10 @@
 //! What a host left behind: mounts, control groups, processes, namespaces, by the only marks they carry — its folders' paths and its
 //! containers' ids.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
@@ -31,8 +32,15 @@ fn numbered_processes() -> impl Iterator<Item = (i32, PathBuf)> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
+/// A process's id and the time of its start, in clock ticks since the boot, so that a number given again is nobody.
+type Life = (i32, u64);
+
+/// Who was found to belong to a folder, with the command line: a process that ends loses its memory, then its files, then its namespaces, and only
+/// then is a zombie. By what it was called it can be known in the first of these moments alone.
+static KNOWN: Mutex<BTreeMap<PathBuf, BTreeMap<Life, String>>> = Mutex::new(BTreeMap::new());
+
 /// Processes that were started with the host's folder on their command line, or that see a file of the host's folder mounted: a container's
-/// first process has its `/etc/hosts` from there.
+/// first process has its `/etc/hosts` from there. One that was found stays among them until the kernel has closed its files.
 pub fn processes(folder: &Path) -> Vec<Leftover> {
     let mark = folder.to_str().expect("a temporary folder's name is UTF-8");
     // What is mounted is named from the root of its file system, which may lie between `/` and the folder.
@@ -57,7 +65,47 @@ pub fn processes(folder: &Path) -> Vec<Leftover> {
             found.push(Leftover { pid, command });
         }
     }
-    found
+    let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = all.entry(folder.to_owned()).or_default();
+    known.retain(|(pid, then), _| Stat::of(*pid).is_some_and(|now| now.started == *then && !now.is_over()));
+    for Leftover { pid, command } in &found {
+        if let Some(stat) = Stat::of(*pid).filter(|stat| !stat.is_over()) {
+            known.insert((*pid, stat.started), command.clone());
+        }
+    }
+    let ending = known.iter().map(|((pid, _), command)| Leftover {
+        pid: *pid,
+        command: command.clone(),
+    });
+    ending.collect()
+}
+
+/// What proc_pid_stat(5) tells.
+struct Stat {
+    state: char,
+    threads: u64,
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        Self::read(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        // The name may contain anything; behind it come `state`, and as the 18th and 20th `num_threads` and `starttime`.
+        let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            threads: fields.get(17)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    /// Whether nothing is left but the word of its end. A first thread that ended is a zombie while others still hold the files of all.
+    fn is_over(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
 }
 
 /// A namespace's kind and inode, as the kernel writes it: `net:[4026531833]`.
@@ -71,12 +119,6 @@ pub struct Member {
     pid: i32,
     /// In clock ticks since the boot, so that a number given again is nobody.
     started: u64,
-}
-
-fn started(process: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The name may contain anything; the twentieth field behind it is `starttime` (proc_pid_stat(5)).
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Everybody in the namespaces of the host's containers, except in those that the test itself is in.
@@ -93,13 +135,13 @@ pub fn members(folder: &Path, ids: &BTreeSet<String>) -> BTreeSet<Member> {
         if marked.contains(&pid) || is_grouped() {
             ours.extend(namespaces.iter().cloned());
         }
-        all.push((pid, path, namespaces));
+        all.push((pid, namespaces));
     }
     let ours = &ours - &namespaces_at(Path::new("/proc/thread-self"));
     let mut found = BTreeSet::new();
-    for (pid, path, namespaces) in all {
+    for (pid, namespaces) in all {
         let shared = namespaces.intersection(&ours).cloned();
-        if let Some(started) = started(&path) {
+        if let Some(Stat { started, .. }) = Stat::of(pid) {
             found.extend(shared.map(|namespace| Member {
                 namespace,
                 pid,
@@ -132,7 +174,8 @@ pub fn holders(seen: &BTreeSet<Member>, folder: &Path) -> Vec<String> {
     } in seen
     {
         let path = PathBuf::from(format!("/proc/{pid}"));
-        if started(&path) == Some(*then) && namespaces_at(&path).contains(namespace) {
+        if Stat::of(*pid).is_some_and(|now| now.started == *then) && namespaces_at(&path).contains(namespace)
+        {
             found.push(format!("process {pid} is in {namespace}"));
         }
     }
@@ -267,5 +310,57 @@ fn remove_groups<'a>(groups: impl Iterator<Item = &'a PathBuf>) {
 fn tell(result: nix::Result<()>) {
     if let Err(errno) = result {
         eprintln!("while cleaning up: {errno}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_over_when_its_last_thread_is() {
+        let line = |state: char, threads: u64| {
+            format!("7 (a) b) {state} 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 4242 0 0")
+        };
+        for (state, threads, is_over) in [
+            ('Z', 1, true),
+            ('X', 0, true),
+            ('Z', 3, false),
+            ('R', 1, false),
+            ('D', 1, false),
+            ('S', 2, false),
+        ] {
+            let stat = Stat::read(&line(state, threads)).expect("a whole line");
+            assert_eq!(stat.started, 4242);
+            assert_eq!(stat.is_over(), is_over, "{state} {threads}");
+        }
+        for torn in ["", "7 (a) Z 1 7", "7 (a"] {
+            assert!(Stat::read(torn).is_none(), "{torn:?}");
+        }
+    }
+
+    #[test]
+    fn who_was_found_is_found_until_it_is_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mark = folder.path().join("x").display().to_string();
+        // The shell becomes another program, which no longer bears the mark.
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read line; exec sleep 1000", &mark])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let pid = child.id() as i32;
+        let is_found = || processes(folder.path()).iter().any(|process| process.pid == pid);
+        wait::until("it is found by its command line", is_found);
+        drop(child.stdin.take());
+        let command = format!("/proc/{pid}/cmdline");
+        wait::until("it is another program", || {
+            fs::read_to_string(&command).is_ok_and(|line| line.starts_with("sleep"))
+        });
+        assert!(is_found(), "it lives");
+        child.kill().expect("a child of ours");
+        // Not waited for: a zombie has closed its files.
+        wait::until("a zombie is nobody", || !is_found());
+        child.wait().expect("a child of ours");
     }
 }
