@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use nix::sched::{CloneFlags, unshare};
@@ -251,6 +252,29 @@ pub fn picture() -> Vec<String> {
     lines
 }
 
+/// The settings of a namespace that decide over packets, with their values: forwarding, what a link takes, which ports are given out.
+pub fn settings() -> Vec<String> {
+    let root = Path::new("/proc/sys/net");
+    let mut files: Vec<PathBuf> = ["ip_forward", "ip_local_port_range", "ip_unprivileged_port_start"]
+        .map(|name| root.join("ipv4").join(name))
+        .to_vec();
+    for family in ["ipv4", "ipv6"] {
+        let links = std::fs::read_dir(root.join(family).join("conf"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let of_link = links.flat_map(|link| std::fs::read_dir(link.path()).into_iter().flatten().flatten());
+        files.extend(of_link.map(|file| file.path()));
+    }
+    files.sort();
+    // One that is set only, such as a secret, cannot be read.
+    let line = |path: &PathBuf| {
+        let value = std::fs::read_to_string(path).ok()?;
+        Some(format!("setting {} {}", path.display(), value.trim_end()))
+    };
+    files.iter().filter_map(line).collect()
+}
+
 /// Names of the packet filter's tables.
 pub fn tables() -> Vec<String> {
     let rows = dump(SockProtocol::NetlinkNetFilter, NFTABLES | 1, &[0; 4]);
@@ -368,5 +392,40 @@ impl Neighbour {
 impl Default for Neighbour {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_changes_is_in_the_picture() {
+        if crate::lacks_root(module_path!()) {
+            return;
+        }
+        own();
+        let look = || [picture(), settings()].concat();
+        let before = look();
+        // Compared, not shown: a picture is some hundred lines.
+        assert!(look() == before, "looking changes nothing");
+        foreign_table("somebody");
+        assert!(look() != before, "a table");
+        flush_table("somebody");
+        assert!(look() == before, "and none");
+        add_address("lo", Ipv4Addr::new(192, 0, 2, 9), 32);
+        let before = look();
+        assert!(
+            before
+                .iter()
+                .any(|line| line.starts_with("address") && line.contains("c0000209"))
+        );
+        let forwarding = "/proc/sys/net/ipv4/conf/lo/forwarding";
+        let is_on = std::fs::read_to_string(forwarding)
+            .expect("lo has settings")
+            .trim()
+            == "1";
+        std::fs::write(forwarding, if is_on { "0" } else { "1" }).expect("the namespace is the test's");
+        assert!(look() != before, "a setting");
     }
 }
