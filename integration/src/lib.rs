@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod command;
 pub mod guard;
 pub mod host;
+pub mod http;
 pub mod image;
 pub mod leaks;
 pub mod network;

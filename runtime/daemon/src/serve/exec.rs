@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use kakoi_api::exec::{ExecAnswer, ExecBody, ExecInspect, ExecProcess, ExecStartBody};
 use kakoi_container::frames::{ExecUser, Request};
 
-use super::attach::{self, Terms};
+use super::attach::{self, Terms, Way};
 use super::containers;
 use super::reply::{self, Reply};
 use super::router::Asked;
@@ -101,7 +101,7 @@ pub async fn start(mut asked: Asked, id: &str) -> Answer<Reply> {
         // Docker's clients have taken the connection over by then; they read it there, and the exit code of the instance.
         Err(refusal) if refusal.exit_code().is_some() && !detach && asked.door == Door::Docker => {
             let said = not_started(&exec, &refusal);
-            return attach::carry_text(&mut asked.request, asked.door, framed, &said);
+            return attach::carry_text(Way::of(&asked), framed, &said);
         }
         started => started?,
     };
@@ -112,9 +112,9 @@ pub async fn start(mut asked: Asked, id: &str) -> Answer<Reply> {
                 framed,
                 stdin: exec.body.attach_stdin,
                 keys,
-                door: asked.door,
+                way: Way::of(&asked),
             };
-            Ok(attach::carry_exec(&mut asked.request, terms, stream, exec))
+            Ok(attach::carry_exec(terms, stream, exec))
         }
         None => Ok(reply::empty(StatusCode::OK)),
     }

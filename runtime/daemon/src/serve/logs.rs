@@ -218,10 +218,10 @@ pub async fn logs(asked: &Asked, id: &str) -> Answer<Reply> {
         None | Some("all") => None,
         Some(text) => text.parse::<usize>().ok(),
     };
-    let (sender, reply) = reply::stream(if tty {
-        CONTENT_TYPE_RAW
-    } else {
-        CONTENT_TYPE_FRAMED
+    // Clients before 1.42 know one content type for both.
+    let (sender, reply) = reply::stream(match tty || asked.is_before(1, 42) {
+        true => CONTENT_TYPE_RAW,
+        false => CONTENT_TYPE_FRAMED,
     });
     let state_dir = asked.engine.paths.state_dir(&container.id);
     let follow = query.flag("follow");

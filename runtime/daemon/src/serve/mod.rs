@@ -6,6 +6,7 @@ pub mod commit;
 pub mod containers;
 pub mod denials;
 pub mod exec;
+pub mod hijack;
 pub mod images;
 pub mod logs;
 mod networks;
@@ -20,19 +21,25 @@ pub mod top;
 pub mod trust;
 pub mod view;
 pub mod volumes;
+pub mod websocket;
 
 use std::convert::Infallible;
+use std::future;
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
+use self::hijack::{Departure, Line, Takeover};
 use crate::engine::Engine;
 use crate::policy::Door;
 use crate::refusal::Refusal;
@@ -41,6 +48,8 @@ use crate::refusal::Refusal;
 const CONNECTIONS_MAX: usize = 512;
 /// How long a client may take to send its headers.
 const HEADERS_WAIT: Duration = Duration::from_secs(10);
+/// How long the request of a client that has left is still read for.
+const LEFT_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a request's head: a label filter of some kilobytes is plenty.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of a request.
@@ -83,25 +92,69 @@ pub async fn serve(
 }
 
 async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
-    let service = service_fn(move |request| {
-        let engine = engine.clone();
+    let gone = match Departure::of(&stream) {
+        Ok(gone) => gone,
+        Err(cause) => {
+            tracing::warn!(%cause, "a connection cannot be watched and is closed");
+            return;
+        }
+    };
+    let (take, mut taken) = mpsc::channel(1);
+    let (at_work, mut is_at_work) = watch::channel(false);
+    let at_work = Arc::new(at_work);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (engine, take, at_work) = (engine.clone(), take.clone(), at_work.clone());
+        at_work.send_replace(true);
         // A task of its own, begun before anybody looks whether the client is still there: one that leaves in the middle of a start must not leave
         // half a start behind, and one that leaves at once has asked all the same.
         let work = tokio::spawn(async move { router::answer(&engine, door, request).await });
-        async move {
-            Ok::<_, Infallible>(work.await.unwrap_or_else(|cause| {
+        Box::pin(async move {
+            let answered = work.await.unwrap_or_else(|cause| {
                 reply::refusal(&Refusal::failed("the daemon failed at this request", cause))
-            }))
-        }
+            });
+            at_work.send_replace(false);
+            match Takeover::of(&answered) {
+                None => Ok::<_, Infallible>(answered),
+                // The conversation ends here, unanswered by hyper.
+                Some(takeover) => {
+                    take.send(takeover).await.ok();
+                    future::pending().await
+                }
+            }
+        })
     });
-    let conversation = http1::Builder::new()
+    let mut conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WAIT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    if let Err(cause) = conversation.await {
+        // A client that closes its own direction behind its request waits for the answer; who has left is told by `gone`.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // First, so that what a client sends before it leaves is read.
+        biased;
+        ended = &mut conversation => told(ended),
+        Some(takeover) = taken.recv() => {
+            let parts = conversation.into_parts();
+            let (stream, ahead) = (parts.io.into_inner(), parts.read_buf);
+            takeover.run(Line { stream, ahead }).await;
+        }
+        () = gone.wait() => {
+            // The handler asks for its request's body first thing, and all of it has arrived.
+            let rest = async {
+                tokio::select! {
+                    ended = &mut conversation => told(ended),
+                    _ = is_at_work.wait_for(|is_at_work| !is_at_work) => {}
+                }
+            };
+            timeout(LEFT_WAIT, rest).await.ok();
+        }
+    }
+}
+
+fn told(ended: hyper::Result<()>) {
+    if let Err(cause) = ended {
         tracing::debug!(%cause, "a conversation broke off");
     }
 }

@@ -247,6 +247,7 @@ async fn route_containers(asked: Asked, method: &Method, parts: &[&str]) -> Answ
         ("POST", [id, "update"]) => containers::update(asked, id).await,
         ("POST", [id, "wait"]) => containers::wait(&asked, id),
         ("POST", [id, "attach"]) => attach::attach(asked, id).await,
+        ("GET", [id, "attach", "ws"]) => attach::attach_ws(asked, id).await,
         ("POST", [id, "exec"]) => exec::create(asked, id).await,
         ("DELETE", [id]) => containers::delete(&asked, id).await,
         _ => unknown(),
