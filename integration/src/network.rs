@@ -191,6 +191,12 @@ fn set_up(name: &str) {
     route(16, 0, &Body(link_head(index(name), 1)));
 }
 
+/// Takes a link away behind its owner's back.
+#[track_caller]
+pub fn remove_link(name: &str) {
+    route(17, 0, &Body(link_head(index(name), 0)));
+}
+
 /// Keeps the kernel from giving a link addresses by itself, which would come a second later.
 fn without_ipv6(name: &str) {
     let setting = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");

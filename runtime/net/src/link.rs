@@ -182,6 +182,13 @@ pub enum LinkError {
 
 type Result<T> = std::result::Result<T, LinkError>;
 
+fn no_route_is_done(error: NetlinkError) -> std::result::Result<(), NetlinkError> {
+    match error.errno() {
+        Some(Errno::ESRCH) => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// A link that went by itself, with its namespace, is what was wanted.
 fn gone_is_done(error: NetlinkError) -> std::result::Result<(), NetlinkError> {
     match error.errno() {
@@ -344,7 +351,7 @@ impl Host {
     }
 
     /// Exchanges the default routes of a link inside: those of `before` that `now` lacks go, those that it lacks come. Two links of one namespace
-    /// cannot both have one of a family: take it from the one before it is given to the other.
+    /// cannot both have one of a family: take it from the one before it is given to the other. One that went already is no error.
     pub fn reroute(&self, netns: BorrowedFd<'_>, before: &Endpoint, now: &Endpoint) -> Result<()> {
         check_endpoint(now)?;
         let (socket, found) = find_inside(netns, &now.name)?;
@@ -356,12 +363,18 @@ impl Host {
             .gateways
             .iter()
             .filter(|gateway| !before.gateways.contains(gateway));
-        let requests = gone
-            .map(|gateway| request::delete_default_route(found.index, *gateway))
-            .chain(come.map(|gateway| request::new_default_route(found.index, *gateway)));
-        socket
-            .request(requests.collect())
-            .map_err(named("route", &now.name))
+        for gateway in gone {
+            let gone = socket.request(vec![request::delete_default_route(found.index, *gateway)]);
+            gone.or_else(no_route_is_done)
+                .map_err(named("route", &now.name))?;
+        }
+        let requests: Vec<_> = come
+            .map(|gateway| request::new_default_route(found.index, *gateway))
+            .collect();
+        if requests.is_empty() {
+            return Ok(());
+        }
+        socket.request(requests).map_err(named("route", &now.name))
     }
 
     /// Takes a link out of whatever namespace it leads into, by the name of its end on the host; one that is gone is no error.

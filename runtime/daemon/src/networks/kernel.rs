@@ -135,6 +135,46 @@ impl Networks {
         })
     }
 
+    /// Brings a namespace to what its places say whatever a change that was cut off did to it: links that are missing come back, and default routes
+    /// are given anew.
+    pub(super) fn mend<'a>(&self, now: &'a Kept, network: &OwnedFd) -> Answer<()> {
+        let rows: Vec<(&Place, NetworkRecord)> = {
+            let state = self.state();
+            let row = |place: &'a Place| Some((place, state.rows.get(&place.network)?.clone()));
+            now.places.iter().filter_map(row).collect()
+        };
+        self.tell(|kernel| {
+            self.apply(kernel)?;
+            let links = kernel.host.own_links()?;
+            let is_there = |place: &Place| links.iter().any(|link| link.name == place.host_link);
+            for (place, row) in rows.iter().filter(|(place, _)| is_there(place)) {
+                let none = link::Endpoint {
+                    gateways: Vec::new(),
+                    ..endpoint(row, place)
+                };
+                let every = link::Endpoint {
+                    gateways: row.subnets.iter().map(|subnet| subnet.gateway).collect(),
+                    ..none.clone()
+                };
+                kernel.host.reroute(network.as_fd(), &every, &none)?;
+            }
+            for (place, row) in &rows {
+                let whole = endpoint(row, place);
+                if is_there(place) {
+                    let none = link::Endpoint {
+                        gateways: Vec::new(),
+                        ..whole.clone()
+                    };
+                    kernel.host.reroute(network.as_fd(), &none, &whole)?;
+                } else {
+                    kernel.host.ensure_bridge(&bridge(row))?;
+                    kernel.host.attach(network.as_fd(), &whole)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Exchanges default routes of places that stay and for which `test` holds.
     fn reroute(
         &self,

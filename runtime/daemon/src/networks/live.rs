@@ -39,6 +39,8 @@ const PORT_ATTEMPTS: u32 = 64;
 const SHIM_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// What is kept of a run, in its run-time folder.
 const KEPT: &str = "network.json";
+/// Stands beside it while a running container's links are changed: a daemon that finds it does not know how far that went.
+const CHANGING: &str = "network.changing";
 
 /// A container's place in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,6 +337,71 @@ impl Networks {
         if let Err(refusal) = adopted.await {
             tracing::error!(container = %id, error = chain(&refusal), "its names and connections cannot be served");
         }
+        if let Err(refusal) = self.agree(engine, id).await {
+            tracing::error!(container = %id, error = chain(&refusal), "its networks are not those of its record");
+        }
+    }
+
+    /// Brings a container that was taken over into the networks that its record names, and out of all others: the daemon before may have ended between
+    /// a change of the kernel and its record. The record is what a client was told.
+    async fn agree(&self, engine: &Arc<Engine>, id: &str) -> Answer<()> {
+        let record = engine.containers.find(id)?.shared().record.clone();
+        self.mend_cut_off(engine, id).await?;
+        let mut missing = Vec::new();
+        let mut named = Vec::new();
+        for (name, settings) in &record.networks {
+            let is_known = !settings.network_id.is_empty();
+            match self.find(if is_known { &settings.network_id } else { name }) {
+                Ok(row) => {
+                    missing.push((row.id.clone(), row.name));
+                    named.push(row.id);
+                }
+                // Its record was damaged: who is in it stays there.
+                Err(_) => named.push(settings.network_id.clone()),
+            }
+        }
+        let extra: Vec<String> = {
+            let state = self.state();
+            let Some(live) = state.live.get(id) else {
+                return Ok(());
+            };
+            let has: Vec<&String> = live.kept.places.iter().map(|place| &place.network).collect();
+            missing.retain(|(network, _)| !has.contains(&network));
+            has.into_iter()
+                .filter(|network| !named.contains(network))
+                .cloned()
+                .collect()
+        };
+        for network in extra {
+            tracing::warn!(container = %id, %network, "taken out of a network that its record does not name");
+            self.part(engine, &record, &network).await?;
+        }
+        for (_, name) in missing {
+            tracing::warn!(container = %id, network = %name, "put into a network that its record names");
+            self.join(engine, &record, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// Mends what a change that was cut off left.
+    async fn mend_cut_off(&self, engine: &Arc<Engine>, id: &str) -> Answer<()> {
+        let mark = engine.paths.run_dir(id).join(CHANGING);
+        let found = {
+            let state = self.state();
+            let live = state.live.get(id).filter(|_| mark.exists());
+            live.and_then(|live| Some((live.kept.clone(), live.network.as_ref()?.try_clone())))
+        };
+        let Some((kept, network)) = found else {
+            return Ok(());
+        };
+        let network = network.map_err(|cause| Refusal::failed("holding the network namespace", cause))?;
+        tracing::warn!(container = %id, "a change of its networks was cut off and is mended");
+        let kernel = engine.clone();
+        on_thread(move || {
+            kernel.networks.mend(&kept, &network)?;
+            fs::remove_file(mark).map_err(|cause| Refusal::failed("a mended change stays marked", cause))
+        })
+        .await
     }
 
     /// Puts a running container into one more network.
@@ -425,8 +492,14 @@ impl Networks {
         let state_dir = engine.paths.state_dir(&record.id);
         let (own, kept) = (record.clone(), now.clone());
         on_thread(move || {
+            let mark = run_dir.join(CHANGING);
+            crate::host::create_private_file(&mark)
+                .map_err(|cause| Refusal::failed("marking a change of networks failed", cause))?;
             kernel.networks.exchange(&before, &kept, network.as_ref())?;
             keep(&run_dir, &kept)?;
+            if let Err(cause) = fs::remove_file(&mark) {
+                tracing::warn!(path = %mark.display(), %cause, "ignoring a mark that cannot be removed");
+            }
             // The file is the app's too: what it did to it is its own affair.
             if let Err(cause) = write_hosts(&state_dir, &own, &kept, None) {
                 tracing::warn!(container = %own.id, %cause, "ignoring a hosts file that cannot be written");
