@@ -6,11 +6,13 @@
 
 pub mod bundle;
 pub mod command;
+pub mod device;
 pub mod guard;
 pub mod host;
 pub mod http;
 pub mod image;
 pub mod leaks;
+pub mod machine;
 pub mod network;
 pub mod registry;
 pub mod required;
