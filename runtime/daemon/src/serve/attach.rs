@@ -29,8 +29,10 @@ use crate::policy::Door;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim::{self, Pending};
 
-/// Bytes carried at a time.
+/// Bytes carried at a time at most.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes carried at a time at first: a stream that says little, as most do, takes little.
+const CHUNK_BYTES_FIRST: usize = 4 << 10;
 
 /// Bytes of a request's body that are passed over: an attach has none.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -351,7 +353,7 @@ where
     let mut shape = Shape::of(&terms);
     // Ends with whether the client has left; the end of its input closes the process's input, no more.
     let input = async {
-        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut chunk = vec![0; CHUNK_BYTES_FIRST];
         let mut typed = Vec::new();
         loop {
             let count = match client.read(&mut chunk).await {
@@ -379,14 +381,17 @@ where
             if detached {
                 break true;
             }
+            grow(&mut chunk, count);
         }
     };
     let output = async {
-        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut chunk = vec![0; CHUNK_BYTES_FIRST];
         while let Ok(count) = from_shim.read(&mut chunk).await
             && count > 0
             && shape.write(out, &chunk[..count]).await
-        {}
+        {
+            grow(&mut chunk, count);
+        }
     };
     tokio::pin!(input, output);
     let has_left = tokio::select! {
@@ -397,6 +402,13 @@ where
         output.await;
     }
     !has_left
+}
+
+/// Makes room for more once there was as much as there is room for.
+fn grow(chunk: &mut Vec<u8>, count: usize) {
+    if count == chunk.len() && count < CHUNK_BYTES {
+        chunk.resize(CHUNK_BYTES, 0);
+    }
 }
 
 /// From the process's stream to the client's: a process without a terminal is framed by its shim.

@@ -10,11 +10,12 @@ use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use hyper::StatusCode;
 use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 use super::reply::Reply;
 
@@ -62,16 +63,8 @@ impl Takeover {
         })
     }
 
-    /// Writes the head and hands the connection over; ends with the handler, or with the client.
-    pub async fn run(self, mut line: Line) {
-        // Without it a silent app would keep the streams of a client that left.
-        let gone = match Departure::of(&line.stream) {
-            Ok(gone) => gone,
-            Err(cause) => {
-                tracing::warn!(%cause, "a connection cannot be watched and is closed");
-                return;
-            }
-        };
+    /// Writes the head and hands the connection over; ends with the handler, or with the client, without whom a silent app would keep the streams.
+    pub async fn run(self, mut line: Line, gone: &Departure) {
         let work = async move {
             if line.stream.write_all(self.head.as_bytes()).await.is_ok() {
                 (self.carrier)(line).await;
@@ -130,6 +123,27 @@ impl Departure {
     }
 }
 
+/// Whether the client of a request has left, as the request carries it.
+#[derive(Clone, Debug)]
+pub struct Left(watch::Receiver<bool>);
+
+impl Left {
+    /// Lets a request carry it.
+    pub fn tell<B>(request: &mut Request<B>, left: watch::Receiver<bool>) {
+        request.extensions_mut().insert(Self(left));
+    }
+
+    /// As a request carries it.
+    pub fn of<B>(request: &Request<B>) -> Option<Self> {
+        request.extensions().get().cloned()
+    }
+
+    /// Waits until it has; a conversation that is over counts.
+    pub async fn wait(mut self) {
+        self.0.wait_for(|has_left| *has_left).await.ok();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
@@ -176,7 +190,8 @@ mod tests {
         let takeover = Takeover::of(&answer).expect("it has an heir");
         assert!(Takeover::of(&answer).is_none(), "taken over twice");
         let ahead = Bytes::from_static(b"typed");
-        takeover.run(Line { stream: ours, ahead }).await;
+        let gone = Departure::of(&ours).expect("watched");
+        takeover.run(Line { stream: ours, ahead }, &gone).await;
         let mut said = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut theirs, &mut said)
             .await

@@ -39,7 +39,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-use self::hijack::{Departure, Line, Takeover};
+use self::hijack::{Departure, Left, Line, Takeover};
 use crate::engine::Engine;
 use crate::policy::Door;
 use crate::refusal::Refusal;
@@ -102,7 +102,9 @@ async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
     let (take, mut taken) = mpsc::channel(1);
     let (at_work, mut is_at_work) = watch::channel(false);
     let at_work = Arc::new(at_work);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let (leave, left) = watch::channel(false);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        Left::tell(&mut request, left.clone());
         let (engine, take, at_work) = (engine.clone(), take.clone(), at_work.clone());
         at_work.send_replace(true);
         // A task of its own, begun before anybody looks whether the client is still there: one that leaves in the middle of a start must not leave
@@ -138,9 +140,10 @@ async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
         Some(takeover) = taken.recv() => {
             let parts = conversation.into_parts();
             let (stream, ahead) = (parts.io.into_inner(), parts.read_buf);
-            takeover.run(Line { stream, ahead }).await;
+            takeover.run(Line { stream, ahead }, &gone).await;
         }
         () = gone.wait() => {
+            leave.send_replace(true);
             // The handler asks for its request's body first thing, and all of it has arrived.
             let rest = async {
                 tokio::select! {

@@ -11,12 +11,13 @@ use kakoi_api::registry::{
     Platform as WirePlatform, Tags,
 };
 use kakoi_image::registry::{
-    ATTACHMENT_BYTES_MAX, Access, Attachment, Client, Credentials, LayerStep, Patience, Platform, Proxies,
-    PullError, PullEvent, PullOptions, Pulled, PushError, PushEvent, PushStep, RegistryError, Repository,
-    Resolved, check_login, platforms,
+    ATTACHMENT_BYTES_MAX, Access, Attachment, Cancel, Client, Credentials, LayerStep, Patience, Platform,
+    Proxies, PullError, PullEvent, PullOptions, Pulled, PushError, PushEvent, PushStep, RegistryError,
+    Repository, Resolved, check_login, platforms,
 };
 use kakoi_image::{Digest, Limits, Reference, client_message};
 
+use super::hijack::Left;
 use super::images::{Say, blocking, long, tell};
 use super::reply::{self, Reply};
 use super::router::Asked;
@@ -207,7 +208,8 @@ pub async fn pull(asked: Asked) -> Answer<Reply> {
         .candidates(&name)
         .map_err(|error| Refusal::bad(error.to_string()))?;
     trust::refuse_unasked(&asked.engine, &candidates)?;
-    long(&asked.engine, move |engine, say| {
+    let (left, cancel) = (Left::of(&asked.request), client.cancel());
+    let work = long(&asked.engine, move |engine, say| {
         let client = client;
         let count = candidates.len();
         for (number, reference) in candidates.iter().enumerate() {
@@ -221,8 +223,24 @@ pub async fn pull(asked: Asked) -> Answer<Reply> {
             }
         }
         Err(Refusal::bad("no registry to search in"))
-    })
-    .await
+    });
+    while_wanted(work, left, &cancel).await
+}
+
+/// Waits for the beginning of an answer while there is somebody to have it: a registry that is silent may be for minutes, with all its attempts.
+async fn while_wanted(
+    work: impl Future<Output = Answer<Reply>>,
+    left: Option<Left>,
+    cancel: &Cancel,
+) -> Answer<Reply> {
+    let Some(left) = left else { return work.await };
+    tokio::select! {
+        reply = work => reply,
+        () = left.wait() => {
+            cancel.set();
+            Err(Refusal::bad("the client has left"))
+        }
+    }
 }
 
 fn pull_one(
@@ -313,7 +331,8 @@ pub async fn push(asked: Asked, name: &str) -> Answer<Reply> {
     let reference = Reference::parse_tag(&name).map_err(|error| Refusal::bad(error.to_string()))?;
     let sent = Sent::read(&asked.request)?;
     let client = client(&asked.engine)?;
-    long(&asked.engine, move |engine, say| {
+    let (left, cancel) = (Left::of(&asked.request), client.cancel());
+    let work = long(&asked.engine, move |engine, say| {
         let client = client;
         let repository = format!("{}/{}", reference.registry(), reference.repository());
         let listener = |event: PushEvent| {
@@ -352,8 +371,8 @@ pub async fn push(asked: Asked, name: &str) -> Answer<Reply> {
             .into_iter()
             .chain([line(&status, String::new()), aux])
             .collect())
-    })
-    .await
+    });
+    while_wanted(work, left, &cancel).await
 }
 
 fn push_refusal(error: PushError) -> Refusal {
