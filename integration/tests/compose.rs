@@ -7,10 +7,18 @@ use std::process::Command;
 
 use kakoi_integration::command::{Ran, run};
 use kakoi_integration::host::{Host, binary};
-use kakoi_integration::{needs_root_outside, wait};
+use kakoi_integration::{needs_root, needs_root_outside, wait};
+use kakoi_policy::Ceiling;
 
 fn compose(host: &Host, arguments: &[&str]) -> Ran {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/compose.yaml");
+    compose_of(
+        host,
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/compose.yaml"),
+        arguments,
+    )
+}
+
+fn compose_of(host: &Host, file: &Path, arguments: &[&str]) -> Ran {
     let mut command = Command::new("docker-compose");
     command
         .args(["--project-name", "app", "--no-ansi", "--file"])
@@ -33,6 +41,67 @@ fn page(address: &str) -> Option<String> {
     stream.read_to_string(&mut text).ok()?;
     let (_, body) = text.split_once("\r\n\r\n")?;
     Some(body.trim().to_owned())
+}
+
+#[test]
+fn what_the_owner_does_not_let_be_published_is_told() {
+    needs_root!();
+    let host = Host::new();
+    let ceiling = Ceiling::built_in_text()
+        .replace("publish: any", "publish: [8000-8010]")
+        .replace("networks: any", "networks: {subnets: [10.89.0.0/16]}");
+    host.file("config/ceiling.yaml", ceiling);
+    assert_eq!(host.stop_daemon(), 0);
+    host.start_daemon();
+    let says = [
+        "port 9000 tcp",
+        "8000-8010 tcp",
+        "config/ceiling.yaml:",
+        "`publish`",
+    ];
+    let tells = |ran: &Ran, words: &[&str]| {
+        assert_ne!(ran.code, 0, "{ran}");
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        for word in words {
+            assert!(said.contains(word), "no {word:?} in {ran}");
+        }
+    };
+    let run = |port: &str| {
+        host.kakoi(&[
+            "run",
+            "--rm",
+            "--policy",
+            "docker-default",
+            "-p",
+            port,
+            "busybox:test",
+            "true",
+        ])
+    };
+    tells(&run("9000:80"), &says);
+    tells(&run("80"), &["any free port tcp"]);
+    run("8000:80").ok();
+    tells(
+        &host.kakoi(&["network", "create", "--subnet", "10.90.0.0/24", "x"]),
+        &["subnet 10.90.0.0/24", "10.89.0.0/16", "`networks.subnets`"],
+    );
+    host.ok(&["network", "create", "--subnet", "10.89.1.0/24", "x"]);
+    let file = |port: &str| {
+        let text = format!(
+            "version: \"3\"\nservices: {{web: {{image: \"busybox:test\", command: [sleep, \"1000\"], ports: [\"{port}:80\"]}}}}\n"
+        );
+        std::path::PathBuf::from(host.file("compose.yaml", text))
+    };
+    tells(&compose_of(&host, &file("9000"), &["up", "--detach"]), &says);
+    let right = file("8000");
+    compose_of(&host, &right, &["up", "--detach"]).ok();
+    compose_of(&host, &right, &["down", "--timeout", "0"]).ok();
+    host.ok(&["network", "rm", "x"]);
+    assert_eq!(
+        host.ok(&["ps", "--all", "--quiet"]),
+        "",
+        "a refusal leaves nothing"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod limits;
 mod neighbours;
 mod network;
+mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,12 +30,13 @@ use crate::yaml::{self, Kind, Node};
 pub use limits::{Bounded, OwnLimits, bound_limits};
 pub(crate) use limits::{above, above_one, wanted};
 pub use neighbours::{ULIMITS, bound_neighbours};
+pub use network::{NetworkExcess, bound_network};
 
 /// The ceiling of a device whose owner wrote none. See its text for what it allows and why.
 const BUILT_IN: &str = include_str!("../profiles/ceiling/built-in.yaml");
 
 /// The fields of a ceiling; those of [`neighbours`] come after.
-pub(crate) const KEYS: [&str; 15] = [
+pub(crate) const KEYS: [&str; 17] = [
     "kakoi",
     "default_policy",
     "on_excess",
@@ -46,6 +48,8 @@ pub(crate) const KEYS: [&str; 15] = [
     "bind_mounts",
     "network",
     "egress",
+    "publish",
+    "networks",
     "host_namespaces",
     "devices",
     "limits",
@@ -77,8 +81,10 @@ pub struct Ceiling {
     calls_denied: Vec<CallRule>,
     bind_mounts: Sited<Vec<BindSource>>,
     network: Sited<Vec<NetworkMode>>,
-    /// Where packets of apps may go; `None` where the owner says nothing, or `any`: then whatever a bridge reaches.
+    /// Where packets of apps may go; `None` is whatever a bridge reaches, which the owner has to say (`any`).
     egress: Option<Sited<Vec<Destination>>>,
+    publish: publish::Publish,
+    networks: network::Networks,
     host_namespaces: Sited<BTreeSet<HostNamespace>>,
     devices: Sited<Vec<DeviceGrant>>,
     limits: LimitSet,
@@ -137,6 +143,12 @@ impl Ceiling {
         self.privileged.value || self.new_privileges.value
     }
 
+    /// Whether apps may have a bridge and no packet may leave it: an owner who leaves `egress` out may not have meant that.
+    pub fn closes_bridges(&self) -> bool {
+        let is_nowhere = self.egress.as_ref().is_some_and(|list| list.value.is_empty());
+        is_nowhere && self.network.value.contains(&NetworkMode::Bridge)
+    }
+
     /// The built-in ceiling's text, as a start for the owner's own.
     pub fn built_in_text() -> &'static str {
         BUILT_IN
@@ -186,9 +198,12 @@ fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
             .unwrap_or_default(),
         bind_mounts: section(fields, "bind_mounts", &whole, report, bind_source),
         network: section(fields, "network", &whole, report, network_mode),
-        egress: fields
-            .take("egress", report)
-            .and_then(|node| network::egress(node, report)),
+        egress: match fields.take("egress", report) {
+            Some(node) => network::egress(node, report),
+            None => Some(Sited::new(Vec::new(), whole.clone())),
+        },
+        publish: publish::decode(fields, &whole, report),
+        networks: network::networks(fields, &whole, report),
         host_namespaces: Sited::new(namespaces.value.into_iter().collect(), namespaces.origin),
         devices: section(fields, "devices", &whole, report, device_grant),
         limits: fields
@@ -339,12 +354,15 @@ impl fmt::Display for Excess {
             (true, false) => write!(f, "the command line asks for more than policy `{policy}` allows"),
             _ => write!(f, "policy `{policy}` asks for more than this device allows"),
         }?;
-        for item in &self.items {
-            write!(f, "\n  - asked:   {} ({})", item.asked, item.asked_by)?;
-            write!(f, "\n  + allowed: {} ({})", item.allowed, item.ceiling)?;
-            write!(f, "\n    remedy:  {}", item.remedy)?;
-        }
-        Ok(())
+        self.items.iter().try_for_each(|item| item.fmt(f))
+    }
+}
+
+impl fmt::Display for ExcessItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n  - asked:   {} ({})", self.asked, self.asked_by)?;
+        write!(f, "\n  + allowed: {} ({})", self.allowed, self.ceiling)?;
+        write!(f, "\n    remedy:  {}", self.remedy)
     }
 }
 
@@ -366,6 +384,7 @@ pub fn bound(policy: &Composed, ceiling: &Ceiling) -> Result<Composed, Excess> {
     }
     judge.network(policy);
     judge.egress(policy);
+    judge.publish(policy);
     judge.namespaces(&mut bounded);
     judge.mounts(&mut bounded);
     judge.limits(&mut bounded.rules.limits);

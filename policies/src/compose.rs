@@ -15,7 +15,7 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Origin, at_origin};
 use crate::model::{
     DeviceEntry, DeviceSubject, Egress, Enforce, Limit, PathEntry, PathList, Policy, Ports, Rules, Sited,
 };
-use crate::request::{HostNamespace, MountRequest, NeighbourRequests, Requests};
+use crate::request::{HostNamespace, MountRequest, NeighbourRequests, PortRequest, Requests};
 use crate::shipped;
 
 /// The most documents below each other.
@@ -68,6 +68,7 @@ pub struct Composed {
     /// `--shm-size`.
     pub(crate) shm: Option<Sited<Option<u64>>>,
     pub(crate) neighbours: NeighbourRequests,
+    pub(crate) published: Vec<PortRequest>,
     pub(crate) oom_score_adj: Option<Sited<i64>>,
     pub(crate) cgroup_parent: Option<Sited<String>>,
     /// Where the command line asks for more than the policy's own limits.
@@ -98,6 +99,7 @@ pub fn compose(policy: &Policy, resolver: &dyn Resolver) -> Result<Composed, Dia
         mounts_asked: Vec::new(),
         shm: None,
         neighbours: NeighbourRequests::default(),
+        published: Vec::new(),
         oom_score_adj: None,
         cgroup_parent: None,
         above_own: Vec::new(),
@@ -555,6 +557,7 @@ impl Composed {
             over(slot, limit);
         }
         self.neighbours = asked.neighbours.clone();
+        self.published.clone_from(&asked.publish);
         self.oom_score_adj = asked
             .oom_score_adj
             .map(|value| Sited::new(value, Origin::flag("--oom-score-adj")));

@@ -94,7 +94,7 @@ impl Target {
         }
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (
                 Self::Network { address, prefix },

@@ -44,7 +44,10 @@ pub mod units;
 mod yaml;
 
 pub use capability::{Capability, CapabilityWord};
-pub use ceiling::{Bounded, Ceiling, Excess, OwnLimits, ULIMITS, bound, bound_limits, bound_neighbours};
+pub use ceiling::{
+    Bounded, Ceiling, Excess, NetworkExcess, OwnLimits, ULIMITS, bound, bound_limits, bound_neighbours,
+    bound_network,
+};
 pub use compile::{CompileError, compile};
 pub use compose::{Composed, Resolver, ShippedOnly, compose, unknown_parents};
 pub use decode::parse;
@@ -56,7 +59,7 @@ pub use oci::{OciSeccompError, from_oci};
 pub use reference::reference;
 pub use request::{
     Amount, DeviceNumbersRequest, DeviceRequest, HostNamespace, LimitRequests, MountRequest,
-    NeighbourRequests, Requests, device_access,
+    NeighbourRequests, NetworkRequest, PortProtocol, PortRequest, Requests, device_access,
 };
 pub use schema::json_schema;
 pub use shipped::{DEFAULT_POLICY, SHIPPED};

@@ -2,8 +2,11 @@
 //!
 //! Owns [`Requests`] and their effect on a [`Composed`](crate::compose::Composed). Whether they may have it is the ceiling's business.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use crate::capability::CapabilityWord;
-use crate::confinement::{DeviceAccess, MountSource, NetworkMode, UserNamespace};
+use crate::confinement::{DeviceAccess, MountSource, NetworkMode, PortRange, UserNamespace};
 
 /// Everything a command line can ask for that touches confinement. Empty and `None` ask for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Requests {
     pub umask: Option<u32>,
     /// `--network`.
     pub network: Option<NetworkMode>,
+    /// `--publish`, and with `--publish-all` what the image exposes.
+    pub publish: Vec<PortRequest>,
     /// `--userns`.
     pub user_namespace: Option<UserNamespace>,
     /// Namespaces shared with the host: `--pid host`, `--ipc host`, `--uts host`, `--cgroupns host`.
@@ -67,6 +72,7 @@ impl Requests {
             system_paths_unconfined: false,
             umask: None,
             network: None,
+            publish: Vec::new(),
             user_namespace: None,
             host_namespaces: Vec::new(),
             mounts: Vec::new(),
@@ -145,6 +151,47 @@ pub struct NeighbourRequests {
     pub ulimits: Vec<(String, Amount)>,
     /// `--log-opt`: bytes of all files together, where they are more than the daemon keeps of everyone.
     pub log: Option<Amount>,
+}
+
+/// What a published port carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for PortProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// `--publish 127.0.0.1:8000-8010:80/tcp`: ports of the host that lead to an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    /// The address of the host; `None` is every one, of both families.
+    pub address: Option<IpAddr>,
+    /// Ports of the host, one of which is taken; `None` is any that is free.
+    pub ports: Option<PortRange>,
+    /// What it carries.
+    pub protocol: PortProtocol,
+}
+
+/// `network create`: what a client asks of a network that it makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRequest {
+    /// The network's name, for messages.
+    pub name: String,
+    /// Subnets that it names: the first address and the length of the prefix. Those that are left to the daemon are not among them.
+    pub subnets: Vec<(IpAddr, u8)>,
 }
 
 /// `--device /dev/ttyUSB0:/dev/modem:rw`.

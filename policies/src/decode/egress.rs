@@ -87,6 +87,22 @@ pub(crate) fn destination(node: Node, report: &mut Report<'_>) -> Option<EgressE
     Some(EgressEntry { destination, origin })
 }
 
+/// A network or an address, and no name.
+pub(crate) fn network(node: &Node, report: &mut Report<'_>) -> Option<Target> {
+    match target(node, report)? {
+        found @ Target::Network { .. } => Some(found),
+        Target::Name(name) => {
+            report
+                .error(
+                    node.span,
+                    format!("`{name}` is a name where a network is expected"),
+                )
+                .help("write a network such as `192.0.2.0/24`, or an address");
+            None
+        }
+    }
+}
+
 fn target(node: &Node, report: &mut Report<'_>) -> Option<Target> {
     let text = scalar(node, "a destination", report)?;
     match text.parse() {

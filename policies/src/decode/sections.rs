@@ -247,7 +247,7 @@ fn flag(fields: &mut Fields, name: &str, report: &mut Report<'_>) -> Option<Site
     boolean(&node, &format!("`{name}`"), report).map(|value| Sited::new(value, at))
 }
 
-pub(super) fn port_ranges(node: Node, report: &mut Report<'_>) -> Vec<PortRange> {
+pub(crate) fn port_ranges(node: Node, report: &mut Report<'_>) -> Vec<PortRange> {
     list(node, "ports", report)
         .iter()
         .filter_map(|node| port_range(node, report))
@@ -309,7 +309,7 @@ fn port(node: Node, otherwise: Enforce, report: &mut Report<'_>) -> Option<PortE
 }
 
 /// `1883` or `8000-8010`. Port 0 is allowed: to bind it is to let the kernel choose.
-fn port_range(node: &Node, report: &mut Report<'_>) -> Option<(u16, u16)> {
+pub(crate) fn port_range(node: &Node, report: &mut Report<'_>) -> Option<(u16, u16)> {
     let text = scalar(node, "a port", report)?;
     let (first, last) = text.split_once('-').unwrap_or((&text, &text));
     let read = |part: &str| units::integer(part).and_then(|n| u16::try_from(n).ok());

@@ -391,7 +391,7 @@ fn the_built_in_ceiling_lets_docker_users_work_and_nobody_out() {
 
 #[test]
 fn an_owners_ceiling_refuses_or_trims_and_names_its_line() {
-    let text = "kakoi: 1\ncapabilities: [CHOWN, SETUID]\nnew_privileges: false\nlimits: {memory: 128MiB, pids: 50}\nnetwork: [host, bridge]\n";
+    let text = "kakoi: 1\ncapabilities: [CHOWN, SETUID]\nnew_privileges: false\nlimits: {memory: 128MiB, pids: 50}\nnetwork: [host, bridge]\negress: any\n";
     let ceiling = Ceiling::parse("ceiling.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
     let app = composed(
         "kakoi: 1\nname: greedy\nextends: [docker-default]\nlimits: {memory: 1GiB}\nprocess: {no_new_privileges: false}\n",
@@ -466,8 +466,11 @@ fn an_owners_ceiling_refuses_or_trims_and_names_its_line() {
         trimmed.losses
     );
     assert!(Ceiling::parse("c.yaml", "kakoi: 1\nsystem_calls: {allow: [read]}\n").is_err());
-    let open =
-        Ceiling::parse("c.yaml", "kakoi: 1\nprivileged: true\nnetwork: [bridge]\n").expect("well formed");
+    let open = Ceiling::parse(
+        "c.yaml",
+        "kakoi: 1\nprivileged: true\nnetwork: [bridge]\negress: any\n",
+    )
+    .expect("well formed");
     assert!(
         bound(&shipped("privileged"), &open).is_ok(),
         "the owner permits it"

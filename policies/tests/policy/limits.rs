@@ -6,7 +6,7 @@ use kakoi_policy::{Amount, Ceiling, LimitRequests, MountRequest, OwnLimits, Requ
 use super::given::{compiled, composed};
 
 fn ceiling(text: &str) -> Ceiling {
-    let text = format!("kakoi: 1\nprivileged: true\n{text}");
+    let text = format!("kakoi: 1\nprivileged: true\n{text}\negress: any\n");
     Ceiling::parse("ceiling.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 

@@ -12,4 +12,5 @@ mod linting;
 mod oci;
 mod profiles;
 mod programs;
+mod publishing;
 mod reaching;

@@ -14,8 +14,8 @@ use kakoi_policy::confinement::{Confinement, Identity};
 use kakoi_policy::kernel::KernelFacts;
 use kakoi_policy::{
     Bounded, Capability, Ceiling, Composed, DEFAULT_POLICY, DOCUMENT_BYTES_MAX, Diagnostics, LimitRequests,
-    NeighbourRequests, OwnLimits, Resolver, SHIPPED, bound, bound_limits, bound_neighbours, compile, compose,
-    parse,
+    NeighbourRequests, NetworkRequest, OwnLimits, Resolver, SHIPPED, bound, bound_limits, bound_neighbours,
+    bound_network, compile, compose, parse,
 };
 
 use crate::config::{ConfigError, Settings, read_owner_file};
@@ -94,6 +94,11 @@ impl Shelf {
             })?,
             None => Ceiling::built_in(),
         };
+        if ceiling.closes_bridges() {
+            tracing::warn!(
+                "ceiling.yaml lets apps have a bridge that no packet leaves: write `egress: any`, or a list of destinations"
+            );
+        }
         let default = |other: &str| ceiling.default_policy.clone().unwrap_or_else(|| other.to_owned());
         Ok(Self {
             local: read_local(&config.join("policies"))?,
@@ -252,6 +257,11 @@ impl Shelf {
     pub fn neighbours(&self, policy: &str, asked: &NeighbourRequests) -> Answer<()> {
         bound_neighbours(policy, asked, &self.ceiling)
             .map_err(|excess| Refusal::forbidden(excess.to_string()))
+    }
+
+    /// Judges a network that a client wants to make.
+    pub fn network(&self, asked: &NetworkRequest) -> Answer<()> {
+        bound_network(asked, &self.ceiling).map_err(|excess| Refusal::forbidden(excess.to_string()))
     }
 
     /// The owner's ceiling.

@@ -389,6 +389,7 @@ fn confine(
         .collect::<Answer<_>>()?;
     let mut wanted = requests::of(&body.host_config, &body.config.user, judged, peers)?;
     wanted.neighbours = limits::neighbours(&body.host_config, &engine.settings)?;
+    wanted.publish = ports::requests(&body.host_config, &config.exposed_ports)?;
     let composed = shelf.composed(body)?;
     let own_limits = composed.own_limits();
     let mut composed = composed.request(&wanted);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use kakoi_api::network::{IpamConfig, NetworkBody};
 use kakoi_net::IpNet;
 use kakoi_net::address::{self, AddressError};
+use kakoi_policy::NetworkRequest;
 
 use super::kernel::on_thread;
 use super::record::{Subnet, option};
@@ -58,6 +59,7 @@ impl Networks {
     /// Makes a network. Answers its id and what the user should know.
     pub async fn create(self: &Arc<Self>, engine: &Engine, body: &NetworkBody) -> Answer<(String, String)> {
         check(body)?;
+        engine.shelf().network(&request(body))?;
         let _turn = self.turn.lock().await;
         if self.all().iter().any(|row| row.name == body.name) {
             return Err(Refusal::conflict(format!(
@@ -213,6 +215,16 @@ impl Networks {
             ipam_options: ipam.options,
             labels: body.labels.clone(),
         })
+    }
+}
+
+/// What the owner's ceiling judges. A subnet that is none is refused when it is read.
+fn request(body: &NetworkBody) -> NetworkRequest {
+    let configs = body.ipam.iter().flat_map(|ipam| &ipam.config);
+    let nets = configs.filter_map(|config| config.subnet.parse::<IpNet>().ok());
+    NetworkRequest {
+        name: body.name.clone(),
+        subnets: nets.map(|net| (net.addr(), net.prefix_len())).collect(),
     }
 }
 

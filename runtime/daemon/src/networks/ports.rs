@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use kakoi_api::Empty;
 use kakoi_api::container::{HostConfig, PortBinding};
 use kakoi_net::ports::Protocol;
+use kakoi_policy::confinement::PortRange;
+use kakoi_policy::{PortProtocol, PortRequest};
 
 use crate::refusal::{Answer, Refusal};
 
@@ -103,6 +105,23 @@ pub fn wanted(host: &HostConfig, exposed: &BTreeMap<String, Empty>) -> Answer<Ve
     }
     all.sort_by_key(|wanted| wanted.inside);
     Ok(all)
+}
+
+/// The same for the owner's ceiling to judge. An address that a network's own option gives is judged as every one: it may be another when it starts.
+pub fn requests(host: &HostConfig, exposed: &BTreeMap<String, Empty>) -> Answer<Vec<PortRequest>> {
+    let request = |wanted: Wanted| PortRequest {
+        address: wanted.host,
+        ports: wanted.ports.map(|ports| PortRange {
+            first: *ports.start(),
+            last: *ports.end(),
+        }),
+        protocol: match wanted.inside.protocol {
+            Protocol::Tcp => PortProtocol::Tcp,
+            Protocol::Udp => PortProtocol::Udp,
+            Protocol::Sctp => PortProtocol::Sctp,
+        },
+    };
+    Ok(wanted(host, exposed)?.into_iter().map(request).collect())
 }
 
 fn one(inside: Inside, binding: &PortBinding) -> Answer<Wanted> {

@@ -42,7 +42,9 @@ const HOST: &[(&str, Judged)] = &[
     ("NetworkMode", Bounded(|| json!("host"), "network")),
     (
         "PortBindings",
-        Harmless("free ports of the host lead to the container's own, where the ceiling gives it a bridge"),
+        Harmless(
+            "the ceiling's `publish` bounds them where it gives a bridge: `ports_stay_within_the_ceiling`",
+        ),
     ),
     (
         "RestartPolicy",

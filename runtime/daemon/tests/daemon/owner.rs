@@ -242,3 +242,84 @@ fn flags_stay_within_policy_and_ceiling() {
     }
     daemon.is_clean();
 }
+
+#[test]
+fn ports_stay_within_the_ceiling() {
+    needs_root!();
+    let daemon = Daemon::under(
+        "privileged: true\nnetwork: [none, bridge, host]\negress: any\npublish: [8000-8010, {ports: [53], protocol: udp, address: 127.0.0.1}]\nnetworks: {}",
+    );
+    let body = |mode: &str, host: Value| {
+        let mut body =
+            json!({"Image": "bb", "Cmd": ["true"], "ExposedPorts": {"80/tcp": {}}, "HostConfig": host});
+        body["HostConfig"]["NetworkMode"] = json!(mode);
+        body
+    };
+    let bound = |inside: &str, ip: &str, port: &str| json!({"PortBindings": {inside: [{"HostIp": ip, "HostPort": port}]}});
+    for (host, says) in [
+        (
+            bound("80/tcp", "", "9000"),
+            "port 9000 tcp at every address of the host (--publish)",
+        ),
+        (bound("80/tcp", "", "8005-8011"), "port 8005-8011 tcp"),
+        (bound("80/tcp", "", ""), "any free port tcp"),
+        (bound("80/tcp", "", "0"), "any free port tcp"),
+        (json!({"PortBindings": {"80/tcp": null}}), "any free port tcp"),
+        (json!({"PublishAllPorts": true}), "any free port tcp"),
+        (bound("80/udp", "", "8000"), "port 8000 udp"),
+        (bound("53/udp", "", "53"), "port 53 udp at every address"),
+        (bound("53/udp", "127.0.0.2", "53"), "port 53 udp at 127.0.0.2"),
+        (bound("53/sctp", "127.0.0.1", "53"), "port 53 sctp"),
+    ] {
+        let words = [says, "ceiling.yaml:", "8000-8010 tcp; 53 udp at 127.0.0.1/32"];
+        refused(
+            &daemon,
+            "/containers/create?name=x",
+            body("bridge", host.clone()),
+            &words,
+        );
+        // Nothing is published there.
+        daemon.must(201, "POST", "/containers/create?name=x", Some(body("none", host)));
+        daemon.must(204, "DELETE", "/containers/x", None);
+    }
+    for host in [
+        json!({}),
+        bound("80/tcp", "", "8000-8010"),
+        bound("80/tcp", "::1", "8010"),
+        bound("53/udp", "127.0.0.1", "53"),
+    ] {
+        daemon.must(
+            201,
+            "POST",
+            "/containers/create?name=x",
+            Some(body("bridge", host)),
+        );
+        daemon.must(204, "DELETE", "/containers/x", None);
+    }
+    let network = |subnet: &str| json!({"Name": "app", "IPAM": {"Config": [{"Subnet": subnet}]}});
+    refused(
+        &daemon,
+        "/networks/create",
+        network("10.89.0.0/24"),
+        &["subnet 10.89.0.0/24 (--subnet)"],
+    );
+    daemon.must(201, "POST", "/networks/create", Some(json!({"Name": "app"})));
+    daemon.must(204, "DELETE", "/networks/app", None);
+    let silent = Daemon::under("privileged: true\nnetwork: [none, bridge]");
+    let words = ["a network of one's own", "`networks: {}`"];
+    refused(&silent, "/networks/create", json!({"Name": "app"}), &words);
+    refused(
+        &silent,
+        "/containers/create?name=x",
+        body("bridge", json!({})),
+        &["packets to anywhere", "`egress: any`"],
+    );
+    assert!(
+        silent.log().contains("a bridge that no packet leaves"),
+        "{}",
+        silent.log()
+    );
+    for daemon in [&daemon, &silent] {
+        daemon.is_clean();
+    }
+}
