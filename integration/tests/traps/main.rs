@@ -1,13 +1,18 @@
-//! What other engines fell into: rows for the traps that are numbered in `conformance.md`, spoken as bytes on the socket, to a real dockerd first.
+//! What other engines fell into: rows for the 45 traps that are numbered in `conformance.md`, spoken as bytes on the socket, to a real dockerd first.
 //!
 //! A row that dockerd fails is wrong, unless it says that the dockerd at hand is too old for it or has no network there.
 #![forbid(unsafe_code)]
 
+mod lists;
+mod lives;
 mod streams;
+mod values;
 
 use std::cell::Cell;
 use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -34,13 +39,16 @@ type Row = (u8, &'static str, Of, fn(&World));
 /// An engine, and names that nobody has.
 struct World {
     engine: Engine,
+    /// A folder of the host.
+    folder: PathBuf,
     next: Cell<u32>,
 }
 
 impl World {
-    fn new(engine: Engine) -> Self {
+    fn new(engine: Engine, folder: PathBuf) -> Self {
         Self {
             engine,
+            folder,
             next: Cell::new(0),
         }
     }
@@ -129,6 +137,37 @@ impl World {
             .ask("DELETE", &format!("/containers/{name}?force=1&v=1"), None);
     }
 
+    /// Pulls from something that is no registry; the error must be the answer's own, not a line in it.
+    #[track_caller]
+    fn refused_pull(&self, headers: &str) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let name = listener.local_addr().expect("bound").to_string();
+        // It speaks, but neither TLS nor as a registry does. A dockerd in another network cannot reach it, which is as good.
+        let server = std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut begun = [0; 1];
+                let is_end = std::io::Read::read(&mut stream, &mut begun).is_ok_and(|_| begun == *b"E");
+                if is_end || stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").is_err() {
+                    break;
+                }
+            }
+        });
+        let path = format!("/images/create?fromImage={name}/a&tag=1");
+        let head =
+            format!("POST {path} HTTP/1.1\nHost: docker\nConnection: close\nContent-Length: 0{headers}");
+        let answer = self.engine.send(&head, b"").answer(true);
+        let mut stop = TcpStream::connect(&name).expect("it listens");
+        stop.write_all(b"E").expect("it listens");
+        server.join().expect("it does not panic");
+        let text = answer.text();
+        assert!(
+            matches!(answer.head.status, 404 | 500),
+            "{headers} {}: {text}",
+            answer.head.status
+        );
+        assert!(!answer.message().is_empty(), "{headers}: {text}");
+    }
+
     /// Attaches; the head of the answer is still to be read.
     #[track_caller]
     fn attach(&self, name: &str, query: &str, headers: &str) -> Talk {
@@ -176,16 +215,16 @@ impl World {
 const UPGRADE: &str = "\nConnection: Upgrade\nUpgrade: tcp";
 
 fn rows() -> Vec<Row> {
-    streams::ROWS.to_vec()
+    [streams::ROWS, lists::ROWS, lives::ROWS, values::ROWS].concat()
 }
 
 /// Asks all rows, and names each one that fails.
-fn check(engine: Engine, are_ours: bool) {
+fn check(engine: Engine, folder: PathBuf, are_ours: bool) {
     let rootfs = image::busybox_layer(&binary("attacker"));
     let path = "/images/create?fromSrc=-&repo=traps&tag=1&changes=ENV%20PATH=/bin";
     let made = engine.ask_bytes("POST", path, "application/x-tar", &rootfs);
     assert_eq!(made.head.status, 200, "{}", made.text());
-    let world = World::new(engine);
+    let world = World::new(engine, folder);
     let asked: Vec<Row> = rows()
         .into_iter()
         .filter(|(_, _, of, _)| are_ours || *of == Of::All)
@@ -206,6 +245,22 @@ fn check(engine: Engine, are_ours: bool) {
     }
     println!("{} rows", asked.len());
     assert!(failed.is_empty(), "{} fall in: {failed:#?}", failed.len());
+}
+
+#[test]
+fn every_trap_has_a_row_or_a_test_elsewhere() {
+    let document = include_str!("../../conformance.md");
+    let table = document.split_once("## The 45 traps").expect("a table").1;
+    let tried: Vec<u8> = rows().iter().map(|(trap, ..)| *trap).collect();
+    for trap in 1..=45 {
+        let line = table
+            .lines()
+            .find(|line| line.starts_with(&format!("| {trap} |")))
+            .unwrap_or_else(|| panic!("trap {trap} is not in the table"));
+        let says_here = line.contains("`traps`");
+        assert_eq!(says_here, tried.contains(&trap), "the table and the rows: {line}");
+        assert!(says_here || line.contains('`'), "no test: {line}");
+    }
 }
 
 #[test]
@@ -236,7 +291,9 @@ fn dockerd_is_caught_by_none() {
     let mut word = [0; 5];
     let said = daemon.stdout.as_mut().expect("it was piped");
     std::io::Read::read_exact(said, &mut word).expect("dockerd comes up");
-    let checked = catch_unwind(|| check(Engine::at(folder.join("sock")), false));
+    let checked = catch_unwind(AssertUnwindSafe(|| {
+        check(Engine::at(folder.join("sock")), host.path(""), false)
+    }));
     let mut input = daemon.stdin.take().expect("it was piped");
     input.write_all(b"\n").expect("the script waits");
     let ended = command::ended(&mut daemon, Duration::from_secs(60));
@@ -250,6 +307,6 @@ fn dockerd_is_caught_by_none() {
 fn kakoi_is_caught_by_none() {
     needs_root!();
     let host = Host::empty();
-    check(Engine::at(host.path("run/docker.sock")), true);
+    check(Engine::at(host.path("run/docker.sock")), host.path(""), true);
     host.is_clean();
 }

@@ -176,17 +176,22 @@ pub fn hostname(config: &ContainerConfig, id: &str) -> Answer<String> {
 }
 
 fn environment(config: &ContainerConfig, hostname: &str, home: &str) -> Vec<String> {
-    // A name alone takes a variable of the image away.
+    // A name alone takes a variable away, the image's or one of these.
     let mut env = config.env.clone();
     env.retain(|entry| entry.contains('='));
-    let has = |env: &[String], name: &str| env.iter().any(|entry| entry.split('=').next() == Some(name));
-    if !has(&env, "HOSTNAME") {
+    let is_named = |name: &str| {
+        config
+            .env
+            .iter()
+            .any(|entry| entry.split('=').next() == Some(name))
+    };
+    if !is_named("HOSTNAME") {
         env.push(format!("HOSTNAME={hostname}"));
     }
-    if config.tty && !has(&env, "TERM") {
+    if config.tty && !is_named("TERM") {
         env.push("TERM=xterm".into());
     }
-    if !has(&env, "HOME") {
+    if !is_named("HOME") {
         env.push(format!("HOME={home}"));
     }
     env

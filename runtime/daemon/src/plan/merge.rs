@@ -124,7 +124,7 @@ fn environment(image: &[String], asked: &[String]) -> Vec<String> {
             (None, _) => all.push(entry.clone()),
         }
     }
-    if !all.iter().any(|entry| entry.starts_with("PATH=")) {
+    if !all.iter().any(|entry| name(entry) == "PATH") {
         all.insert(0, PATH_DEFAULT.into());
     }
     all
@@ -213,6 +213,11 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(merge(&asked, &image()).env, ["PATH=/bin", "A=3", "B", "C=4"]);
+        let asked = ContainerConfig {
+            env: vec!["PATH".into()],
+            ..Default::default()
+        };
+        assert_eq!(merge(&asked, &image()).env, ["PATH", "A=1", "B=2"]);
         assert_eq!(
             merge(&ContainerConfig::default(), &ImageConfig::default()).env,
             [PATH_DEFAULT]
