@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// An engine that says nothing for this long will not.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of a head: more is no head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
