@@ -44,7 +44,8 @@ use crate::engine::Engine;
 use crate::policy::Door;
 use crate::refusal::Refusal;
 
-/// Connections at a time. Each one that follows a log or carries an attached terminal is one; beyond this a client waits in the backlog.
+/// Connections at a time. Each one that follows a log or carries an attached terminal is one; beyond this a client waits in the backlog. One takes two
+/// descriptors, a third with a shim at its other end.
 const CONNECTIONS_MAX: usize = 512;
 /// How long a client may take to send its headers.
 const HEADERS_WAIT: Duration = Duration::from_secs(10);
