@@ -107,9 +107,10 @@ wire! { "PascalCase";
         pub retries: i64,
     }
 
-    /// The part of a container's configuration that depends on the host.
+    /// The part of a container's configuration that depends on the host. Lists that nobody gave are `null`, as a nil slice of Go's is.
     pub struct HostConfig {
         /// `source:target[:options]`, source being a path or a volume.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub binds: Vec<String>,
         /// A file that receives the id.
         #[serde(rename = "ContainerIDFile")]
@@ -127,6 +128,7 @@ wire! { "PascalCase";
         /// Volume driver of `Binds`.
         pub volume_driver: String,
         /// Containers whose volumes are taken over.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub volumes_from: Vec<String>,
         /// Rows and columns of the client's terminal.
         pub console_size: [u16; 2],
@@ -134,8 +136,10 @@ wire! { "PascalCase";
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         pub annotations: BTreeMap<String, String>,
         /// Capabilities added to the policy's.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub cap_add: Vec<String>,
         /// Capabilities taken from the policy's.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub cap_drop: Vec<String>,
         /// `private`, `host` or empty.
         pub cgroupns_mode: String,
@@ -146,17 +150,20 @@ wire! { "PascalCase";
         /// Search domains.
         pub dns_search: Vec<String>,
         /// Lines of `/etc/hosts`, `name:address`.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub extra_hosts: Vec<String>,
         /// Whether the image's own `/etc/hosts` stays (Kakoi's own).
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         pub no_hosts: bool,
         /// Supplementary groups.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub group_add: Vec<String>,
         /// `private`, `host`, `shareable`, `container:<id>`, `none` or empty.
         pub ipc_mode: String,
         /// Superseded.
         pub cgroup: String,
         /// Links to other containers.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub links: Vec<String>,
         /// `-1000..=1000`.
         pub oom_score_adj: i64,
@@ -169,6 +176,7 @@ wire! { "PascalCase";
         /// Whether the root file system is read-only.
         pub readonly_rootfs: bool,
         /// `no-new-privileges`, `seccomp=…`, `kakoi=<policy>` …
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub security_opt: Vec<String>,
         /// Storage options.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -201,16 +209,21 @@ wire! { "PascalCase";
         /// Relative block I/O weight.
         pub blkio_weight: u16,
         /// Block I/O weight per device.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub blkio_weight_device: Vec<serde_json::Value>,
         /// Read rates per device.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub blkio_device_read_bps: Vec<ThrottleDevice>,
         /// Write rates per device.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub blkio_device_write_bps: Vec<ThrottleDevice>,
         /// Read operations per device.
         #[serde(rename = "BlkioDeviceReadIOps")]
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub blkio_device_read_iops: Vec<ThrottleDevice>,
         /// Write operations per device.
         #[serde(rename = "BlkioDeviceWriteIOps")]
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub blkio_device_write_iops: Vec<ThrottleDevice>,
         /// Microseconds of a scheduling period.
         pub cpu_period: i64,
@@ -225,10 +238,13 @@ wire! { "PascalCase";
         /// Memory nodes.
         pub cpuset_mems: String,
         /// Devices.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub devices: Vec<DeviceMapping>,
         /// Device rules (`c 188:* rmw`).
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub device_cgroup_rules: Vec<String>,
         /// Requests to device drivers (GPUs).
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub device_requests: Vec<serde_json::Value>,
         /// Superseded.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,6 +260,7 @@ wire! { "PascalCase";
         /// Processes; 0 and -1 mean no limit.
         pub pids_limit: Option<i64>,
         /// Resource limits.
+        #[serde(serialize_with = "crate::wire::null_if_empty")]
         pub ulimits: Vec<Ulimit>,
         /// Windows.
         pub cpu_count: i64,

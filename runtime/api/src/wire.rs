@@ -32,6 +32,17 @@ impl<'de> Deserialize<'de> for Empty {
     }
 }
 
+/// Writes a list, an empty one as `null`.
+pub(crate) fn null_if_empty<T: Serialize, S: Serializer>(
+    list: &[T],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match list {
+        [] => serializer.serialize_none(),
+        list => list.serialize(serializer),
+    }
+}
+
 /// A command: a list of words; a lone string is read as a list of one, as Docker does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Words(pub Vec<String>);

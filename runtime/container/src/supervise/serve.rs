@@ -671,10 +671,11 @@ impl<'a> Supervisor<'a> {
             Request::Resize { exec_id, size } => {
                 let process = self.processes.iter().find(|process| process.exec_id == exec_id);
                 let process = process.ok_or_else(|| Refusal::conflict("no such exec session runs"))?;
-                let terminal = process.streams.terminal();
-                let terminal = terminal.ok_or_else(|| Refusal::conflict("the process has no terminal"))?;
-                kakoi_sys::terminal::set_size(terminal, size.width, size.height)
-                    .map_err(|error| Refusal::runtime("resize the terminal", &error))?;
+                // Docker's clients resize whatever runs; without a terminal there is nothing to do.
+                if let Some(terminal) = process.streams.terminal() {
+                    kakoi_sys::terminal::set_size(terminal, size.width, size.height)
+                        .map_err(|error| Refusal::runtime("resize the terminal", &error))?;
+                }
             }
             Request::Kill { signal, all } => self.control.signal(signal, all)?,
             Request::KillExec { exec_id, signal, all } => {

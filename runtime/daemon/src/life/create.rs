@@ -119,6 +119,12 @@ fn check(body: &CreateBody) -> Answer<()> {
     if !body.config.stop_signal.is_empty() {
         signal::parse(&body.config.stop_signal)?;
     }
+    let swappiness = body.host_config.memory_swappiness;
+    if let Some(value) = swappiness.filter(|value| !(-1..=100).contains(value)) {
+        return Err(Refusal::bad(format!(
+            "Invalid value: {value}, valid memory swappiness range is 0-100"
+        )));
+    }
     if body.config.stop_timeout.is_some_and(|seconds| seconds < -1) {
         return Err(Refusal::bad("stop timeout cannot be less than -1"));
     }
@@ -143,12 +149,6 @@ fn check(body: &CreateBody) -> Answer<()> {
             "real-time limits of processors",
             host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0,
         ),
-        // Docker's client sends -1 where nobody said anything.
-        (
-            "settings of swapping and of kernel memory",
-            host.memory_swappiness.is_some_and(|value| value != -1)
-                || host.kernel_memory.is_some_and(|bytes| bytes > 0),
-        ),
         (
             "processors by count or percent",
             host.cpu_count != 0 || host.cpu_percent != 0,
@@ -165,7 +165,12 @@ fn check(body: &CreateBody) -> Answer<()> {
 /// Words with one answer here, and the ways to write it.
 fn check_words(host: &HostConfig) -> Answer<()> {
     for (what, asked, known) in [
-        ("OCI runtime", &host.runtime, &["", "kakoi"][..]),
+        // The second is what clients call Docker's default.
+        (
+            "OCI runtime",
+            &host.runtime,
+            &["", "kakoi", "runc", "io.containerd.runc.v2"][..],
+        ),
         ("isolation", &host.isolation, &["", "default"][..]),
         ("volume driver", &host.volume_driver, &["", "local"][..]),
     ] {
@@ -225,7 +230,8 @@ async fn make(
     let (confinement, user, own_limits) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
     let driver = driver(engine);
     let networks = settle_networks(engine, &mut body, &config, &confinement)?;
-    let warnings = warnings(&body.host_config, &confinement, driver);
+    let mut warnings = warnings(&body.host_config, &confinement, driver);
+    warnings.extend(discard(&mut body.host_config));
     // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
     let host = &body.host_config;
     let state_dir = engine.paths.state_dir(id);
@@ -317,6 +323,25 @@ fn warnings(host: &HostConfig, confinement: &Confinement, driver: RootfsDriver) 
         warnings.push("Published ports are discarded when using host network mode".into());
     }
     warnings
+}
+
+/// Takes out what version 2 control groups and kernels since 5.16 do not have, as dockerd does there: it bounds nothing, and is not kept as if it did.
+fn discard(host: &mut HostConfig) -> Vec<String> {
+    // Docker's client sends -1 where nobody said anything.
+    let swappiness = host.memory_swappiness.take().filter(|value| *value != -1);
+    let kernel_memory = host.kernel_memory.take().filter(|bytes| *bytes > 0);
+    let words = [
+        (
+            swappiness.is_some(),
+            "Memory swappiness is not a setting of this engine. Memory swappiness discarded.",
+        ),
+        (
+            kernel_memory.is_some(),
+            "Kernel memory is not a limit of its own any more. Limitation discarded.",
+        ),
+    ];
+    let told = words.into_iter().filter(|(is_asked, _)| *is_asked);
+    told.map(|(_, words)| words.to_owned()).collect()
 }
 
 /// Reads what is asked of networks, and writes down where the network comes from where the request left that to the policy.

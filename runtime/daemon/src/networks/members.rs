@@ -133,7 +133,11 @@ impl Networks {
         let (run_dir, telling) = (engine.paths.run_dir(id), engine.clone());
         // Policies name others by their names.
         let told = on_thread(move || {
-            live::keep(&run_dir, &kept)?;
+            match live::keep(&run_dir, &kept) {
+                // The run ended meanwhile, and its folder is gone.
+                Err(_) if !run_dir.exists() => {}
+                kept => kept?,
+            }
             telling.networks.retell()
         })
         .await;

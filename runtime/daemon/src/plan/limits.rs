@@ -316,15 +316,56 @@ fn check(host: &HostConfig) -> Answer<()> {
     if host.shm_size < 0 {
         return bad("SHM size can not be less than 0");
     }
-    for set in [&host.cpuset_cpus, &host.cpuset_mems] {
-        if !set
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-'))
-        {
-            return Err(Refusal::bad(format!("Invalid value {set} for cpuset")));
-        }
+    for (set, what, name, online) in [
+        (
+            &host.cpuset_cpus,
+            "CPUs",
+            "cpus",
+            "/sys/devices/system/cpu/online",
+        ),
+        (
+            &host.cpuset_mems,
+            "memory nodes",
+            "mems",
+            "/sys/devices/system/node/online",
+        ),
+    ] {
+        // Without the file there is one of the kind: a kernel that knows no nodes.
+        let online = std::fs::read_to_string(online).unwrap_or_else(|_| "0".to_owned());
+        check_set(set, what, name, online.trim())?;
     }
     Ok(())
+}
+
+/// Whether a list of numbers (`0-1,3`) names only what the device has.
+fn check_set(set: &str, what: &str, name: &str, online: &str) -> Answer<()> {
+    let Some(asked) = spans(set) else {
+        return Err(Refusal::bad(format!("Invalid value {set} for cpuset {name}")));
+    };
+    let online_spans = spans(online).unwrap_or_default();
+    let is_there = |(first, last): &(u32, u32)| {
+        online_spans
+            .iter()
+            .any(|(lowest, highest)| lowest <= first && last <= highest)
+    };
+    if !asked.iter().all(is_there) {
+        return Err(Refusal::bad(format!(
+            "Requested {what} are not available - requested {set}, available: {online}"
+        )));
+    }
+    Ok(())
+}
+
+/// The numbers of a list, from and to; `None` where it is none.
+fn spans(set: &str) -> Option<Vec<(u32, u32)>> {
+    let parts = set.split(',').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            (first <= last).then_some((first, last))
+        })
+        .collect()
 }
 
 /// Resource limits of the process. What the policy says stands where no person asked for another.
