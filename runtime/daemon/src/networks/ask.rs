@@ -16,6 +16,8 @@ use crate::refusal::{Answer, Refusal};
 
 /// Networks that one container is in at most: each is an interface of its own.
 const PLACES_MAX: usize = 64;
+/// Link-local addresses of a container in one network: with those of its subnets they are what a link takes.
+const LINK_LOCAL_MAX: usize = 8;
 /// Names of a container in one network.
 const ALIASES_MAX: usize = 128;
 /// Longest name that DNS knows.
@@ -132,8 +134,17 @@ pub fn check(name: &str, settings: &EndpointSettings, network: Option<&NetworkRe
             )),
         }
     }
-    if !ipam.link_local_ips.is_empty() {
-        wrong.push("link-local addresses are not supported".to_owned());
+    if ipam.link_local_ips.len() > LINK_LOCAL_MAX {
+        let count = ipam.link_local_ips.len();
+        wrong.push(format!(
+            "{count} link-local addresses, which is more than {LINK_LOCAL_MAX}"
+        ));
+    } else {
+        let bad = ipam
+            .link_local_ips
+            .iter()
+            .filter(|text| link_local(text).is_none());
+        wrong.extend(bad.map(|text| format!("invalid link-local IP address: {text}")));
     }
     if !aliases.is_empty() && name == BRIDGE {
         wrong.push(
@@ -170,6 +181,16 @@ pub fn check(name: &str, settings: &EndpointSettings, network: Option<&NetworkRe
     } else {
         Err(format!("invalid endpoint settings:\n{}", wrong.join("\n")))
     }
+}
+
+/// A link-local address: no other is given beside those of a network's subnets, else a container could take a neighbour's or the host's.
+pub fn link_local(text: &str) -> Option<IpAddr> {
+    let address: IpAddr = text.parse().ok()?;
+    let fits = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    fits.then_some(address)
 }
 
 /// A link: the other container, and what it is called here. Docker's clients write `name:alias`, its inspection `/name:/own/alias`.

@@ -214,7 +214,7 @@ impl Networks {
             return Ok(());
         }
         self.tell(|kernel| {
-            for address in kept.places.iter().flat_map(|place| &place.addresses) {
+            for address in kept.places.iter().flat_map(Place::all_addresses) {
                 kernel.firewall.admit(address.addr(), &admitted)?;
             }
             Ok(())
@@ -381,7 +381,7 @@ fn endpoint(row: &NetworkRecord, place: &Place) -> link::Endpoint {
         bridge: row.bridge.clone(),
         name: place.interface.clone(),
         mac: place.mac.parse().expect("it was a MAC when it was chosen"),
-        addresses: place.addresses.clone(),
+        addresses: place.all_addresses().collect(),
         gateways: place.gateways.clone(),
         mtu: mtu(row),
     }
@@ -408,7 +408,7 @@ fn wanted(state: &State) -> Wanted {
                 host_link: place.host_link.clone(),
                 bridge: row.bridge.clone(),
                 mac: place.mac.parse().expect("it was a MAC when it was chosen"),
-                addresses: place.addresses.iter().map(IpNet::addr).collect(),
+                addresses: place.all_addresses().map(|net| net.addr()).collect(),
                 egress: reach::egress(state, &live.kept),
             });
         }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! {"places":[{"network":"<id>","endpoint_id":"<id>","host_link":"kk0123456789a","interface":"eth0","mac":"02:42:ac:11:00:02",
-//!   "addresses":["172.17.0.2/16"],"gateways":["172.17.0.1"],"names":["web"],"links":[]}],
+//!   "addresses":["172.17.0.2/16"],"gateways":["172.17.0.1"],"names":["web"],"links":[],"link_local":[]}],
 //!  "ports":[{"inside":80,"protocol":"tcp","host":"0.0.0.0:8080"}],"is_embedded":true,"upstreams":["192.0.2.1"],"hostname":"",
 //!  "name":"web","reach":"networks"}
 //! ```
@@ -64,6 +64,9 @@ pub struct Place {
     pub names: Vec<String>,
     /// What this container alone calls others: the name here, and the other's name or id.
     pub links: Vec<(String, String)>,
+    /// Link-local addresses beside the others, for which nobody has a name. A run that began before there were any has none.
+    #[serde(default)]
+    pub link_local: Vec<IpNet>,
 }
 
 impl Place {
@@ -71,6 +74,11 @@ impl Place {
     pub fn address(&self, is_ipv6: bool) -> Option<IpNet> {
         let mut addresses = self.addresses.iter();
         addresses.find(|net| net.addr().is_ipv6() == is_ipv6).copied()
+    }
+
+    /// All its addresses, as the kernel is told them.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpNet> {
+        self.addresses.iter().chain(&self.link_local).copied()
     }
 }
 

@@ -354,6 +354,22 @@ fn check_options(body: &NetworkBody) -> Answer<()> {
         _ => Ok(()),
     };
     number(option::MTU, 68..=65535)?;
+    for option in [option::GATEWAY_MODE_IPV4, option::GATEWAY_MODE_IPV6] {
+        match body.options.get(option).map(String::as_str) {
+            None | Some("" | "nat") => {}
+            // Each of them changes who reaches the containers: nothing of that is passed over in silence.
+            Some(mode @ ("nat-unprotected" | "routed" | "isolated")) => {
+                return Err(Refusal::unsupported(format!(
+                    "gateway mode {mode:?} ({option}) is not there: networks are `nat`, or `internal` with the host as the only neighbour outside"
+                )));
+            }
+            Some(mode) => {
+                return Err(Refusal::bad(format!(
+                    "invalid value for option {option}: unknown gateway mode {mode}"
+                )));
+            }
+        }
+    }
     if let Some(text) = body.options.get(option::HOST_BINDING)
         && text.parse::<std::net::Ipv4Addr>().is_err()
     {

@@ -149,6 +149,50 @@ impl Networks {
         told
     }
 
+    /// Takes a link away: `/container/alias`. dockerd's answers, whose mistakes of a client are its own.
+    pub async fn unlink(&self, engine: &Arc<Engine>, link: &str) -> Answer<()> {
+        let link = link.trim_start_matches('/');
+        let Some((parent, alias)) = link.rsplit_once('/') else {
+            engine.containers.find(link)?;
+            return Err(Refusal::broken(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        let missing = || Refusal::missing(format!("No such container: {link}"));
+        let container = engine.containers.find(parent).map_err(|_| missing())?;
+        let _container_turn = container.turn().await;
+        let _turn = self.turn.lock().await;
+        let mut record = container.shared().record.clone();
+        let before = record.clone();
+        let stays = |text: &String| ask::link(text).is_none_or(|(_, name)| name != alias);
+        record.host_config.links.retain(stays);
+        for settings in record.networks.values_mut() {
+            settings.links.iter_mut().for_each(|links| links.retain(stays));
+        }
+        if record.host_config.links == before.host_config.links && record.networks == before.networks {
+            return Err(missing());
+        }
+        engine
+            .store
+            .put(&record)
+            .await
+            .map_err(|cause| Refusal::failed("the link cannot be removed from the record", cause))?;
+        {
+            let mut shared = container.shared();
+            shared.record.host_config.links = record.host_config.links;
+            shared.record.networks = record.networks;
+        }
+        let kept = self.state().live.get_mut(&container.id).map(|live| {
+            for place in &mut live.kept.places {
+                place.links.retain(|(name, _)| name != alias);
+            }
+            live.kept.clone()
+        });
+        let Some(kept) = kept else { return Ok(()) };
+        let run_dir = engine.paths.run_dir(&container.id);
+        on_thread(move || live::keep(&run_dir, &kept)).await
+    }
+
     /// Tells that a container is in a network, or no more.
     pub(super) fn tell_of(&self, engine: &Engine, what: &str, container: &str, id: &str, name: &str) {
         let attributes = BTreeMap::from([

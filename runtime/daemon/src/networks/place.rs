@@ -9,7 +9,7 @@ use kakoi_api::network::EndpointSettings;
 use kakoi_net::IpNet;
 use kakoi_net::address::{self, Mac};
 
-use super::ask::Asked;
+use super::ask::{self, Asked};
 use super::live::{Live, Place};
 use super::record::{Subnet, option};
 use super::{BRIDGE, NetworkRecord};
@@ -36,6 +36,8 @@ pub struct Who<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Taken {
     addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Of all networks: the packet filter knows an address that has a policy by itself alone.
+    link_local: BTreeSet<IpAddr>,
 }
 
 impl Taken {
@@ -45,6 +47,7 @@ impl Taken {
         for place in live.values().flat_map(|live| &live.kept.places) {
             let of = taken.addresses.entry(place.network.clone()).or_default();
             of.extend(place.addresses.iter().map(IpNet::addr));
+            taken.link_local.extend(place.link_local.iter().map(IpNet::addr));
         }
         taken
     }
@@ -99,6 +102,7 @@ pub fn choose(
         gateways: Vec::new(),
         names: names_of(network, settings, who),
         links: Vec::new(),
+        link_local: link_local(&ipam.link_local_ips, taken)?,
     })
 }
 
@@ -116,6 +120,21 @@ fn names_of(network: &NetworkRecord, settings: &EndpointSettings, who: Who<'_>) 
     let mut seen = BTreeSet::new();
     all.retain(|name| seen.insert(name.to_ascii_lowercase()));
     all
+}
+
+/// Link-local addresses that are asked for: with the length of prefix that Docker gives them.
+fn link_local(asked: &[String], taken: &Taken) -> Answer<Vec<IpNet>> {
+    let mut found: Vec<IpNet> = Vec::new();
+    for text in asked {
+        let address = ask::link_local(text)
+            .ok_or_else(|| Refusal::bad(format!("invalid link-local IP address: {text}")))?;
+        if taken.link_local.contains(&address) || found.iter().any(|net| net.addr() == address) {
+            return Err(Refusal::forbidden(format!("Address already in use: {address}")));
+        }
+        let prefix = if address.is_ipv6() { 64 } else { 16 };
+        found.push(IpNet::new(address, prefix).expect("the prefix is of the same family"));
+    }
+    Ok(found)
 }
 
 fn address_of(
@@ -234,6 +253,37 @@ mod tests {
         let place = choose(&app, &at(&used), WHO, 1, &taken(places), &mut last).expect("free again");
         assert_eq!(place.interface, "eth1");
         assert_eq!(place.mac, "02:42:ac:14:00:02");
+    }
+
+    #[test]
+    fn link_local_addresses_are_nobody_elses_anywhere() {
+        let with = |texts: &[&str]| EndpointSettings {
+            ipam_config: Some(EndpointIpam {
+                link_local_ips: texts.iter().map(|text| (*text).to_owned()).collect(),
+                ..EndpointIpam::default()
+            }),
+            ..EndpointSettings::default()
+        };
+        let (app, other) = (record("app", "172.20.0.0/16"), record("other", "172.21.0.0/16"));
+        let choose = |network, settings: &EndpointSettings, taken: &Taken| {
+            choose(network, settings, WHO, 0, taken, &mut Last::new())
+        };
+        let place = choose(&app, &with(&["169.254.1.1", "fe80::1:2"]), &Taken::default()).expect("free");
+        let told: Vec<String> = place.all_addresses().map(|net| net.to_string()).collect();
+        assert_eq!(told, ["172.20.0.2/16", "169.254.1.1/16", "fe80::1:2/64"]);
+        assert_eq!(place.address(true), None, "nobody looks for it there");
+        let taken = taken(vec![place]);
+        for (texts, status) in [
+            (&["169.254.1.1"][..], 403),
+            (&["169.254.1.2", "169.254.1.2"], 403),
+            (&["10.0.0.1"], 400),
+            (&["fe81::1"], 0),
+            (&["169.254.1.2"], 0),
+        ] {
+            let chosen = choose(&other, &with(texts), &taken);
+            let got = chosen.map_or_else(|refusal| refusal.status.as_u16(), |_| 0);
+            assert_eq!(got, status, "{texts:?}");
+        }
     }
 
     #[test]

@@ -74,8 +74,21 @@ pub mod option {
     pub const MTU: &str = "com.docker.network.driver.mtu";
     /// What the interface inside is called, without its number.
     pub const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
+    /// How the host stands between a network and what is outside; `nat` alone is there.
+    pub const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+    /// The same of IPv6.
+    pub const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
     /// All that are understood.
-    pub const ALL: [&str; 6] = [BRIDGE_NAME, ICC, MASQUERADE, HOST_BINDING, MTU, INTERFACE_PREFIX];
+    pub const ALL: [&str; 8] = [
+        BRIDGE_NAME,
+        ICC,
+        MASQUERADE,
+        HOST_BINDING,
+        MTU,
+        INTERFACE_PREFIX,
+        GATEWAY_MODE_IPV4,
+        GATEWAY_MODE_IPV6,
+    ];
 }
 
 impl NetworkRecord {

@@ -317,6 +317,11 @@ pub async fn rename(asked: &Asked, id: &str) -> Answer<Reply> {
 
 /// `DELETE /containers/{id}`
 pub async fn delete(asked: &Asked, id: &str) -> Answer<Reply> {
+    // The container of that name stays, whatever else is asked.
+    if asked.query.flag("link") {
+        asked.engine.networks.unlink(&asked.engine, id).await?;
+        return Ok(reply::nothing());
+    }
     let container = asked.engine.containers.find(id)?;
     remove::remove(
         &asked.engine,

@@ -250,6 +250,8 @@ async fn route_containers(asked: Asked, method: &Method, parts: &[&str]) -> Answ
         ("GET", [id, "attach", "ws"]) => attach::attach_ws(asked, id).await,
         ("POST", [id, "exec"]) => exec::create(asked, id).await,
         ("DELETE", [id]) => containers::delete(&asked, id).await,
+        // A link's name: `container/alias`.
+        ("DELETE", [id, alias]) => containers::delete(&asked, &format!("{id}/{alias}")).await,
         _ => unknown(),
     }
 }

@@ -3,6 +3,7 @@
 mod files;
 mod given;
 mod knobs;
+mod links;
 mod lives;
 mod owner;
 #[path = "../../../../integration/src/required.rs"]
