@@ -301,7 +301,8 @@ pub fn check_login(
         credentials,
     );
     let ask = Ask::get("/v2/", "the registry", "logging in");
-    session.send(&ask).map(drop)
+    // A person waits, and can try again.
+    session.once_only().send(&ask).map(drop)
 }
 
 /// What a manifest or index runs on.
