@@ -154,8 +154,8 @@ fn a_connection_that_fails_half_way_leaves_nothing_and_can_be_repeated() {
         assert!(network::picture() == before, "nothing is left of it");
         assert!(ask(8080).is_some());
     }
-    drop(neighbour);
     network::remove_link("cable");
+    drop(neighbour);
     host.ok(&["network", "connect", "second", "web"]);
     is_as_recorded(&host, &["web"], "repeated");
     host.kill_daemon();
@@ -188,6 +188,40 @@ fn published_ports_follow_their_container() {
     is_as_recorded(&host, &["web"], "back");
     host.ok(&["rm", "-f", "--time", "0", "web"]);
     host.ok(&["network", "rm", "first", "second"]);
+}
+
+#[test]
+fn whatever_somebody_took_away_comes_back_on_demand() {
+    needs_root!();
+    let host = Host::new();
+    let named = "com.docker.network.bridge.name=first0";
+    host.ok(&["network", "create", "--opt", named, "first"]);
+    serve(&host, "web", &["--network", "first", "-p", "127.0.0.1:8080:80"]);
+    serve(&host, "none", &["--network", "none"]);
+    wait::until("it answers", || ask(8080).is_some());
+    let links = || {
+        network::links()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect::<BTreeSet<_>>()
+    };
+    let before = links();
+    let link = |name: &&String| name.starts_with("kk") && !name.starts_with("kk-");
+    let own = before.iter().find(link).expect("a link of a container").clone();
+    for lost in [own.as_str(), "first0"] {
+        network::remove_link(lost);
+        assert_eq!(ask(8080), None, "{lost} is gone");
+        assert_eq!(host.ok(&["network", "reload", "web"]), "web");
+        assert_eq!(links(), before);
+        is_as_recorded(&host, &["web"], lost);
+        wait::until("it answers again", || ask(8080).is_some());
+    }
+    let routes = host.ok(&["exec", "web", "ip", "route"]);
+    assert!(routes.contains("default via "), "{routes}");
+    assert_eq!(host.ok(&["network", "reload", "--all"]).lines().count(), 2);
+    host.ok(&["stop", "--time", "0", "web"]);
+    fails_clearly(&host.kakoi(&["network", "reload", "web"]), "is not running");
+    fails_clearly(&host.kakoi(&["network", "reload", "nobody"]), "nobody");
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub enum NetworkCommand {
     Ls(ListArguments),
     /// Remove networks that no container is in
     Prune(prune::Arguments),
+    /// Bring links and packet filter rules of running containers back, whoever took them away
+    Reload(ReloadArguments),
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(RemoveArguments),
@@ -75,6 +77,17 @@ pub struct RemoveArguments {
     force: bool,
     /// Names or ids of networks
     #[arg(value_name = "NETWORK", required = true)]
+    names: Vec<String>,
+}
+
+/// The arguments of `kakoi network reload`.
+#[derive(clap::Args, Debug)]
+pub struct ReloadArguments {
+    /// Every container that runs
+    #[arg(short, long, conflicts_with = "names")]
+    all: bool,
+    /// Names or ids of containers
+    #[arg(value_name = "CONTAINER", required_unless_present = "all")]
     names: Vec<String>,
 }
 
@@ -145,6 +158,7 @@ pub async fn run(command: NetworkCommand, client: &Client) -> Result<u8, Failure
         NetworkCommand::Inspect(arguments) => inspect::run_network(arguments, client).await,
         NetworkCommand::Ls(arguments) => list(arguments, client).await,
         NetworkCommand::Prune(arguments) => prune::run_networks(arguments, client).await,
+        NetworkCommand::Reload(arguments) => reload(arguments, client).await,
         NetworkCommand::Rm(arguments) => remove(arguments, client).await,
     }
 }
@@ -236,6 +250,20 @@ async fn remove(arguments: RemoveArguments, client: &Client) -> Result<u8, Failu
         }
     };
     each::run(&arguments.names, request, status_of).await
+}
+
+async fn reload(arguments: ReloadArguments, client: &Client) -> Result<u8, Failure> {
+    let mut names = arguments.names;
+    if arguments.all {
+        let list = client.get(Target::new("/containers/json")).await?;
+        let ids = items(&list).iter().filter_map(|row| row["Id"].as_str());
+        names.extend(ids.map(str::to_owned));
+    }
+    let request = async |name: String| {
+        let target = Target::new("/networks/reload").query("container", &name);
+        client.post(target, None).await.map(|_| Told::Line(name))
+    };
+    each::run(&names, request, |_| ENGINE).await
 }
 
 async fn connect(arguments: ConnectArguments, client: &Client) -> Result<u8, Failure> {

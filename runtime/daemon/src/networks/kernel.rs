@@ -145,9 +145,12 @@ impl Networks {
         };
         self.tell(|kernel| {
             self.apply(kernel)?;
+            kernel.firewall.restore()?;
             let links = kernel.host.own_links()?;
-            let is_there = |place: &Place| links.iter().any(|link| link.name == place.host_link);
-            for (place, row) in rows.iter().filter(|(place, _)| is_there(place)) {
+            let has = |name: &str| links.iter().any(|link| link.name == name);
+            // A link whose bridge went leads nowhere.
+            let is_there = |place: &Place, row: &NetworkRecord| has(&place.host_link) && has(&row.bridge);
+            for (place, row) in rows.iter().filter(|(place, row)| is_there(place, row)) {
                 let none = link::Endpoint {
                     gateways: Vec::new(),
                     ..endpoint(row, place)
@@ -160,13 +163,14 @@ impl Networks {
             }
             for (place, row) in &rows {
                 let whole = endpoint(row, place);
-                if is_there(place) {
+                if is_there(place, row) {
                     let none = link::Endpoint {
                         gateways: Vec::new(),
                         ..whole.clone()
                     };
                     kernel.host.reroute(network.as_fd(), &none, &whole)?;
                 } else {
+                    kernel.host.detach(&place.host_link)?;
                     kernel.host.ensure_bridge(&bridge(row))?;
                     kernel.host.attach(network.as_fd(), &whole)?;
                 }

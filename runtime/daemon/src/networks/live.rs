@@ -391,18 +391,27 @@ impl Networks {
         Ok(())
     }
 
+    /// What a running container has, and its network namespace; `None` for one without networks of ours.
+    pub(super) fn held(&self, id: &str) -> Answer<Option<(Kept, OwnedFd)>> {
+        let state = self.state();
+        let live = state.live.get(id);
+        let Some((kept, network)) = live.and_then(|live| Some((&live.kept, live.network.as_ref()?))) else {
+            return Ok(None);
+        };
+        let network = network.try_clone();
+        let network = network.map_err(|cause| Refusal::failed("holding the network namespace", cause))?;
+        Ok(Some((kept.clone(), network)))
+    }
+
     /// Mends what a change that was cut off left.
     async fn mend_cut_off(&self, engine: &Arc<Engine>, id: &str) -> Answer<()> {
         let mark = engine.paths.run_dir(id).join(CHANGING);
-        let found = {
-            let state = self.state();
-            let live = state.live.get(id).filter(|_| mark.exists());
-            live.and_then(|live| Some((live.kept.clone(), live.network.as_ref()?.try_clone())))
-        };
-        let Some((kept, network)) = found else {
+        if !mark.exists() {
+            return Ok(());
+        }
+        let Some((kept, network)) = self.held(id)? else {
             return Ok(());
         };
-        let network = network.map_err(|cause| Refusal::failed("holding the network namespace", cause))?;
         tracing::warn!(container = %id, "a change of its networks was cut off and is mended");
         let kernel = engine.clone();
         on_thread(move || {

@@ -149,6 +149,23 @@ impl Networks {
         told
     }
 
+    /// Brings the links, default routes and rules of a running container back, whoever took them away.
+    pub async fn reload(&self, engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
+        let _container_turn = container.turn().await;
+        let _turn = self.turn.lock().await;
+        if !container.shared().phase.is_up() {
+            return Err(Refusal::conflict(format!(
+                "container {} is not running",
+                container.name()
+            )));
+        }
+        let Some((kept, network)) = self.held(&container.id)? else {
+            return Ok(());
+        };
+        let kernel = engine.clone();
+        on_thread(move || kernel.networks.mend(&kept, &network)).await
+    }
+
     /// Takes a link away: `/container/alias`. dockerd's answers, whose mistakes of a client are its own.
     pub async fn unlink(&self, engine: &Arc<Engine>, link: &str) -> Answer<()> {
         let link = link.trim_start_matches('/');

@@ -99,6 +99,15 @@ pub async fn disconnect(mut asked: Asked, name: &str) -> Answer<Reply> {
     Ok(reply::empty(StatusCode::OK))
 }
 
+/// `POST /kakoi/v1/networks/reload?container=NAME`
+pub async fn reload(asked: &Asked) -> Answer<Reply> {
+    let engine = &asked.engine;
+    let name = asked.query.get("container").unwrap_or_default();
+    let container = engine.containers.find(name)?;
+    engine.networks.reload(engine, &container).await?;
+    Ok(reply::nothing())
+}
+
 /// `POST /networks/prune`: those that no container is in, running or not.
 pub async fn prune(asked: &Asked) -> Answer<Reply> {
     let filters = Filters::parse(asked.query.get("filters"), &["label", "label!", "until"])?;

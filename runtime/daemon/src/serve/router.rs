@@ -170,6 +170,7 @@ async fn route_networks(asked: Asked, method: &Method, parts: &[&str]) -> Answer
         ("GET", []) => networks::list(&asked),
         ("POST", ["create"]) => networks::create(asked).await,
         ("POST", ["prune"]) => networks::prune(&asked).await,
+        ("POST", ["reload"]) => networks::reload(&asked).await,
         ("GET", [name]) => networks::inspect(&asked, name),
         ("DELETE", [name]) => networks::delete(&asked, name).await,
         ("POST", [name, "connect"]) => networks::connect(asked, name).await,
