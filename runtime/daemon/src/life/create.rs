@@ -234,8 +234,7 @@ async fn make(
     warnings.extend(discard(&mut body.host_config));
     // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
     let host = &body.host_config;
-    let state_dir = engine.paths.state_dir(id);
-    let run_dir = engine.paths.run_dir(id);
+    let (state_dir, run_dir) = (engine.paths.state_dir(id), engine.paths.run_dir(id));
     let range_first = take_id_range(engine, &confinement, undo)?;
     let mut plan = build::build(Decided {
         id,
