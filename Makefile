@@ -15,7 +15,7 @@ PACKAGING := DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' 
 CUTS ?= 10000
 FUZZ_SECONDS ?= 60
 
-.PHONY: all demo test interop fuzz cuts powercut device-test lint bench release install uninstall clean
+.PHONY: all demo test interop docker-suites fuzz cuts powercut device-test lint bench release install uninstall clean
 
 all: release
 
@@ -35,6 +35,12 @@ test:
 interop: release
 	integration/provision test
 	integration/interop $(RELEASE)
+
+# The tests that bollard and aiodocker are published with judge docker.sock: what fails must stand in integration/docker-suites.txt, with its reason.
+# Fetches both from the registries of crates and of Python. About fifteen minutes. DOCKER_PY=FOLDER judges by a checkout of docker-py too.
+docker-suites: release
+	integration/provision suites
+	integration/docker-suites $(RELEASE) bollard aiodocker $(DOCKER_PY)
 
 # Throws what coverage suggests at every parser of what comes from outside, FUZZ_SECONDS at each. `make test` throws some thousand mutations.
 fuzz:

@@ -172,7 +172,6 @@ fn check_words(host: &HostConfig) -> Answer<()> {
             &["", "kakoi", "runc", "io.containerd.runc.v2"][..],
         ),
         ("isolation", &host.isolation, &["", "default"][..]),
-        ("volume driver", &host.volume_driver, &["", "local"][..]),
     ] {
         if !known.contains(&asked.as_str()) {
             return Err(Refusal::bad(format!(
@@ -441,6 +440,14 @@ fn settled_mounts(engine: &Engine, config: &ContainerConfig, host: &HostConfig) 
         others.extend(mounts::of_points(&container.shared().record.mounts, read_only));
     }
     let mut mounts = mounts::asked(config, host, others)?;
+    // Of no concern where no volume is asked for, as with dockerd.
+    let driver = host.volume_driver.as_str();
+    let is_volume = |mount: &Asked| matches!(mount.source, Source::Volume { .. });
+    if !matches!(driver, "" | "local") && mounts.iter().any(is_volume) {
+        return Err(Refusal::missing(format!(
+            "error looking up volume plugin {driver}: plugin \"{driver}\" not found; there is only \"local\""
+        )));
+    }
     for mount in &mut mounts {
         settle_source(mount)?;
     }

@@ -46,11 +46,15 @@ struct Sent {
 }
 
 impl Sent {
-    fn read(request: &Request<Incoming>) -> Answer<Self> {
+    fn read(request: &Request<Incoming>) -> Self {
         let header = request.headers().get(AUTH_HEADER);
         let header = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let auth = AuthConfig::from_header(header).map_err(|error| Refusal::bad(error.to_string()))?;
-        Ok(Self::from(auth))
+        // As with dockerd: clients put any word there for nobody's sake, and who has no credentials gets what anybody gets.
+        let auth = AuthConfig::from_header(header).unwrap_or_else(|error| {
+            tracing::debug!(%error, "ignoring credentials");
+            AuthConfig::default()
+        });
+        Self::from(auth)
     }
 
     /// Credentials go to the registry they name, and to no other that a short name might lead to.
@@ -177,8 +181,21 @@ fn push_lines(event: PushEvent) -> Vec<Line> {
     }
 }
 
-/// The name that `fromImage` and `tag` make; a tag may be a digest.
+/// The name that `fromImage` and `tag` make; a tag may be a digest, and takes the place of what the name says already, as with dockerd.
 fn wanted_name(image: &str, tag: Option<&str>) -> String {
+    // A client that wants all tags may leave the colon.
+    let image = image.strip_suffix(':').unwrap_or(image);
+    let untagged = || {
+        let image = image.split_once('@').map_or(image, |(image, _)| image);
+        let last = image.rfind('/').map_or(0, |slash| slash + 1);
+        image[last..]
+            .find(':')
+            .map_or(image, |colon| &image[..last + colon])
+    };
+    let (tag, image) = match tag.filter(|tag| !tag.is_empty()) {
+        Some(tag) => (Some(tag), untagged()),
+        None => (None, image),
+    };
     match tag {
         Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
         Some(tag) => format!("{image}:{tag}"),
@@ -201,7 +218,7 @@ pub async fn pull(asked: Asked) -> Answer<Reply> {
             Some(platform)
         }
     };
-    let sent = Sent::read(&asked.request)?;
+    let sent = Sent::read(&asked.request);
     let client = client(&asked.engine)?;
     let candidates = client
         .settings()
@@ -287,7 +304,7 @@ pub async fn examine(asked: &Asked, name: &str) -> Answer<Admission> {
     let reference = candidates
         .map_err(|error| Refusal::bad(error.to_string()))?
         .swap_remove(0);
-    let credentials = Sent::read(&asked.request)?.for_registry(reference.registry());
+    let credentials = Sent::read(&asked.request).for_registry(reference.registry());
     blocking(&asked.engine, move |engine| {
         let found = RefCell::new(None);
         let admit = |resolved: &Resolved<'_, '_>| {
@@ -329,7 +346,7 @@ fn pull_end(engine: &Engine, reference: &Reference, pulled: &Pulled) -> Vec<Line
 pub async fn push(asked: Asked, name: &str) -> Answer<Reply> {
     let name = wanted_name(name, asked.query.get("tag"));
     let reference = Reference::parse_tag(&name).map_err(|error| Refusal::bad(error.to_string()))?;
-    let sent = Sent::read(&asked.request)?;
+    let sent = Sent::read(&asked.request);
     let client = client(&asked.engine)?;
     let (left, cancel) = (Left::of(&asked.request), client.cancel());
     let work = long(&asked.engine, move |engine, say| {
@@ -413,7 +430,7 @@ async fn with_repository<T: Send + 'static>(
     let reference = candidates
         .map_err(|error| Refusal::bad(error.to_string()))?
         .swap_remove(0);
-    let credentials = Sent::read(&asked.request)?.for_registry(reference.registry());
+    let credentials = Sent::read(&asked.request).for_registry(reference.registry());
     blocking(&asked.engine, move |_| {
         let repository = Repository::new(&client, &reference, credentials, Access::Pull);
         let wanted = match (reference.digest(), reference.tag()) {
@@ -490,7 +507,7 @@ pub async fn attach(mut asked: Asked) -> Answer<Reply> {
         )));
     }
     let reference = Reference::parse(&name).map_err(|error| Refusal::bad(error.to_string()))?;
-    let credentials = Sent::read(&asked.request)?.for_registry(reference.registry());
+    let credentials = Sent::read(&asked.request).for_registry(reference.registry());
     let client = client(&asked.engine)?;
     let digest = blocking(&asked.engine, move |_| {
         let repository = Repository::new(&client, &reference, credentials, Access::Push);
@@ -539,5 +556,11 @@ mod tests {
         assert_eq!(wanted_name("a", None), "a");
         assert_eq!(wanted_name("a", Some("b")), "a:b");
         assert_eq!(wanted_name("a", Some("sha256:c")), "a@sha256:c");
+        assert_eq!(wanted_name("a:x", Some("b")), "a:b");
+        assert_eq!(wanted_name("r:5000/a", Some("b")), "r:5000/a:b");
+        assert_eq!(wanted_name("r:5000/a:x@sha256:d", Some("b")), "r:5000/a:b");
+        assert_eq!(wanted_name("r:5000/a:x", Some("sha256:c")), "r:5000/a@sha256:c");
+        assert_eq!(wanted_name("a:x", Some("")), "a:x");
+        assert_eq!(wanted_name("a:", None), "a");
     }
 }

@@ -159,7 +159,7 @@ pub async fn prune(asked: &Asked) -> Answer<Reply> {
         }
     }
     Ok(reply::ok(&VolumesPruned {
-        volumes_deleted: (!gone.is_empty()).then_some(gone),
+        volumes_deleted: Some(gone),
         space_reclaimed: bytes,
     }))
 }

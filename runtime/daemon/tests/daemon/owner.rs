@@ -14,7 +14,7 @@ fn what_has_one_answer_here_is_not_taken_for_another() {
     for (status, host) in [
         (400, json!({"Runtime": "evil"})),
         (400, json!({"Isolation": "hyperv"})),
-        (400, json!({"VolumeDriver": "nfs"})),
+        (404, json!({"VolumeDriver": "nfs", "Binds": ["data:/data"]})),
         (501, json!({"CpuRealtimeRuntime": 1000})),
         (501, json!({"CpuRealtimePeriod": 1000})),
         (

@@ -99,6 +99,14 @@ impl BlobDescriptor {
     }
 }
 
+/// Operating systems that images are made for.
+const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+/// Architectures by the names that Go and Linux have for them.
+const ARCHITECTURES: [&str; 12] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm",
+    "x86_64",
+];
+
 impl Platform {
     /// This machine.
     pub fn own() -> Self {
@@ -109,11 +117,12 @@ impl Platform {
         }
     }
 
-    /// Reads `linux/arm64/v8`, `linux/arm64` or `arm64`.
+    /// Reads `linux/arm64/v8`, `linux/arm64`, `arm64` or `linux`. A lone word is a known one, as in containerd.
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
         let (os, architecture, variant) = match parts[..] {
-            [architecture] => ("linux", architecture, ""),
+            [os] if SYSTEMS.contains(&os) => (os, architecture(), ""),
+            [architecture] if ARCHITECTURES.contains(&architecture) => ("linux", architecture, ""),
             [os, architecture] => (os, architecture, ""),
             [os, architecture, variant] => (os, architecture, variant),
             _ => return None,
@@ -351,7 +360,10 @@ mod tests {
         }
         let missing = choose(&list, &Platform::parse("riscv64").expect("a platform"));
         assert!(missing.expect_err("none").contains("linux/arm/v7"));
-        for bad in ["", "/", "linux/", "a/b/c/d", "li nux/amd64"] {
+        for lone in ["linux", "amd64", "x86_64"] {
+            assert!(Platform::parse(lone).is_some(), "{lone}");
+        }
+        for bad in ["", "/", "linux/", "a/b/c/d", "li nux/amd64", "foo"] {
             assert_eq!(Platform::parse(bad), None, "{bad}");
         }
     }

@@ -156,7 +156,9 @@ pub enum RegistryError {
         found: String,
     },
     /// A platform that is none.
-    #[error("{text:?} is not a platform: write OS/ARCHITECTURE[/VARIANT], as in linux/arm64/v8")]
+    #[error(
+        "{text:?}: unknown operating system or architecture: invalid argument; write OS/ARCHITECTURE[/VARIANT], as in linux/arm64/v8"
+    )]
     Platform {
         /// What was given.
         text: String,
