@@ -58,7 +58,7 @@ powercut:
 	integration/provision powercut
 	integration/powercut
 
-# Virtual machines (QEMU, no KVM): the tests of whole containers where only control groups of version 2 are mounted, and a
+# Virtual machines (QEMU, no KVM): the tests of whole containers where only control groups of version 2 are mounted, a container on aarch64, and a
 # device with U-Boot and two slots whose new version is broken in each way. Half an hour or more; FILTER=version_2 runs what has that in its name.
 FILTER ?=
 device-test: release

@@ -1,6 +1,6 @@
 //! A machine of QEMU and its serial console: started, talked to, cut from its power.
 //!
-//! Owns the process and what the console said; knows nothing of what runs inside. Invariant: the process ends with its [`Machine`].
+//! Owns the process and what the console said, which `KAKOI_DEVICE_CONSOLE=1` shows as it comes; knows nothing of what runs inside. Invariant: the process ends with its [`Machine`].
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -59,6 +59,9 @@ impl Machine {
         match self.output.recv_timeout(left) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes).replace('\r', "");
+                if std::env::var_os("KAKOI_DEVICE_CONSOLE").is_some() {
+                    eprint!("{text}");
+                }
                 self.unread.push_str(&text);
                 self.said.push_str(&text);
                 true

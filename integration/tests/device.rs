@@ -1,4 +1,4 @@
-//! Kakoi on machines that this one is not: with control groups of version 2 alone.
+//! Kakoi on machines that this one is not: with control groups of version 2 alone, and on aarch64.
 //!
 //! `make device-test` makes the disks (`integration/device/run`) and names their folder in `KAKOI_DEVICE`; without it the tests are left out.
 #![forbid(unsafe_code)]
@@ -76,4 +76,29 @@ fn version_2_networks() {
 #[test]
 fn version_2_confines() {
     on_version_2(&["mapped", "privileges", "state", "mounts:--skip:a_policys_links"]);
+}
+
+#[test]
+fn aarch64_runs_a_container() {
+    let Some(folder) = folder() else { return };
+    let kind = ["-machine", "virt,accel=tcg", "-cpu", "cortex-a57"];
+    let append = "console=ttyAMA0 init=/sbin/init";
+    let mut machine = machine("qemu-system-aarch64", &kind, &folder.join("aarch64"), append);
+    machine.expect("DEVICE IS UP");
+    assert_eq!(machine.ok("uname -m").trim(), "aarch64");
+    machine.ok("kakoi load --quiet --input /app.tar");
+    // What a policy asks for at best effort and this kernel's landlock cannot do is said on the way.
+    let strict = machine.ok("kakoi run --rm --network none --policy strict app:1 uname -m 2>/dev/null");
+    assert_eq!(strict.trim(), "aarch64");
+    let (code, refused) =
+        machine.run("kakoi run --rm --network none --policy strict app:1 sh -c 'echo x > /etc/passwd'");
+    assert_ne!(code, 0, "strict writes no file: {refused}");
+    machine.ok("kakoi run -d --name web --policy docker-default --memory 64m --pids-limit 20 -p 8080:80 app:1 httpd -f -p 80 -h /etc");
+    machine.ok("until wget -q -O - http://127.0.0.1:8080/passwd | grep root:; do sleep 0.1; done");
+    assert_eq!(machine.ok("kakoi exec web id -u").trim(), "0");
+    assert_eq!(machine.ok("cat /sys/fs/cgroup/kakoi/*/pids.max").trim(), "20");
+    machine.ok("kakoi pause web && kakoi unpause web && kakoi rm --force --time 0 web");
+    let (code, _) = machine.run("kakoi run --rm --memory 16m --policy docker-default app:1 dd if=/dev/zero of=/dev/null bs=64M count=1");
+    assert_eq!(code, 137, "its memory ends at its limit");
+    machine.cut();
 }
