@@ -11,6 +11,7 @@ use super::{FIXED, Networks, ask, live};
 use crate::engine::Engine;
 use crate::life::container::{Container, Phase};
 use crate::refusal::{Answer, Refusal};
+use crate::state::{Record, copies};
 
 impl Networks {
     /// Connects a container to a network; one that runs gets its link at once, another at its next start.
@@ -47,11 +48,11 @@ impl Networks {
         if phase.is_up() {
             self.join(engine, &record, &row.name).await?;
         }
-        if let Err(cause) = engine.store.put(&record).await {
+        if let Err(refusal) = keep_record(engine, &record).await {
             if phase.is_up() {
                 self.part(engine, &before, &row.id).await?;
             }
-            return Err(Refusal::failed("the connection cannot be recorded", cause));
+            return Err(refusal);
         }
         container.shared().record.networks = record.networks;
         self.tell_of(engine, "connect", &container.id, &row.id, &row.name);
@@ -99,11 +100,7 @@ impl Networks {
         if phase.is_up() {
             self.part(engine, &record, &row.id).await?;
         }
-        engine
-            .store
-            .put(&record)
-            .await
-            .map_err(|cause| Refusal::failed("the disconnection cannot be recorded", cause))?;
+        keep_record(engine, &record).await?;
         container.shared().record.networks.clone_from(&record.networks);
         self.tell_of(engine, "disconnect", &container.id, &row.id, &row.name);
         Ok(())
@@ -189,11 +186,7 @@ impl Networks {
         if record.host_config.links == before.host_config.links && record.networks == before.networks {
             return Err(missing());
         }
-        engine
-            .store
-            .put(&record)
-            .await
-            .map_err(|cause| Refusal::failed("the link cannot be removed from the record", cause))?;
+        keep_record(engine, &record).await?;
         {
             let mut shared = container.shared();
             shared.record.host_config.links = record.host_config.links;
@@ -219,6 +212,16 @@ impl Networks {
         ]);
         engine.events.tell("network", what, id, attributes);
     }
+}
+
+/// Records where a container is now, and in its copy too: one that comes back from that must not be in a network that it left.
+async fn keep_record(engine: &Engine, record: &Record) -> Answer<()> {
+    let done = engine.store.put(record).await;
+    done.map_err(|cause| Refusal::failed("the container's networks cannot be recorded", cause))?;
+    if !record.host_config.auto_remove {
+        copies::keep(&engine.paths.state_dir(&record.id), record);
+    }
+    Ok(())
 }
 
 /// Whether a container of this mode can be connected to anything: Docker's refusals in its words.

@@ -176,3 +176,37 @@ fn a_gateway_mode_that_is_not_there_is_refused() {
     }
     daemon.is_clean();
 }
+
+/// Records that are damaged come back from copies: a network that was left must not.
+#[test]
+fn the_copy_of_a_record_names_the_networks_of_now() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.must(201, "POST", "/networks/create", Some(json!({"Name": "app"})));
+    made(
+        &daemon,
+        "web",
+        json!({"NetworkMode": "bridge", "Links": []}),
+        json!({}),
+    );
+    let id = daemon.must(200, "GET", "/containers/web/json", None)["Id"].clone();
+    let copy = daemon.path(&format!(
+        "root/containers/{}/record.json",
+        id.as_str().expect("an id")
+    ));
+    let names = || -> Vec<String> {
+        let text = std::fs::read_to_string(&copy).expect("it has a copy");
+        let record: Value = serde_json::from_str(&text).expect("JSON");
+        let networks = record["networks"].as_object().expect("networks");
+        networks.keys().cloned().collect()
+    };
+    assert_eq!(names(), ["bridge"]);
+    let who = || Some(json!({"Container": "web"}));
+    daemon.must(200, "POST", "/networks/app/connect", who());
+    assert_eq!(names(), ["app", "bridge"]);
+    daemon.must(200, "POST", "/networks/bridge/disconnect", who());
+    assert_eq!(names(), ["app"]);
+    daemon.must(204, "DELETE", "/containers/web?force=1", None);
+    daemon.must(204, "DELETE", "/networks/app", None);
+    daemon.is_clean();
+}
