@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom. An arrow that is not here needs a paragraph in runtime/ARCHITECTURE.md first.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("kakoi-policy", &[]),
     ("kakoi-sys", &[]),
     ("kakoi-api", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("kakoi-archive", &["kakoi-sys"]),
     ("kakoi-image", &["kakoi-archive", "kakoi-sys", "kakoi-trust"]),
     ("kakoi-net", &["kakoi-sys"]),
+    ("kakoi-host", &[]),
     (
         "kakoi-container",
         &["kakoi-archive", "kakoi-confine", "kakoi-policy", "kakoi-sys"],

@@ -1,0 +1,6 @@
+//! The device below the apps: today the two slots of its operating system.
+//!
+//! Knows nothing of containers, registries and signatures: what is written and whether the device is well is said by the caller.
+#![forbid(unsafe_code)]
+
+pub mod slots;

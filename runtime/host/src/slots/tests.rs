@@ -1,0 +1,414 @@
+//! Every state with every event, every write as a power cut, and a device that is upgraded with both.
+
+use std::cell::Cell;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::medium::{Variables, encode};
+use super::record::commit_by;
+use super::*;
+
+const SECTOR: usize = 512;
+const TRIES: u8 = 3;
+const MKENVIMAGE_CRC: [u8; 4] = [0xec, 0x8e, 0x80, 0xc5];
+
+/// A count of durable steps after which the power is cut. It stays cut until it is set anew.
+#[derive(Clone)]
+struct Power(Rc<Cell<usize>>);
+
+impl Power {
+    fn of(steps: usize) -> Self {
+        Self(Rc::new(Cell::new(steps)))
+    }
+
+    fn spend(&self) -> io::Result<()> {
+        match self.0.get().checked_sub(1) {
+            Some(left) => {
+                self.0.set(left);
+                Ok(())
+            }
+            None => Err(io::Error::other("power cut")),
+        }
+    }
+}
+
+/// A medium that keeps the sectors written before the power is cut, and half of the one that is being written.
+#[derive(Clone)]
+struct Memory {
+    bytes: Vec<u8>,
+    power: Power,
+}
+
+impl Medium for Memory {
+    fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let at = at as usize;
+        let found = self.bytes.get(at..at + bytes.len());
+        bytes.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        for (number, sector) in bytes.chunks(SECTOR).enumerate() {
+            let at = at as usize + number * SECTOR;
+            let spent = self.power.spend();
+            let kept = if spent.is_ok() { sector.len() } else { SECTOR / 2 };
+            self.bytes[at..at + kept].copy_from_slice(&sector[..kept]);
+            spent?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.power.spend()
+    }
+}
+
+fn memory(power: &Power) -> Memory {
+    Memory {
+        bytes: vec![0xff; 8192],
+        power: power.clone(),
+    }
+}
+
+fn blocks(memory: Memory) -> BootBlocks<Memory> {
+    BootBlocks::new(memory, 0, 4096).expect("apart")
+}
+
+fn environment(memory: Memory) -> UbootEnvironment<Memory> {
+    UbootEnvironment::new(memory, 0, 4096, 4096).expect("apart")
+}
+
+fn control(good: Slot, trial: Option<(Slot, u8)>) -> Control {
+    let trial = trial.map(|(slot, left)| Trial { slot, left });
+    Control { good, trial }
+}
+
+fn fresh_environment(power: &Power, flag: u8) -> Memory {
+    let mut memory = memory(power);
+    let variables = Variables::from(
+        [
+            ("boot_good", "a"),
+            ("boot_try", "none"),
+            ("boot_left", "0"),
+            ("bootdelay", "2"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    let copy = encode(&variables, 4096, Some(flag)).expect("it fits");
+    memory.bytes[..4096].copy_from_slice(&copy);
+    memory
+}
+
+/// Every step of `set_trial` and `commit` is a power cut; the state is the old or the new one, and the call can be made again.
+fn check_tearing<C: BootControl>(
+    made: impl Fn(&Power) -> Memory,
+    open: impl Fn(Memory) -> C,
+    memory_of: impl Fn(C) -> Memory,
+) {
+    let old = control(Slot::A, None);
+    let new = control(Slot::A, Some((Slot::B, TRIES)));
+    let (mut olds, mut news) = (0, 0);
+    for steps in 0..20 {
+        let power = Power::of(steps);
+        let mut boot = open(made(&power));
+        let done = boot.set_trial(Slot::B, TRIES);
+        power.0.set(usize::MAX);
+        let mut boot = open(memory_of(boot));
+        let found = boot.read().expect("one copy is whole");
+        assert!(found == old || found == new, "{found:?} after {steps} steps");
+        assert!(done.is_err() || found == new, "told as done after {steps} steps");
+        olds += usize::from(found == old);
+        news += usize::from(found == new);
+        boot.set_trial(Slot::B, TRIES).expect("again");
+        assert_eq!(boot.read().expect("whole"), new);
+        boot.commit(Slot::B).expect("committed");
+        assert_eq!(boot.read().expect("whole"), control(Slot::B, None));
+    }
+    assert!(olds > 1 && news > 1, "{olds} {news}");
+}
+
+#[test]
+fn a_cut_leaves_the_blocks_old_or_new() {
+    check_tearing(memory, blocks, BootBlocks::into_medium);
+}
+
+#[test]
+fn a_cut_leaves_the_environment_old_or_new() {
+    for flag in [0, 1, 254, 255] {
+        check_tearing(
+            |power| fresh_environment(power, flag),
+            environment,
+            UbootEnvironment::into_medium,
+        );
+    }
+}
+
+#[test]
+fn what_is_not_to_be_tried_is_refused() {
+    let power = Power::of(usize::MAX);
+    let mut boot = blocks(memory(&power));
+    assert!(matches!(
+        boot.set_trial(Slot::A, 1),
+        Err(ControlError::IsGood(Slot::A))
+    ));
+    assert!(matches!(
+        boot.mark_bad(Slot::A),
+        Err(ControlError::IsGood(Slot::A))
+    ));
+    assert!(matches!(boot.set_trial(Slot::B, 0), Err(ControlError::Tries(0))));
+    assert!(matches!(
+        boot.set_trial(Slot::B, 10),
+        Err(ControlError::Tries(10))
+    ));
+    let untouched = boot.into_medium();
+    assert!(untouched.bytes.iter().all(|byte| *byte == 0xff));
+    assert!(matches!(
+        environment(untouched).read(),
+        Err(ControlError::Damaged)
+    ));
+    assert!(BootBlocks::new(memory(&power), 0, 4095).is_err());
+    assert!(UbootEnvironment::new(memory(&power), 0, 4096, 4097).is_err());
+    assert!(UbootEnvironment::new(memory(&power), 0, 4096, 63).is_err());
+}
+
+#[test]
+fn the_drawing_is_what_is_written() {
+    let power = Power::of(usize::MAX);
+    let mut boot = blocks(memory(&power));
+    boot.set_trial(Slot::B, TRIES).expect("set");
+    let bytes = boot.into_medium().bytes;
+    let text = b"boot_good=a\0boot_left=3\0boot_seq=1\0boot_try=b\0\0";
+    assert_eq!(&bytes[4..4 + text.len()], text);
+    // What U-Boot's mkenvimage 2023.01 makes of the same variables (`mkenvimage -p 0 -s 4096`).
+    assert_eq!(&bytes[..4], &MKENVIMAGE_CRC);
+    assert!(bytes[4 + text.len()..4096].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn variables_of_others_stay() {
+    let power = Power::of(usize::MAX);
+    let mut boot = environment(fresh_environment(&power, 7));
+    boot.commit(Slot::B).expect("committed");
+    let bytes = boot.into_medium().bytes;
+    let copy = medium::decode(&bytes[4096..], 5).expect("whole");
+    assert_eq!(copy.get("bootdelay").map(String::as_str), Some("2"));
+    assert_eq!(bytes[4096 + 4], 8);
+}
+
+fn upgrade() -> Upgrade {
+    Upgrade {
+        image: "sha256:new".to_owned(),
+        into: Slot::B,
+    }
+}
+
+fn install(image: &str, running: Slot, control: Control) -> Event {
+    Event::Install {
+        image: image.to_owned(),
+        running,
+        control,
+    }
+}
+
+/// A row per state; a letter per event: the phase that follows, or R for a refusal.
+#[test]
+fn every_state_and_every_event() {
+    let started = |running, good, trial| Event::Started {
+        running,
+        control: control(good, trial),
+    };
+    let events = [
+        install("sha256:new", Slot::A, control(Slot::A, None)),
+        install("sha256:other", Slot::A, control(Slot::A, None)),
+        install("sha256:other", Slot::A, control(Slot::A, Some((Slot::B, 0)))),
+        install("sha256:other", Slot::B, control(Slot::A, None)),
+        Event::Wrote,
+        Event::ReadBack { right: true },
+        Event::ReadBack { right: false },
+        Event::Arm,
+        started(Slot::A, Slot::A, None),
+        started(Slot::A, Slot::A, Some((Slot::B, 1))),
+        started(Slot::A, Slot::A, Some((Slot::B, 0))),
+        started(Slot::B, Slot::A, Some((Slot::B, 0))),
+        started(Slot::B, Slot::B, None),
+        Event::Committed,
+        Event::GiveUp(Reason::Owner),
+    ];
+    let rows = [
+        (State::Idle, "ffRRRRRRiiiiiRR"),
+        (State::Fetching(upgrade()), "ffRRwRRRfffffRx"),
+        (State::Written(upgrade()), "ffRRRvfRwwwwwRx"),
+        (State::Verified(upgrade()), "ffRRRRRavvvvvRx"),
+        (State::Armed(upgrade()), "RRRRRRRRaaxtcRx"),
+        (State::Trial(upgrade()), "RRRRRRRRxxxtccx"),
+        (State::Committed(upgrade()), "RfRRRRRRcccccRR"),
+        (State::RolledBack(upgrade(), Reason::Owner), "RfRRRRRRxxxxxRR"),
+    ];
+    for (state, row) in rows {
+        let found: String = events
+            .iter()
+            .map(|event| match transition(state.clone(), event.clone()) {
+                Err(_) => 'R',
+                Ok(State::Idle) => 'i',
+                Ok(State::Fetching(_)) => 'f',
+                Ok(State::Written(_)) => 'w',
+                Ok(State::Verified(_)) => 'v',
+                Ok(State::Armed(_)) => 'a',
+                Ok(State::Trial(_)) => 't',
+                Ok(State::Committed(_)) => 'c',
+                Ok(State::RolledBack(..)) => 'x',
+            })
+            .collect();
+        assert_eq!(found, row, "{state:?}");
+    }
+}
+
+#[test]
+fn a_cut_leaves_the_record_old_or_new() {
+    let (old, new) = (State::Fetching(upgrade()), State::Written(upgrade()));
+    for steps in 0..=6 {
+        let folder = tempfile::tempdir().expect("a folder");
+        commit(folder.path(), &old).expect("kept");
+        let power = Power::of(steps);
+        let done = commit_by(folder.path(), &new, &mut |_| power.spend());
+        assert_eq!(done.is_ok(), steps == 6, "{steps}");
+        let expected = if steps > 4 { &new } else { &old };
+        assert_eq!(&load(folder.path()).expect("whole"), expected, "{steps}");
+        commit(folder.path(), &new).expect("again");
+    }
+}
+
+#[test]
+fn a_record_that_is_none_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(load(folder.path()).expect("none is idle"), State::Idle);
+    for bytes in [
+        &b""[..],
+        b"{}",
+        b"\"armed\"",
+        br#"{"armed":{"image":"x","into":"c"}}"#,
+    ] {
+        std::fs::write(folder.path().join("os.json"), bytes).expect("written");
+        assert!(
+            matches!(load(folder.path()), Err(RecordError::Damaged(_))),
+            "{bytes:?}"
+        );
+    }
+    std::fs::write(folder.path().join("os.json"), vec![b' '; 65 << 10]).expect("written");
+    assert!(matches!(load(folder.path()), Err(RecordError::TooLarge)));
+}
+
+/// Starts the device as `integration/device/boot.cmd` does: a trial is counted down before it is started.
+fn boot(memory: Memory) -> (Slot, Memory) {
+    let mut loader = blocks(memory);
+    let found = loader.read().expect("whole");
+    match found.trial {
+        Some(Trial { slot, left: 1.. }) => {
+            let left = found.trial.map_or(0, |trial| trial.left - 1);
+            loader
+                .write(control(found.good, Some((slot, left))))
+                .expect("counted");
+            (slot, loader.into_medium())
+        }
+        _ => (found.good, loader.into_medium()),
+    }
+}
+
+/// How the new system fares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Well,
+    Unwell,
+    NeverUp,
+}
+
+/// Runs the device in a slot until it would start anew (true), or has nothing to do (false), or the power is cut.
+fn run(
+    folder: &Path,
+    boot: &mut BootBlocks<Memory>,
+    power: &Power,
+    running: Slot,
+    fate: Fate,
+) -> Result<bool, ()> {
+    let keep = |state: &State| commit_by(folder, state, &mut |_| power.spend()).map_err(drop);
+    let step = |event| {
+        let was = load(folder).expect("whole");
+        let next = transition(was.clone(), event).expect("allowed");
+        if next == was { Ok(()) } else { keep(&next) }
+    };
+    let control = boot.read().expect("whole");
+    step(Event::Started { running, control })?;
+    loop {
+        match load(folder).expect("whole") {
+            State::Idle => step(install("sha256:new", running, control))?,
+            State::Fetching(_) => step(Event::Wrote)?,
+            State::Written(_) => step(Event::ReadBack { right: true })?,
+            State::Verified(_) => step(Event::Arm)?,
+            state => match due(&state, running, boot.read().expect("whole")) {
+                Act::Nothing => return Ok(false),
+                Act::Restart => return Ok(true),
+                Act::SetTrial(slot) => boot.set_trial(slot, TRIES).map_err(drop)?,
+                Act::MarkBad(slot) => boot.mark_bad(slot).map_err(drop)?,
+                Act::Judge(slot) if fate == Fate::Well => {
+                    boot.commit(slot).map_err(drop)?;
+                    step(Event::Committed)?;
+                }
+                Act::Judge(_) => step(Event::GiveUp(Reason::Unwell("app web".to_owned())))?,
+            },
+        }
+    }
+}
+
+/// Upgrades a device whose power is cut once after `steps` durable steps. Says whether it was cut.
+fn check_upgrade(fate: Fate, steps: usize) -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let power = Power::of(steps);
+    let mut memory = memory(&power);
+    let mut cut = false;
+    for _ in 0..12 {
+        // The boot loader's own writes are not those that are counted here.
+        let left = power.0.replace(usize::MAX);
+        let (running, kept) = boot(memory);
+        power.0.set(left);
+        if fate == Fate::NeverUp && running == Slot::B {
+            memory = kept;
+            continue;
+        }
+        let mut control = blocks(kept);
+        let ended = run(folder.path(), &mut control, &power, running, fate);
+        let found = control.read().expect("whole");
+        assert!(found.good == Slot::A || fate == Fate::Well, "{fate:?} {steps}");
+        if ended == Ok(false) {
+            let state = load(folder.path()).expect("whole");
+            let expected = match fate {
+                Fate::Well => State::Committed(upgrade()),
+                Fate::Unwell => State::RolledBack(upgrade(), Reason::Unwell("app web".to_owned())),
+                Fate::NeverUp => State::RolledBack(upgrade(), Reason::NeverWell),
+            };
+            assert_eq!(state, expected, "{steps}");
+            assert_eq!(running, found.good, "{fate:?} {steps}");
+            assert_eq!(found.trial, None, "{fate:?} {steps}");
+            return cut;
+        }
+        if ended == Err(()) {
+            cut = true;
+            power.0.set(usize::MAX);
+        }
+        memory = control.into_medium();
+    }
+    panic!("{fate:?} with a cut after {steps} steps does not come to rest")
+}
+
+#[test]
+fn an_upgrade_that_is_cut_anywhere_ends_old_or_new() {
+    let mut cuts = 0;
+    for fate in [Fate::Well, Fate::Unwell, Fate::NeverUp] {
+        let mut steps = 0;
+        while check_upgrade(fate, steps) {
+            steps += 1;
+        }
+        cuts += steps;
+    }
+    assert!(cuts >= 100, "{cuts} cuts");
+}
