@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::task::JoinHandle;
@@ -98,6 +99,22 @@ impl Reservation {
     /// The transport.
     pub fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Resets the connections that came to the socket before the firewall redirected the port: nobody would ever answer them, and whoever is refused
+    /// tries again. Not for a port with a [`Proxy`].
+    pub fn turn_away(&self) {
+        if self.protocol == Protocol::Udp || self.socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        for _ in 0..BACKLOG {
+            let Ok((connection, _)) = self.socket.accept() else {
+                return;
+            };
+            if let Err(error) = connection.set_linger(Some(Duration::ZERO)) {
+                tracing::debug!(%error, "an early connection is closed, not reset");
+            }
+        }
     }
 }
 

@@ -84,6 +84,9 @@ impl Networks {
     fn apply(&self, kernel: &Kernel) -> Result<(), KernelError> {
         let picture = wanted(&self.state());
         kernel.firewall.apply(&picture)?;
+        for live in self.state().live.values() {
+            super::live::turn_away_early(live);
+        }
         self.is_told.send_replace(true);
         Ok(())
     }

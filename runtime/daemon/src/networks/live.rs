@@ -694,6 +694,17 @@ pub(super) fn target(kept: &Kept, port: &Port) -> Option<SocketAddr> {
         .map(|address| SocketAddr::new(address, port.inside))
 }
 
+/// Resets what came to published ports before the firewall knew of them.
+pub(super) fn turn_away_early(live: &Live) {
+    for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {
+        if let Some(target) = target(&live.kept, port)
+            && !host_ports::needs_proxy(port.host.ip(), target)
+        {
+            reservation.turn_away();
+        }
+    }
+}
+
 fn proxies(live: &Live) -> Answer<Vec<Proxy>> {
     let mut proxies = Vec::new();
     for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {

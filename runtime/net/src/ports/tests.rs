@@ -58,6 +58,25 @@ fn a_port_is_given_once() {
     });
 }
 
+/// Whoever came before the firewall knew where to is told to try again, at once, instead of waiting for an answer of nobody's.
+#[test]
+fn early_connections_are_turned_away() {
+    on_a_fresh_host(|| {
+        let held = reserve(ip("127.0.0.1"), 80..=80, Protocol::Tcp).expect("it is free");
+        let mut early: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(held.address()).expect("the kernel takes it"))
+            .collect();
+        held.turn_away();
+        for connection in &mut early {
+            connection.set_read_timeout(Some(PATIENCE)).expect("a limit");
+            let ended = connection.read(&mut [0]).expect_err("it was reset");
+            assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset);
+        }
+        held.turn_away();
+        reserve(ip("127.0.0.1"), 80..=80, Protocol::Tcp).expect_err("it is still held");
+    });
+}
+
 /// What another program holds is as taken as what we hold, and what it has left is free at once.
 #[test]
 fn a_port_of_another_program_is_taken() {
