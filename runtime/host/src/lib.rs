@@ -4,3 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod slots;
+
+#[cfg(test)]
+#[path = "../../../integration/src/required.rs"]
+mod required;

@@ -14,6 +14,8 @@
 mod block;
 mod boot;
 mod environment;
+#[cfg(test)]
+mod interop;
 mod medium;
 mod record;
 mod state;
