@@ -1,9 +1,10 @@
-//! The device below the apps: today the two slots of its operating system.
+//! The device below the apps: the two slots of its operating system, and the watchdog.
 //!
 //! Knows nothing of containers, registries and signatures: what is written and whether the device is well is said by the caller.
 #![forbid(unsafe_code)]
 
 pub mod slots;
+pub mod watchdog;
 
 #[cfg(test)]
 #[path = "../../../integration/src/required.rs"]

@@ -23,6 +23,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod system;
 pub mod terminal;
+pub mod watchdog;
 pub mod xattr;
 
 pub use error::{CallError, Result};
