@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use kakoi_integration::device::{Disk, Slot, State, folder};
+use kakoi_integration::machine::Machine;
 
 /// Two tries of slot b, which holds something new, beside a good slot a.
 const TRIAL: State = State {
@@ -175,6 +176,53 @@ fn blocks_that_are_not_whole_or_old_do_not_count() {
         let before = device.expect("KAKOI state ");
         let line = device.expect("\n");
         assert_eq!(line, said, "{what}: {before}");
+        device.cut();
+    }
+}
+
+/// Waits until the app answers, and says how often it was started, by what it wrote into its volume.
+#[track_caller]
+fn starts(device: &mut Machine) -> usize {
+    device.expect("DEVICE IS UP");
+    device
+        .ok("until wget -q -O - http://127.0.0.1:8080/starts; do sleep 0.2; done; sync")
+        .lines()
+        .filter(|line| *line == "started")
+        .count()
+}
+
+#[test]
+fn apps_outlive_versions_and_cuts() {
+    let Some(made) = folder() else { return };
+    let disk = Disk::new(&made);
+    let mut device = disk.boot();
+    device.expect("DEVICE IS UP version=1");
+    device.ok("kakoi load --quiet --input /app.tar");
+    device.ok("kakoi run -d --name web --restart always --policy docker-default --memory 32m -p 8080:80 -v store:/data app:1 \
+        sh -c 'echo started >> /data/starts; exec httpd -f -p 80 -h /data'");
+    device.ok("until wget -q -O - http://127.0.0.1:8080/starts; do sleep 0.2; done; sync");
+    device.cut();
+
+    // In the boot loader, in the kernel, while the daemon starts the app again, and when all is well.
+    for moment in ["KAKOI state", "Starting kernel", "DEVICE IS UP"] {
+        let mut device = disk.boot();
+        device.expect(moment);
+        device.cut();
+    }
+    let mut device = disk.boot();
+    let before = starts(&mut device);
+    assert!(before >= 2, "it was started {before} times");
+    let (code, running) = device.run("kakoi ps --all --format '{{.Names}} {{.Status}}'");
+    assert!(code == 0 && running.starts_with("web Up"), "{running}");
+    device.cut();
+
+    // A new version finds what the old one left, and the old one what the new one did.
+    disk.put(Slot::B, "newer");
+    disk.set_state(&State { left: 1, ..TRIAL });
+    for version in ["slot=b", "slot=a"] {
+        let mut device = disk.boot();
+        device.expect(version);
+        assert!(starts(&mut device) > before, "{version}");
         device.cut();
     }
 }
