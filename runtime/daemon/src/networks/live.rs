@@ -610,6 +610,14 @@ pub(super) fn keep(run_dir: &Path, kept: &Kept) -> Answer<()> {
         .map_err(|cause| Refusal::failed("keeping the container's addresses failed", cause))
 }
 
+/// The same, of a run that may have ended meanwhile: the shim takes the folder away before the daemon takes its links.
+pub(super) fn keep_while_it_runs(run_dir: &Path, kept: &Kept) -> Answer<()> {
+    match keep(run_dir, kept) {
+        Err(_) if !run_dir.exists() => Ok(()),
+        kept => kept,
+    }
+}
+
 fn read(run_dir: &Path) -> Option<Kept> {
     let bytes = fs::read(run_dir.join(KEPT)).ok()?;
     let kept = serde_json::from_slice(&bytes);

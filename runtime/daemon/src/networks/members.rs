@@ -130,11 +130,7 @@ impl Networks {
         let (run_dir, telling) = (engine.paths.run_dir(id), engine.clone());
         // Policies name others by their names.
         let told = on_thread(move || {
-            match live::keep(&run_dir, &kept) {
-                // The run ended meanwhile, and its folder is gone.
-                Err(_) if !run_dir.exists() => {}
-                kept => kept?,
-            }
+            live::keep_while_it_runs(&run_dir, &kept)?;
             telling.networks.retell()
         })
         .await;
@@ -200,7 +196,7 @@ impl Networks {
         });
         let Some(kept) = kept else { return Ok(()) };
         let run_dir = engine.paths.run_dir(&container.id);
-        on_thread(move || live::keep(&run_dir, &kept)).await
+        on_thread(move || live::keep_while_it_runs(&run_dir, &kept)).await
     }
 
     /// Tells that a container is in a network, or no more.

@@ -35,6 +35,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -51,6 +52,9 @@ const CONNECTIONS_MAX: usize = 512;
 const HEADERS_WAIT: Duration = Duration::from_secs(10);
 /// How long the request of a client that has left is still read for.
 const LEFT_WAIT: Duration = Duration::from_secs(1);
+/// How long, and how much, of a request is read away whose answer is given. The files of a small build come within both.
+const LINGER_WAIT: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a request's head: a label filter of some kilobytes is plenty.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of a request.
@@ -137,7 +141,10 @@ async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
     tokio::select! {
         // First, so that what a client sends before it leaves is read.
         biased;
-        ended = &mut conversation => told(ended),
+        ended = &mut conversation => {
+            told(ended);
+            linger(conversation.into_parts().io.into_inner()).await;
+        }
         Some(takeover) = taken.recv() => {
             let parts = conversation.into_parts();
             let (stream, ahead) = (parts.io.into_inner(), parts.read_buf);
@@ -155,6 +162,22 @@ async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
             timeout(LEFT_WAIT, rest).await.ok();
         }
     }
+}
+
+/// Reads away what a client still sends behind an answer that needed none of it. Many clients send a whole body before they look for an answer, and see
+/// nothing but a broken connection where the other side has closed.
+async fn linger(mut stream: UnixStream) {
+    let mut left = LINGER_BYTES_MAX;
+    let mut chunk = [0; 8 << 10];
+    let rest = async {
+        while left > 0
+            && let Ok(count) = stream.read(&mut chunk).await
+            && count > 0
+        {
+            left = left.saturating_sub(count);
+        }
+    };
+    timeout(LINGER_WAIT, rest).await.ok();
 }
 
 fn told(ended: hyper::Result<()>) {

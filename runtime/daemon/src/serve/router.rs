@@ -203,7 +203,7 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET", ["policies", name]) => system::policy(&asked, name),
         ("GET", ["plugins"]) => Ok(reply::ok(&Vec::<String>::new())),
         ("POST", ["build"]) => Err(Refusal::unsupported(
-            "images are not built here: build elsewhere and load them (docker save IMAGE | kakoi load)",
+            "images are not built here: build elsewhere and load them (docker save IMAGE | kakoi load), or push them to a registry (docker buildx build --push)",
         )),
         ("POST", ["build", "prune"]) => Ok(reply::ok(
             &serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0}),

@@ -295,40 +295,48 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &[u8]) -> io::Result<(
     stream.write_all(body)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
     let broken = || io::Error::new(io::ErrorKind::UnexpectedEof, "half an answer");
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(broken)?;
+    let end = find(&bytes, b"\r\n\r\n").ok_or_else(broken)?;
+    let (head, body) = (
+        String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase(),
+        &bytes[end + 4..],
+    );
     let status = head
         .split(' ')
         .nth(1)
         .and_then(|word| word.parse().ok())
         .ok_or_else(broken)?;
-    let lower = head.to_ascii_lowercase();
-    if let Some(length) = lower.split("content-length: ").nth(1) {
+    if let Some(length) = head.split("content-length: ").nth(1) {
         let length: usize = length
             .split("\r\n")
             .next()
             .and_then(|word| word.parse().ok())
             .ok_or_else(broken)?;
-        if body.len() < length {
+        if body.len() < length && method != "HEAD" {
             return Err(broken());
         }
     }
-    if lower.contains("transfer-encoding: chunked") {
-        return Ok((status, unchunk(body).ok_or_else(broken)?));
-    }
-    Ok((status, body.to_owned()))
+    let body = match head.contains("transfer-encoding: chunked") {
+        true => unchunk(body).ok_or_else(broken)?,
+        false => body.to_vec(),
+    };
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-fn unchunk(mut body: &str) -> Option<String> {
-    let mut whole = String::new();
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
     loop {
-        let (size, rest) = body.split_once("\r\n")?;
-        let size = usize::from_str_radix(size, 16).ok()?;
+        let end = find(body, b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).ok()?, 16).ok()?;
+        let rest = &body[end + 2..];
         if size == 0 {
             return Some(whole);
         }
-        whole.push_str(rest.get(..size)?);
+        whole.extend_from_slice(rest.get(..size)?);
         body = rest.get(size + 2..)?;
     }
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod given;
+mod hostile;
 mod knobs;
 mod links;
 mod lives;

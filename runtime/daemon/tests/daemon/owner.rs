@@ -323,3 +323,15 @@ fn ports_stay_within_the_ceiling() {
         daemon.is_clean();
     }
 }
+
+/// Many clients send all of their files before they read an answer, and see nothing but a broken connection where it came earlier.
+#[test]
+fn a_build_is_refused_when_its_files_have_come() {
+    needs_root!();
+    let daemon = Daemon::start();
+    let files = Value::from("x".repeat(3 << 20));
+    let answer = daemon.must(501, "POST", "/build?t=a", Some(files));
+    let text = answer["message"].as_str().expect("text");
+    assert!(text.contains("docker save IMAGE | kakoi load"), "{text}");
+    daemon.is_clean();
+}
