@@ -192,6 +192,8 @@ mod tests {
         let ahead = Bytes::from_static(b"typed");
         let gone = Departure::of(&ours).expect("watched");
         takeover.run(Line { stream: ours, ahead }, &gone).await;
+        // It keeps the connection open, as long as the conversation has it.
+        drop(gone);
         let mut said = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut theirs, &mut said)
             .await

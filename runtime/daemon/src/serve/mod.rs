@@ -48,8 +48,9 @@ use crate::refusal::Refusal;
 /// Connections at a time. Each one that follows a log or carries an attached terminal is one; beyond this a client waits in the backlog. One takes two
 /// descriptors, a third with a shim at its other end.
 const CONNECTIONS_MAX: usize = 512;
-/// How long a client may take to send its headers.
-const HEADERS_WAIT: Duration = Duration::from_secs(10);
+/// How long a client may take to send its headers: as long as with dockerd. hyper counts the pause between two requests of one connection too, and a
+/// client that uses a connection again just as it is closed takes that for a failure: ten seconds, which a stop may take, were hit.
+const HEADERS_WAIT: Duration = Duration::from_secs(300);
 /// How long the request of a client that has left is still read for.
 const LEFT_WAIT: Duration = Duration::from_secs(1);
 /// How long, and how much, of a request is read away whose answer is given. The files of a small build come within both.

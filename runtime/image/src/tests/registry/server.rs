@@ -192,6 +192,8 @@ struct Content {
     blobs: BTreeMap<String, Vec<u8>>,
     /// Tag or digest, content type, bytes.
     manifests: BTreeMap<String, (String, Vec<u8>)>,
+    /// Uploads that were begun, ended ones among them: each has a name of its own.
+    uploads_begun: u64,
     uploads: BTreeMap<String, Vec<u8>>,
 }
 
@@ -287,7 +289,8 @@ impl Shelf {
                 if mounted.is_some_and(|digest| content.blobs.contains_key(&digest)) {
                     return reply(wire, 201, &[("Location", "/done")], b"");
                 }
-                let name = content.uploads.len().to_string();
+                content.uploads_begun += 1;
+                let name = content.uploads_begun.to_string();
                 content.uploads.insert(name.clone(), Vec::new());
                 reply(
                     wire,
