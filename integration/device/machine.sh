@@ -139,7 +139,7 @@ tree_modules() {
 
 # What containers in networks need of a kernel that has it as modules.
 container_modules=(overlay veth bridge br_netfilter nf_tables nft_ct nft_nat nft_masq nft_chain_nat nft_limit nft_reject nft_reject_inet nft_redir
-	nft_fib nft_fib_inet nft_meta_bridge nft_log nf_log_syslog nf_conntrack nf_conntrack_bridge loop squashfs)
+	nft_fib nft_fib_inet nft_meta_bridge nft_log nf_log_syslog nf_conntrack nf_conntrack_bridge loop squashfs quota_v2)
 
 # An initramfs of the tree.
 tree_pack() {

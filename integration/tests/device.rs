@@ -67,6 +67,12 @@ fn version_2_lives() {
     on_version_2(&["groups", "life"]);
 }
 
+/// Of a kernel whose ext4 has quotas, which not every kernel that runs tests has.
+#[test]
+fn volumes_end_at_their_size() {
+    on_version_2(&["quotas"]);
+}
+
 #[test]
 fn version_2_networks() {
     on_version_2(&["networks"]);

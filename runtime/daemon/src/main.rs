@@ -21,6 +21,7 @@ mod names;
 mod networks;
 mod plan;
 mod policy;
+mod quota;
 mod refusal;
 mod restart;
 mod serve;

@@ -14,6 +14,7 @@ use crate::config::Paths;
 use crate::engine::Engine;
 use crate::host;
 use crate::names;
+use crate::quota;
 use crate::refusal::{Answer, Refusal};
 use crate::state::record::RECORD_FORMAT;
 use crate::state::{Record, VolumeRecord, copies};
@@ -103,13 +104,14 @@ impl Volumes {
             .ok_or_else(|| Refusal::missing(format!("get {name}: no such volume")))
     }
 
-    /// Makes a volume; one of that name is given back as it is.
+    /// Makes a volume, of at most `size` bytes; one of that name is given back as it is.
     pub async fn create(
         &self,
         engine: &Engine,
         name: &str,
         labels: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
+        size: Option<u64>,
     ) -> Answer<(VolumeRecord, bool)> {
         let _turn = self.turn.lock().await;
         let anonymous = name.is_empty();
@@ -131,23 +133,22 @@ impl Volumes {
             anonymous,
         };
         let folder = engine.paths.volume_dir(&name);
-        let made = make_folders(&engine.paths, &name)
-            .map_err(|cause| Refusal::failed(format!("create {name}: making the folder failed"), cause));
-        let kept = match made {
-            Ok(()) => {
-                copies::keep_volume(&folder, &volume);
-                engine.store.put_volume(&volume).await.map_err(|cause| {
-                    Refusal::failed(format!("create {name}: the volume cannot be recorded"), cause)
-                })
-            }
+        let kept = match make_limited(&engine.paths, &volume, size) {
+            Ok(()) => engine.store.put_volume(&volume).await.map_err(|cause| {
+                Refusal::failed(format!("create {name}: the volume cannot be recorded"), cause)
+            }),
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = kept {
+            let project = quota::project_of(&folder);
             // Only an empty folder: what an unknown hand put there is not ours to take.
             fs::remove_file(folder.join("record.json")).ok();
             fs::remove_dir(folder.join("_data"))
                 .and_then(|()| fs::remove_dir(&folder))
                 .ok();
+            if let Some(project) = project.filter(|_| !folder.exists()) {
+                quota::release(&engine.paths.root, project);
+            }
             return Err(refusal);
         }
         self.rows
@@ -226,6 +227,7 @@ impl Volumes {
             )));
         }
         let folder = engine.paths.volume_dir(name);
+        let project = quota::project_of(&folder);
         tokio::task::spawn_blocking(move || remove_tree(&folder))
             .await
             .map_err(|cause| Refusal::failed(format!("remove {name}: removing its files failed"), cause))?
@@ -235,6 +237,9 @@ impl Volumes {
                     cause,
                 )
             })?;
+        if let Some(project) = project {
+            quota::release(&engine.paths.root, project);
+        }
         engine.store.delete_volume(name).await.map_err(|cause| {
             Refusal::failed(format!("remove {name}: the removal cannot be recorded"), cause)
         })?;
@@ -292,6 +297,31 @@ impl Volumes {
             size: tree_bytes(&engine.paths.volume_dir(name)),
             ref_count: i64::try_from(users(engine, name).len()).unwrap_or(i64::MAX),
         }
+    }
+}
+
+/// Makes a new volume's folders and its record's copy, and bounds what comes into it from then on.
+fn make_limited(paths: &Paths, volume: &VolumeRecord, size: Option<u64>) -> Answer<()> {
+    let name = &volume.name;
+    let folder = paths.volume_dir(name);
+    let unmade = |cause| Refusal::failed(format!("create {name}: making the folder failed"), cause);
+    let unbounded = |cause| Refusal::failed(format!("create {name}: it cannot be bounded"), cause);
+    if size.is_some() {
+        // First: what is made in the folder, its data and what an import puts aside too, is of the same project.
+        host::make_private_folder(&folder).map_err(unmade)?;
+        if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Refusal::conflict(format!(
+                "create {name}: {} holds files of nobody's, which no size limit would count; move them away",
+                folder.display()
+            )));
+        }
+        quota::begin(&folder).map_err(unbounded)?;
+    }
+    make_folders(paths, name).map_err(unmade)?;
+    copies::keep_volume(&folder, volume);
+    match size {
+        Some(bytes) => quota::limit(&folder, bytes).map_err(unbounded),
+        None => Ok(()),
     }
 }
 

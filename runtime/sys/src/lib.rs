@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod network;
 pub mod path;
 pub mod process;
+pub mod quota;
 pub mod sealed;
 pub mod seccomp;
 pub mod socket;

@@ -632,7 +632,7 @@ async fn make_mounts(
             } => {
                 let (volume, made) = engine
                     .volumes
-                    .create(engine, name, Default::default(), Default::default())
+                    .create(engine, name, Default::default(), Default::default(), None)
                     .await?;
                 if made {
                     undo.volumes.push(volume.name.clone());

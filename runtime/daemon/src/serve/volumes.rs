@@ -1,18 +1,14 @@
 //! Named volumes.
 
-use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
-use std::path::Path;
-
 use hyper::StatusCode;
 use kakoi_api::volume::{VolumeBody, VolumeList, VolumesPruned};
-use kakoi_sys::path::FilesystemKind;
 
 use super::archive::uncompressed;
 use super::reply::{self, Reply};
 use super::router::Asked;
 use crate::files;
 use crate::filters::{Filters, name_fits};
+use crate::quota;
 use crate::refusal::{Answer, Refusal};
 use crate::volumes::{Use, users};
 
@@ -49,62 +45,15 @@ pub async fn create(mut asked: Asked) -> Answer<Reply> {
         return Err(Refusal::missing(format!("plugin \"{}\" not found", body.driver)));
     }
     let engine = &asked.engine;
-    if let Some(refusal) = refused_option(&engine.paths.root, &body.name, &body.driver_opts) {
-        return Err(refusal);
-    }
+    let size = quota::wanted(&engine.paths.root, &body.name, &body.driver_opts)?;
     let (volume, _) = engine
         .volumes
-        .create(engine, &body.name, body.labels, body.driver_opts)
+        .create(engine, &body.name, body.labels, body.driver_opts, size)
         .await?;
     Ok(reply::json(
         StatusCode::CREATED,
         &engine.volumes.to_wire(engine, &volume),
     ))
-}
-
-/// What no option can be: one of the local driver's mounts what it names, which is for an owner to do and not for a client, and no file system below the
-/// daemon's root is told limits by it.
-fn refused_option(root: &Path, name: &str, options: &BTreeMap<String, String>) -> Option<Refusal> {
-    let size = options.get("size").map(String::as_str).or_else(|| {
-        let words = options.get("o")?.split(',');
-        words.filter_map(|word| word.trim().strip_prefix("size=")).next()
-    });
-    // A memory file system's size is its own, not a limit of a folder.
-    let is_memory = options.get("type").is_some_and(|kind| kind == "tmpfs");
-    if let Some(size) = size.filter(|_| !is_memory) {
-        return Some(Refusal::unsupported(format!(
-            "create {name}: a size limit ({size}) cannot be kept: volumes lie on {}, on which no quota is set here; \
-             make a file system of that size on the host (truncate -s {size} FILE, mkfs.ext4 FILE, mount FILE FOLDER) and bind its folder",
-            file_system(root)
-        )));
-    }
-    let option = options.keys().next()?;
-    Some(Refusal::unsupported(match is_memory {
-        true => format!(
-            "create {name}: a volume in memory is not supported; give each container its own (--tmpfs PATH:size=SIZE)"
-        ),
-        false => format!(
-            "create {name}: volume option {option:?} is not supported; mount on the host and bind the folder"
-        ),
-    }))
-}
-
-/// The name of a file system as mount(8) has it.
-fn file_system(folder: &Path) -> String {
-    let kind = kakoi_sys::path::open_start(folder)
-        .and_then(|folder| kakoi_sys::path::filesystem_kind(folder.as_fd()));
-    match kind {
-        Ok(FilesystemKind::Tmpfs) => "tmpfs".to_owned(),
-        Ok(FilesystemKind::Overlay) => "overlay".to_owned(),
-        // linux/magic.h
-        Ok(FilesystemKind::Other(0xef53)) => "ext4".to_owned(),
-        Ok(FilesystemKind::Other(0x5846_5342)) => "xfs".to_owned(),
-        Ok(FilesystemKind::Other(0x9123_683e)) => "btrfs".to_owned(),
-        Ok(FilesystemKind::Other(0xf2f5_2010)) => "f2fs".to_owned(),
-        Ok(FilesystemKind::Other(0x2405_1905)) => "ubifs".to_owned(),
-        Ok(FilesystemKind::Other(magic)) => format!("a file system of kind {magic:#x}"),
-        Ok(_) | Err(_) => "an unknown file system".to_owned(),
-    }
 }
 
 /// `GET /volumes/{name}`
