@@ -163,7 +163,7 @@ fn decode(name: &str, node: Node, report: &mut Report<'_>) -> Option<Ceiling> {
         &[&KEYS[..], &neighbours::KEYS].concat(),
         report,
     )?;
-    version(&mut fields, "ceiling", report);
+    version(&mut fields, "a ceiling", report);
     let fields = &mut fields;
     let words = [("refuse", OnExcess::Refuse), ("trim", OnExcess::Trim)];
     let on_excess = fields

@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod bpf;
 pub mod capability;
 pub mod ceiling;
@@ -43,6 +44,7 @@ mod syscalls;
 pub mod units;
 mod yaml;
 
+pub use app::{App, parse_app};
 pub use capability::{Capability, CapabilityWord};
 pub use ceiling::{
     Bounded, Ceiling, Excess, NetworkExcess, OwnLimits, ULIMITS, bound, bound_limits, bound_neighbours,

@@ -46,6 +46,14 @@ pub fn cpu_millis(text: &str) -> Option<u64> {
     scaled(number.trim_end(), 1_000).filter(|millis| *millis > 0)
 }
 
+/// Reads a duration of one unit (`500ms`, `30s`, `5m`, `1h`) as milliseconds.
+pub fn duration_ms(text: &str) -> Option<u64> {
+    let (number, factor) = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)]
+        .iter()
+        .find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor)))?;
+    scaled(number, factor)
+}
+
 /// Reads a decimal number without sign, without leading zeros (which some readers take for octal), or hexadecimal after `0x`.
 pub fn integer(text: &str) -> Option<u64> {
     if let Some(hex) = text.strip_prefix("0x") {

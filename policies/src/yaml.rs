@@ -121,7 +121,7 @@ pub(crate) fn read(text: &str, report: &mut Report<'_>) -> Option<Node> {
     if reader.root.is_none() {
         report
             .error(start, "the document is empty")
-            .help("a policy starts with `kakoi: 1`");
+            .help("it starts with `kakoi: 1`");
     }
     reader.root
 }

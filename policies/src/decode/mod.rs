@@ -61,7 +61,7 @@ pub(crate) fn parents(name: &str, text: &str) -> Vec<Sited<String>> {
 
 fn policy(name: &str, text: &str, node: Node, report: &mut Report<'_>) -> Option<Policy> {
     let mut fields = Fields::open(node, "a policy", &KEYS, report)?;
-    version(&mut fields, "policy", report);
+    version(&mut fields, "a policy", report);
     let called = fields
         .take("name", report)
         .and_then(|node| policy_name(&node, report));
@@ -90,7 +90,7 @@ fn stem(name: &str) -> &str {
 
 /// Checks `kakoi: 1`.
 pub(crate) fn version(fields: &mut Fields, what: &str, report: &mut Report<'_>) {
-    let Some(node) = fields.need("kakoi", &format!("a {what}"), report) else {
+    let Some(node) = fields.need("kakoi", what, report) else {
         return;
     };
     if let Some(version) = number(&node, "`kakoi`, the version of the language,", u64::MAX, report)

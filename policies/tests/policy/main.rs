@@ -1,5 +1,6 @@
 //! The policy language from text to programs: what the shipped profiles allow and refuse, and what goes wrong how.
 
+mod apps;
 mod attacks;
 mod composing;
 mod docker;
