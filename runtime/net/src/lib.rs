@@ -9,6 +9,7 @@
 //! | say what packets may do | [`firewall::Firewall`] | blocking; [`firewall::Watch`] is async |
 //! | reserve a published port, carry what DNAT cannot | [`ports`] | blocking; [`ports::Proxy`] is async |
 //! | answer names at 127.0.0.11 | [`names`] | [`names::Sockets::open`] blocking, [`names::Server`] async |
+//! | ask an app on its own loopback whether it answers | [`probe`] | blocking |
 //! | choose subnets, addresses, MACs | [`address`] | pure |
 //!
 //! Everything on the host that this crate makes bears a [`Scope`]: an nftables table's name and a link group. What bears none is another's
@@ -23,6 +24,7 @@ pub mod names;
 mod netlink;
 mod nft;
 pub mod ports;
+pub mod probe;
 mod scope;
 #[cfg(test)]
 mod testing;

@@ -1,17 +1,21 @@
-//! Testing health: the image's or the flags' command, run like an `exec`, on a timer.
+//! Testing health on a timer: the image's or the flags' command, run like an `exec`; or a port or page of the container's own loopback.
 //!
 //! Owns the schedule and the verdict; the verdict is a pure step ([`judge`]).
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kakoi_api::container::{ContainerConfig, Health, HealthConfig, HealthResult};
+use kakoi_net::probe;
 
 use super::container::{Container, Phase};
 use crate::clock;
 use crate::engine::Engine;
 use crate::exec;
+use crate::refusal::chain;
+use crate::shim;
 
 /// Docker's defaults.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -21,10 +25,25 @@ const RETRIES: i64 = 3;
 /// Results kept: Docker's figure.
 const RESULTS_MAX: usize = 5;
 
+/// In a test: connect to a port of the container's own loopback.
+pub const TCP: &str = "KAKOI-TCP";
+/// In a test: ask there for a page, by port and path.
+pub const HTTP: &str = "KAKOI-HTTP";
+/// Longest path of a page.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// What a test does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Probe {
+    Command(Vec<String>),
+    Tcp(u16),
+    Http(u16, String),
+}
+
 /// How health is tested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Test {
-    command: Vec<String>,
+    probe: Probe,
     interval: Duration,
     timeout: Duration,
     start_period: Duration,
@@ -36,14 +55,15 @@ impl Test {
     /// `None` where health is not tested.
     fn of(config: &ContainerConfig) -> Option<Self> {
         let health = config.healthcheck.as_ref()?;
-        let command = match health.test.split_first() {
-            Some((kind, rest)) if kind == "CMD" && !rest.is_empty() => rest.to_vec(),
+        let probe = match health.test.split_first() {
+            Some((kind, rest)) if kind == "CMD" && !rest.is_empty() => Probe::Command(rest.to_vec()),
             Some((kind, [line])) if kind == "CMD-SHELL" => {
                 let shell = config.shell.clone().filter(|shell| !shell.is_empty());
                 let mut command = shell.unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()]);
                 command.push(line.clone());
-                command
+                Probe::Command(command)
             }
+            Some((kind, rest)) if matches!(kind.as_str(), TCP | HTTP) => asked(kind, rest)?,
             _ => return None,
         };
         let or = |nanoseconds: i64, default| match u64::try_from(nanoseconds) {
@@ -51,7 +71,7 @@ impl Test {
             Ok(nanoseconds) => Duration::from_nanos(nanoseconds),
         };
         Some(Self {
-            command,
+            probe,
             interval: or(health.interval, INTERVAL),
             timeout: or(health.timeout, TIMEOUT),
             start_period: or(health.start_period, Duration::ZERO),
@@ -65,6 +85,17 @@ impl Test {
     }
 }
 
+/// How long it may take at most from a start until health is known; nothing where it is not tested.
+pub fn verdict_time(config: &ContainerConfig) -> Duration {
+    let Some(test) = Test::of(config) else {
+        return Duration::ZERO;
+    };
+    let tests = u32::try_from(test.retries).unwrap_or(u32::MAX).saturating_add(1);
+    let one = test.interval.max(test.start_interval) + test.timeout;
+    // A day is more than anybody waits for a version.
+    (test.start_period + one.saturating_mul(tests)).min(Duration::from_secs(24 * 3600))
+}
+
 /// Whether a health check of a request is well formed: Docker's rules.
 pub fn check(health: &HealthConfig) -> Result<(), String> {
     const SHORTEST: i64 = 1_000_000;
@@ -73,6 +104,7 @@ pub fn check(health: &HealthConfig) -> Result<(), String> {
         Some((kind, [])) if kind == "NONE" => {}
         Some((kind, [_, ..])) if kind == "CMD" => {}
         Some((kind, [_])) if kind == "CMD-SHELL" => {}
+        Some((kind, rest)) if asked(kind, rest).is_some() => {}
         Some((kind, _)) => {
             return Err(format!(
                 "invalid healthcheck: test {kind:?} with a wrong number of arguments"
@@ -93,6 +125,45 @@ pub fn check(health: &HealthConfig) -> Result<(), String> {
         return Err("retries in Healthcheck cannot be negative".into());
     }
     Ok(())
+}
+
+/// A test of a port or page; `None` where it is not written as one.
+fn asked(kind: &str, rest: &[String]) -> Option<Probe> {
+    let port = |text: &String| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let is_path = |path: &String| {
+        path.starts_with('/')
+            && path.len() <= PATH_BYTES_MAX
+            && path.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match (kind, rest) {
+        (TCP, [number]) => Some(Probe::Tcp(port(number)?)),
+        (HTTP, [number, path]) if is_path(path) => Some(Probe::Http(port(number)?, path.clone())),
+        _ => None,
+    }
+}
+
+/// Makes a test: its exit code, as a command's would be, and what is to be said about it.
+async fn run(engine: &Arc<Engine>, container: &Arc<Container>, test: &Test) -> (i32, String) {
+    let (port, path) = match &test.probe {
+        Probe::Command(command) => return exec::probe(engine, container, command, test.timeout).await,
+        Probe::Tcp(port) => (*port, None),
+        Probe::Http(port, path) => (*port, Some(path.clone())),
+    };
+    // The shim has the namespace; a daemon that gave up looking into other processes cannot take it from /proc.
+    let netns = match shim::network(&engine.paths.run_dir(&container.id)).await {
+        Ok(netns) => netns,
+        Err(error) => return (-1, chain(&error)),
+    };
+    let limit = test.timeout;
+    let asked = tokio::task::spawn_blocking(move || match path {
+        None => probe::connect(netns.as_fd(), port, limit).map(|()| format!("port {port} answers")),
+        Some(path) => probe::get(netns.as_fd(), port, &path, limit).map(|code| format!("status {code}")),
+    });
+    match asked.await {
+        Ok(Ok(said)) => (0, said),
+        Ok(Err(error)) => (1, chain(&error)),
+        Err(cause) => (-1, cause.to_string()),
+    }
 }
 
 /// Begins to test a container's health, if it is to be tested.
@@ -136,7 +207,7 @@ async fn keep_testing(engine: &Arc<Engine>, container: &Arc<Container>, test: &T
             continue;
         }
         let start = Timestamp::now();
-        let (exit_code, output) = exec::probe(engine, container, &test.command, test.timeout).await;
+        let (exit_code, output) = run(engine, container, test).await;
         let result = HealthResult {
             start: clock::format(start),
             end: clock::now(),
@@ -234,7 +305,13 @@ mod tests {
                 })
             })
         };
-        let command = |test: &[&str]| with(test).expect("valid").map(|test| test.command);
+        let probe = |test: &[&str]| with(test).expect("valid").map(|test| test.probe);
+        let command = |test: &[&str]| match probe(test) {
+            Some(Probe::Command(words)) => Some(words),
+            _ => None,
+        };
+        assert_eq!(probe(&[TCP, "80"]), Some(Probe::Tcp(80)));
+        assert_eq!(probe(&[HTTP, "80", "/x"]), Some(Probe::Http(80, "/x".into())));
         assert_eq!(command(&["CMD", "a", "b"]), Some(vec!["a".into(), "b".into()]));
         assert_eq!(
             command(&["CMD-SHELL", "a b"]),
@@ -248,6 +325,13 @@ mod tests {
             &["CMD-SHELL", "a", "b"],
             &["NONE", "a"],
             &["curl"],
+            &[TCP],
+            &[TCP, "0"],
+            &[TCP, "65536"],
+            &[HTTP, "80"],
+            &[HTTP, "80", "x"],
+            &[HTTP, "80", "/a b"],
+            &[HTTP, "80", "/a\r\nHost: b"],
         ] {
             assert!(with(bad).is_err(), "{bad:?}");
         }
