@@ -368,7 +368,8 @@ pub fn empty_body() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-fn json_body(body: Option<&Value>) -> Result<Body, ClientError> {
+/// A JSON document as a body; none where there is none.
+pub fn json_body(body: Option<&Value>) -> Result<Body, ClientError> {
     match body {
         None => Ok(empty_body()),
         Some(value) => {

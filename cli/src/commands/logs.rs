@@ -9,9 +9,9 @@ use crate::failure::Failure;
 use crate::frames::Frames;
 use crate::{clock, output};
 
-/// The arguments of `kakoi logs`.
+/// How a log is shown.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {
+pub struct How {
     /// Go on as the container prints
     #[arg(short, long)]
     follow: bool,
@@ -33,6 +33,13 @@ pub struct Arguments {
     /// Only up to a time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+}
+
+/// The arguments of `kakoi logs`.
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    how: How,
     /// Of the container that was created last
     #[arg(short, long)]
     latest: bool,
@@ -54,21 +61,7 @@ pub enum LogsError {
 
 /// Shows logs.
 pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
-    let tail = match arguments.tail.as_str() {
-        "all" | "-1" => "all",
-        number if number.parse::<u64>().is_ok() => number,
-        other => return Err(LogsError::Tail(other.to_owned()).into()),
-    };
-    let since = arguments
-        .since
-        .as_deref()
-        .map(|text| clock::parse("--since", text))
-        .transpose()?;
-    let until = arguments
-        .until
-        .as_deref()
-        .map(|text| clock::parse("--until", text))
-        .transpose()?;
+    tail(&arguments.how)?;
     let names = if arguments.names.is_empty() || arguments.latest {
         vec![
             each::one(
@@ -81,23 +74,38 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     } else {
         arguments.names.clone()
     };
-    if arguments.follow && names.len() > 1 {
+    if arguments.how.follow && names.len() > 1 {
         return Err(LogsError::SeveralFollowed.into());
     }
     for name in &names {
-        let target = Target::new("/containers")
-            .segment(name)
-            .segment("logs")
-            .query("stdout", "1")
-            .query("stderr", "1")
-            .query("tail", tail)
-            .flag("follow", arguments.follow)
-            .flag("timestamps", arguments.timestamps)
-            .maybe("since", since.as_deref())
-            .maybe("until", until.as_deref());
-        show(client, &target).await?;
+        of(client, name, &arguments.how).await?;
     }
     Ok(0)
+}
+
+fn tail(how: &How) -> Result<&str, LogsError> {
+    match how.tail.as_str() {
+        "all" | "-1" => Ok("all"),
+        number if number.parse::<u64>().is_ok() => Ok(number),
+        other => Err(LogsError::Tail(other.to_owned())),
+    }
+}
+
+/// Shows the log of one container.
+pub async fn of(client: &Client, name: &str, how: &How) -> Result<(), Failure> {
+    let time = |flag, text: &Option<String>| text.as_deref().map(|text| clock::parse(flag, text)).transpose();
+    let (since, until) = (time("--since", &how.since)?, time("--until", &how.until)?);
+    let target = Target::new("/containers")
+        .segment(name)
+        .segment("logs")
+        .query("stdout", "1")
+        .query("stderr", "1")
+        .query("tail", tail(how)?)
+        .flag("follow", how.follow)
+        .flag("timestamps", how.timestamps)
+        .maybe("since", since.as_deref())
+        .maybe("until", until.as_deref());
+    show(client, &target).await
 }
 
 async fn show(client: &Client, target: &Target) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 //!
 //! Owns the tree of words. Refuses to know what any command does.
 
+pub mod app;
 pub mod attach;
 pub mod check;
 pub mod commit;
@@ -159,6 +160,9 @@ pub enum Command {
     Logout(login::LogoutArguments),
 
     // Nouns.
+    /// Have apps run, version after version, and return by themselves from one that fails
+    #[command(subcommand)]
+    App(app::AppCommand),
     /// Commands about containers
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -323,6 +327,7 @@ pub enum SystemCommand {
 /// Runs a command against a daemon; its exit status comes back.
 pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
     match command {
+        Command::App(command) => app::run(command, client).await,
         Command::Run(arguments) => run::run(arguments.take(), client).await,
         Command::Create(arguments) => create::run(arguments.take(), client).await,
         Command::Start(arguments) => start::run(arguments, client).await,

@@ -1,7 +1,9 @@
-//! `kakoi why`: what a container was refused lately, by which rule, and what would allow it.
+//! `kakoi why`: what a container was refused lately, by which rule, and what would allow it; of an app, why its last update did not come to be.
 
+use kakoi_api::app::AppStatus;
 use kakoi_api::kakoi::{Denial, Denials};
 
+use super::app;
 use crate::client::{Client, ClientError, Target};
 use crate::failure::Failure;
 use crate::listing::pretty;
@@ -19,8 +21,8 @@ pub struct Arguments {
     /// How they are written: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     format: String,
-    /// The container
-    #[arg(value_name = "CONTAINER")]
+    /// The container, or an app: then why its last update did not come to be
+    #[arg(value_name = "CONTAINER|APP")]
     container: Option<String>,
 }
 
@@ -36,7 +38,10 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
         .segment(&name)
         .segment("denials")
         .query("last", &arguments.last.to_string());
-    let raw = client.get(target).await?;
+    let raw = match client.get(target).await {
+        Err(error) if error.is_not_found() => return of_app(client, &name, &arguments.format, error).await,
+        answer => answer?,
+    };
     let answer: Denials = serde_json::from_value(raw.clone()).map_err(|cause| ClientError::Json {
         request: "why".to_owned(),
         cause,
@@ -47,6 +52,32 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     match arguments.format.as_str() {
         "json" => output::print(&pretty(&raw)?)?,
         _ => output::print(&spoken(&name, &answer))?,
+    }
+    Ok(0)
+}
+
+/// What is no container may be an app: why its last update did not come to be.
+async fn of_app(client: &Client, name: &str, format: &str, error: ClientError) -> Result<u8, Failure> {
+    let raw = match client.get(Target::new("/apps").segment(name)).await {
+        // It is neither, and the container was asked for.
+        Err(other) if other.is_not_found() => return Err(error.into()),
+        answer => answer?,
+    };
+    if format == "json" {
+        output::print(&pretty(&raw)?)?;
+        return Ok(0);
+    }
+    let status: AppStatus = serde_json::from_value(raw).map_err(|cause| ClientError::Json {
+        request: "why".to_owned(),
+        cause,
+    })?;
+    if status.failure.is_empty() && status.trouble.is_empty() {
+        output::line(&format!("{}: its last update went well", text::cell(name)))?;
+    }
+    output::print(&app::spoken(&status))?;
+    if let Some(version) = &status.current {
+        let container = text::cell(&version.container);
+        output::line(&format!("what it was refused: kakoi why {container}"))?;
     }
     Ok(0)
 }

@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod wire;
+pub mod app;
 pub mod container;
 pub mod decode;
 pub mod exec;

@@ -16,6 +16,7 @@ use crate::networks::Networks;
 use crate::policy::{Most, Shelf};
 use crate::shim::Program;
 use crate::state::Store;
+use crate::supervise::Apps;
 use crate::trust::Gate;
 use crate::volumes::Volumes;
 
@@ -37,6 +38,8 @@ pub struct Engine {
     pub trust: Gate,
     /// Containers.
     pub containers: Table,
+    /// Apps.
+    pub apps: Apps,
     /// Volumes.
     pub volumes: Volumes,
     /// Networks.

@@ -62,6 +62,7 @@ pub fn prepare(paths: &Paths) -> Result<Locks, HostError> {
     for folder in [
         paths.root.join("containers"),
         paths.root.join("volumes"),
+        paths.root.join("apps"),
         paths.run.join("containers"),
         paths.run.join("records"),
     ] {

@@ -29,6 +29,7 @@ mod shim;
 mod signal;
 mod spare;
 mod state;
+mod supervise;
 mod trust;
 mod volumes;
 
@@ -170,6 +171,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         volumes: volumes::Volumes::new(kept.volumes),
         networks: Arc::new(networks::Networks::open(&paths.root, &paths.run)),
         containers: life::Table::default(),
+        apps: supervise::Apps::default(),
         execs: exec::Execs::default(),
         events: events::Events::new(),
         denials: denials::Denials::default(),
@@ -185,8 +187,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     engine.trust.look();
     engine.search_images();
     life::boot::take_over(&engine, kept.containers, kept.is_damaged).await;
-    networks::guard(&engine);
-    denials::begin(&engine);
+    begin(&engine);
     serve::images::release(&engine).await;
     if was_cut_off {
         check::after_unclean_stop(&engine).await;
@@ -221,6 +222,13 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     check::end(&engine.paths.root);
     tracing::info!("stopped; containers keep running");
     Ok(())
+}
+
+/// Begins what goes on beside all requests.
+fn begin(engine: &Arc<Engine>) {
+    networks::guard(engine);
+    denials::begin(engine);
+    supervise::begin(engine);
 }
 
 /// SIGHUP, SIGTERM and SIGINT.

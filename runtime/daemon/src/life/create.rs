@@ -17,7 +17,7 @@ use kakoi_policy::{Composed, OwnLimits};
 use kakoi_trust::{BroughtPolicy, Repository};
 
 use super::container::{Container, Phase};
-use super::{health, identity, remove};
+use super::{health, identity};
 use crate::clock;
 use crate::engine::Engine;
 use crate::host;
@@ -215,6 +215,50 @@ pub fn image_refusal(error: StoreError) -> Refusal {
     }
 }
 
+/// Judges a request as [`create`] does, and makes nothing; says the id of the image.
+pub async fn examine(engine: &Arc<Engine>, door: Door, mut body: CreateBody) -> Answer<String> {
+    check(&body)?;
+    if door == Door::Kakoi {
+        ask::check_there(&engine.networks, &body)?;
+    }
+    let image = find_image(engine, &body.config.image)?;
+    let (_, policy) = trust::admit_image(engine, &image).await?;
+    take_brought_policy(engine, door, &mut body, policy);
+    settle(engine, &mut body, &image)?;
+    Ok(image.id.to_string())
+}
+
+/// All that is decided about a container before anything of it is made.
+struct Settled {
+    peers: Peers,
+    config: ContainerConfig,
+    args: Vec<String>,
+    mounts: Vec<Asked>,
+    confinement: Confinement,
+    user: User,
+    own_limits: OwnLimits,
+    networks: ask::Asked,
+}
+
+fn settle(engine: &Engine, body: &mut CreateBody, image: &Image) -> Answer<Settled> {
+    let peers = Peers::find(engine, &body.config, &mut body.host_config)?;
+    let config = merge::merge(&body.config, &image.document.config);
+    let args = merge::arguments(&config)?;
+    let mounts = settled_mounts(engine, &config, &body.host_config)?;
+    let (confinement, user, own_limits) = confine(engine, body, &config, image, &mounts, &peers)?;
+    let networks = settle_networks(engine, body, &config, &confinement)?;
+    Ok(Settled {
+        peers,
+        config,
+        args,
+        mounts,
+        confinement,
+        user,
+        own_limits,
+        networks,
+    })
+}
+
 async fn make(
     engine: &Arc<Engine>,
     (id, name): (&str, &str),
@@ -222,13 +266,10 @@ async fn make(
     (image, trusted_as): (&Image, Repository),
     undo: &mut Undo<'_>,
 ) -> Answer<CreateAnswer> {
-    let peers = Peers::find(engine, &body.config, &mut body.host_config)?;
-    let config = merge::merge(&body.config, &image.document.config);
-    let args = merge::arguments(&config)?;
-    let asked_mounts = settled_mounts(engine, &config, &body.host_config)?;
-    let (confinement, user, own_limits) = confine(engine, &body, &config, image, &asked_mounts, &peers)?;
+    let settled = settle(engine, &mut body, image)?;
+    let (peers, config, args) = (settled.peers, settled.config, settled.args);
+    let (confinement, networks) = (settled.confinement, settled.networks);
     let driver = driver(engine);
-    let networks = settle_networks(engine, &mut body, &config, &confinement)?;
     let mut warnings = warnings(&body.host_config, &confinement, driver);
     warnings.extend(discard(&mut body.host_config));
     // The plan is built before anything is made, with the mounts still missing, so that whatever it refuses leaves nothing behind.
@@ -242,7 +283,7 @@ async fn make(
         host,
         args: args.clone(),
         confinement,
-        home: user.home,
+        home: settled.user.home,
         layers: image.layers.clone(),
         driver,
         mounts: Vec::new(),
@@ -256,7 +297,7 @@ async fn make(
     let mut files = identity::files(&plan, &config, &body, &peers)?;
     files.extend(kept_policy(&body));
     files.retain(|(name, _)| *name != "hosts" || !host.no_hosts);
-    let (planned, points, anonymous) = make_mounts(engine, &plan.confinement, asked_mounts, undo).await?;
+    let (planned, points, anonymous) = make_mounts(engine, &plan.confinement, settled.mounts, undo).await?;
     plan.mounts = planned;
     let record = Record {
         format: RECORD_FORMAT,
@@ -273,7 +314,7 @@ async fn make(
         mounts: points,
         anonymous_volumes: anonymous,
         policy: plan.confinement.policy.clone(),
-        limits: own_limits,
+        limits: settled.own_limits,
         id_slot: undo.slot,
         life: Life::default(),
     };
@@ -750,24 +791,4 @@ pub async fn rename(engine: &Arc<Engine>, container: &Arc<Container>, to: &str) 
         .events
         .tell("container", "rename", &container.id, attributes);
     Ok(())
-}
-
-/// Removes every container that is down and fits.
-pub async fn prune(engine: &Arc<Engine>, fits: impl Fn(&Record) -> bool) -> (Vec<String>, i64) {
-    let (mut gone, mut bytes) = (Vec::new(), 0);
-    for container in engine.containers.all() {
-        let is_down = matches!(
-            container.shared().phase,
-            Phase::Created | Phase::Exited | Phase::Dead
-        );
-        if !is_down || !fits(&container.shared().record) {
-            continue;
-        }
-        let size = crate::volumes::tree_bytes(&engine.paths.state_dir(&container.id).join("upper"));
-        if remove::remove(engine, &container, false, false).await.is_ok() {
-            gone.push(container.id.clone());
-            bytes += size;
-        }
-    }
-    (gone, bytes)
 }

@@ -13,6 +13,7 @@ use super::stop;
 use crate::engine::Engine;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim;
+use crate::state::Record;
 
 /// Removes a container on a person's behalf.
 pub async fn remove(
@@ -68,6 +69,26 @@ pub async fn remove(
         "container {name} could not be removed: {}",
         pulse.trouble
     )))
+}
+
+/// Removes every container that is down and fits.
+pub async fn prune(engine: &Arc<Engine>, fits: impl Fn(&Record) -> bool) -> (Vec<String>, i64) {
+    let (mut gone, mut bytes) = (Vec::new(), 0);
+    for container in engine.containers.all() {
+        let is_down = matches!(
+            container.shared().phase,
+            Phase::Created | Phase::Exited | Phase::Dead
+        );
+        if !is_down || !fits(&container.shared().record) {
+            continue;
+        }
+        let size = crate::volumes::tree_bytes(&engine.paths.state_dir(&container.id).join("upper"));
+        if remove(engine, &container, false, false).await.is_ok() {
+            gone.push(container.id.clone());
+            bytes += size;
+        }
+    }
+    (gone, bytes)
 }
 
 /// Removes a container that removes itself and is down.

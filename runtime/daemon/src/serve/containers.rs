@@ -63,6 +63,7 @@ pub async fn create(mut asked: Asked) -> Answer<Reply> {
     starting::hasten();
     let body: CreateBody = asked.body().await?;
     let name = asked.query.get("name").unwrap_or_default().to_owned();
+    asked.engine.apps.guard(&name)?;
     let answer = making::create(&asked.engine, asked.door, &name, body).await?;
     Ok(reply::json(StatusCode::CREATED, &answer))
 }
@@ -252,6 +253,7 @@ pub async fn inspect(asked: &Asked, id: &str) -> Answer<Reply> {
 /// `POST /containers/{id}/start`
 pub async fn start(asked: &Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
+    asked.engine.apps.guard_start(&container.name())?;
     starting::hasten();
     starting::start(&asked.engine, &container, starting::Cause::Hand).await?;
     Ok(reply::nothing())
@@ -273,6 +275,7 @@ pub async fn stop(asked: &Asked, id: &str) -> Answer<Reply> {
 /// `POST /containers/{id}/restart`
 pub async fn restart(asked: &Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
+    asked.engine.apps.guard_start(&container.name())?;
     stopping::restart(
         &asked.engine,
         &container,
@@ -309,7 +312,10 @@ pub async fn rename(asked: &Asked, id: &str) -> Answer<Reply> {
     let engine = &asked.engine;
     let container = engine.containers.find(id)?;
     let old = container.name();
-    making::rename(engine, &container, asked.query.get("name").unwrap_or_default()).await?;
+    let wanted = asked.query.get("name").unwrap_or_default();
+    engine.apps.guard(&old)?;
+    engine.apps.guard(wanted)?;
+    making::rename(engine, &container, wanted).await?;
     let new = container.name();
     engine.networks.rename(engine, &container.id, &old, &new).await?;
     Ok(reply::nothing())
@@ -323,6 +329,7 @@ pub async fn delete(asked: &Asked, id: &str) -> Answer<Reply> {
         return Ok(reply::nothing());
     }
     let container = asked.engine.containers.find(id)?;
+    asked.engine.apps.guard(&container.name())?;
     remove::remove(
         &asked.engine,
         &container,
@@ -337,8 +344,10 @@ pub async fn delete(asked: &Asked, id: &str) -> Answer<Reply> {
 pub async fn prune(asked: &Asked) -> Answer<Reply> {
     let filters = Filters::parse(asked.query.get("filters"), &["label", "label!", "until"])?;
     let until = until(&filters)?;
-    let (gone, bytes) = making::prune(&asked.engine, |record| {
-        filters.labels(&record.config.labels) && until.as_ref().is_none_or(|time| record.created < *time)
+    let (gone, bytes) = remove::prune(&asked.engine, |record| {
+        asked.engine.apps.owner_of(&record.name).is_none()
+            && filters.labels(&record.config.labels)
+            && until.as_ref().is_none_or(|time| record.created < *time)
     })
     .await;
     Ok(reply::ok(&ContainersPruned {
@@ -398,6 +407,7 @@ pub async fn ask(engine: &Engine, container: &Container, request: Request) -> An
 /// `POST /containers/{id}/update`
 pub async fn update(mut asked: Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
+    asked.engine.apps.guard(&container.name())?;
     let body: UpdateBody = asked.body().await?;
     let policy = body.restart_policy.as_ref().map(Policy::parse).transpose()?;
     let _turn = container.turn().await;

@@ -1,5 +1,6 @@
 //! HTTP on the socket: connections, limits, and from a request to an answer.
 
+mod apps;
 pub mod archive;
 pub mod attach;
 pub mod commit;

@@ -1,6 +1,7 @@
 //! Registries: pull, push, login, and looks at what is there. Every call blocks, so every call has a thread; a client that goes away ends it.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::Request;
@@ -242,6 +243,40 @@ pub async fn pull(asked: Asked) -> Answer<Reply> {
         Err(Refusal::bad("no registry to search in"))
     });
     while_wanted(work, left, &cancel).await
+}
+
+/// Fetches an image for whoever is no client: without credentials, told to nobody. Cut short when the future is dropped.
+pub async fn fetch(engine: &Arc<Engine>, name: &str) -> Answer<String> {
+    /// Ends the pull with whoever waits for it.
+    struct Waiting(Arc<Cancel>);
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            self.0.set();
+        }
+    }
+    let client = client(engine)?;
+    let candidates = client
+        .settings()
+        .candidates(name)
+        .map_err(|error| Refusal::bad(error.to_string()))?;
+    trust::refuse_unasked(engine, &candidates)?;
+    let _waiting = Waiting(client.cancel());
+    blocking(engine, move |engine| {
+        let sent = Sent::from(AuthConfig::default());
+        let count = candidates.len();
+        for (number, reference) in candidates.iter().enumerate() {
+            match pull_one(engine, &client, reference, None, &sent, &|_| true) {
+                Err(PullError::Registry(error)) if error.is_elsewhere() && number + 1 < count => {}
+                Err(error) => return Err(pull_refusal(error)),
+                Ok(pulled) => {
+                    drop(pull_end(engine, reference, &pulled));
+                    return Ok(pulled.id.to_string());
+                }
+            }
+        }
+        Err(Refusal::bad("no registry to search in"))
+    })
+    .await
 }
 
 /// Waits for the beginning of an answer while there is somebody to have it: a registry that is silent may be for minutes, with all its attempts.

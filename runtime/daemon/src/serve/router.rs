@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{
-    archive, attach, commit, containers, denials, exec, images, logs, networks, registry, room, stats,
+    apps, archive, attach, commit, containers, denials, exec, images, logs, networks, registry, room, stats,
     system, top, trust, volumes,
 };
 use crate::engine::Engine;
@@ -161,6 +161,7 @@ async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, pat
             _ => unknown(),
         },
         "networks" => route_networks(asked, &method, &parts[1..]).await,
+        "apps" if door == Door::Kakoi => route_apps(asked, &method, &parts[1..]).await,
         _ => route_system(asked, &method, &parts).await,
     }
 }
@@ -175,6 +176,19 @@ async fn route_networks(asked: Asked, method: &Method, parts: &[&str]) -> Answer
         ("DELETE", [name]) => networks::delete(&asked, name).await,
         ("POST", [name, "connect"]) => networks::connect(asked, name).await,
         ("POST", [name, "disconnect"]) => networks::disconnect(asked, name).await,
+        _ => unknown(),
+    }
+}
+
+async fn route_apps(asked: Asked, method: &Method, parts: &[&str]) -> Answer<Reply> {
+    match (method.as_str(), parts) {
+        ("GET", []) => apps::list(&asked),
+        ("POST", []) => apps::apply(asked).await,
+        ("GET", [name]) => apps::show(&asked, name),
+        ("DELETE", [name]) => apps::delete(&asked, name).await,
+        ("GET", [name, "history"]) => apps::history(&asked, name),
+        ("POST", [name, "rollback"]) => apps::rollback(&asked, name).await,
+        ("POST", [name, "unblock"]) => apps::unblock(&asked, name).await,
         _ => unknown(),
     }
 }
