@@ -175,11 +175,15 @@ fn every_state_and_event_leads_where_the_table_says() {
                 }
                 Err(unfit) => {
                     misfits += 1;
-                    let may_be_nothing =
-                        matches!(unfit, Unfit::Nothing | Unfit::NoFallback | Unfit::Blocked { .. })
-                            || matches!(event, Event::Apply(_));
+                    let is_refused = match (&event, &unfit) {
+                        // By generation and by what failed: they have tests of their own.
+                        (Event::Apply(_), _) => true,
+                        (Event::Unblock, Unfit::Nothing) => state.blocked.is_empty(),
+                        (Event::Rollback, Unfit::NoFallback) => state.previous.is_none(),
+                        _ => false,
+                    };
                     assert!(
-                        allowed.is_empty() || may_be_nothing,
+                        allowed.is_empty() || is_refused,
                         "{event:?} in {state:?}: {unfit}"
                     );
                 }
@@ -332,6 +336,8 @@ struct Device {
     slots: BTreeMap<&'static str, (u64, bool, bool)>,
     /// Generations that fail their trial.
     bad: Vec<u64>,
+    /// Generations whose image is nowhere.
+    missing: Vec<u64>,
     /// Steps until the daemon is killed; counts down at each act and before and after each write.
     left: Option<u64>,
     steps: u64,
@@ -388,7 +394,13 @@ impl World for Fake {
 
     async fn fetch(&self, release: &Release) -> Act<String> {
         self.step().await;
-        Ok(format!("image {}", release.generation))
+        match self.device().missing.contains(&release.generation) {
+            true => Err(Trouble {
+                reason: "there is no such image".into(),
+                again: true,
+            }),
+            false => Ok(format!("image {}", release.generation)),
+        }
     }
 
     async fn verify(&self, _: &Release) -> Act<()> {
@@ -599,6 +611,21 @@ fn every_write_and_act_may_be_the_last_one() {
     cuts += check_cuts(&[], &Event::Remove, &[&[1], &[]]);
     assert!(cuts > 1000, "{cuts}");
     println!("{cuts} cuts");
+}
+
+#[test]
+fn what_was_never_staged_costs_no_fallback() {
+    let fake = device(&[]);
+    daemon(&fake, &[Event::Apply(Box::new(release(2, Slot::A)))]);
+    fake.device().missing = vec![3];
+    let before = fake.device().slots.clone();
+    daemon(&fake, &[Event::Apply(Box::new(release(3, Slot::A)))]);
+    assert_eq!(fake.device().pauses, FETCH_ATTEMPTS - 1);
+    assert_eq!(fake.device().slots, before, "both versions are where they were");
+    let state = fake.device().disk.clone().expect("a record");
+    assert!(state.failure.contains("no such image") && state.blocked.is_empty());
+    let previous = state.previous.map(|release| release.generation);
+    assert_eq!((previous, fake.runs()), (Some(1), vec![2]));
 }
 
 #[test]

@@ -189,10 +189,11 @@ impl<W: World> Driver<W> {
                 settled.map(|()| Event::Done)
             }
             (Phase::Rollback, _) => {
-                let settled = self
-                    .world
-                    .settle(state.current.as_ref(), candidate.map(|it| it.slot));
-                settled.await.map(|()| Event::Done)
+                // Before it was staged, the version before is still in its slot.
+                let is_kept = |slot: &Slot| state.previous.as_ref().is_some_and(|it| it.slot == *slot);
+                let empties = candidate.map(|it| it.slot).filter(|slot| !is_kept(slot));
+                let settled = self.world.settle(state.current.as_ref(), empties).await;
+                settled.map(|()| Event::Done)
             }
             (_, None) => Err(none()),
             (Phase::Fetch, Some(candidate)) => {
