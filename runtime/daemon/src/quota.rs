@@ -46,9 +46,9 @@ pub enum QuotaError {
 /// The size that a volume's options ask for; `None` where there are none. What no option can be is refused: one of the local driver's mounts what it names,
 /// which is for an owner to do and not for a client.
 pub fn wanted(root: &Path, name: &str, options: &BTreeMap<String, String>) -> Answer<Option<u64>> {
-    let Some(first) = options.keys().next() else {
+    if options.is_empty() {
         return Ok(None);
-    };
+    }
     if options.get("type").is_some_and(|kind| kind == "tmpfs") {
         return Err(Refusal::unsupported(format!(
             "create {name}: a volume in memory is not supported; give each container its own (--tmpfs PATH:size=SIZE)"
@@ -65,7 +65,7 @@ pub fn wanted(root: &Path, name: &str, options: &BTreeMap<String, String>) -> An
             "size" => sizes.push(value.as_str()),
             "o" => {
                 for word in value.split(',').map(str::trim) {
-                    sizes.push(word.strip_prefix("size=").ok_or_else(|| unsupported(first))?);
+                    sizes.push(word.strip_prefix("size=").ok_or_else(|| unsupported(word))?);
                 }
             }
             other => return Err(unsupported(other)),

@@ -119,6 +119,13 @@ fn answers_about_volumes_are_dockerd_s() {
             "/volumes/create",
             r#"{"Name":"s","DriverOpts":{"o":"uid=1,size=9m"}}"#,
             501,
+            "\"uid=1\"",
+        ),
+        (
+            "POST",
+            "/volumes/create",
+            r#"{"Name":"s","DriverOpts":{"o":"size=9m"}}"#,
+            501,
             "a size limit (9m)",
         ),
         (
