@@ -301,21 +301,37 @@ impl Firewall {
     /// one after the tables were taken away, replaces the tables. Connections that were let through and would not be now are ended; if only
     /// that fails, what is wanted holds nevertheless.
     pub fn apply(&self, wanted: &Wanted) -> Result<()> {
-        let wanted = elements::of(wanted, self.scope.group())?;
         let mut applied = self.lock();
+        self.put(&mut applied, wanted)?;
+        self.end_flows(&mut applied)
+    }
+
+    /// Makes everything wanted hold where that is less than before by endpoints that are gone. Whoever calls this calls
+    /// [`Firewall::end_rest`] soon: connections of what is gone lead nowhere, and to find them the kernel visits its whole table of connections,
+    /// which takes milliseconds where that is large. Every other change ends them before it returns, so that no endpoint that comes inherits one.
+    pub fn withdraw(&self, wanted: &Wanted) -> Result<()> {
+        self.put(&mut self.lock(), wanted)
+    }
+
+    /// Ends the connections that [`Firewall::withdraw`] left.
+    pub fn end_rest(&self) -> Result<()> {
+        self.end_flows(&mut self.lock())
+    }
+
+    fn put(&self, applied: &mut Applied, wanted: &Wanted) -> Result<()> {
+        let wanted = elements::of(wanted, self.scope.group())?;
         let ended = Ended::between(&applied.wanted, &wanted);
         applied.ended.add(ended);
         applied.wanted = wanted;
         applied.is_told = true;
         let before = applied.admitted.len();
-        let Applied { wanted, admitted, .. } = &mut *applied;
+        let Applied { wanted, admitted, .. } = applied;
         admitted.retain(|(from, _), _| elements::is_limited(wanted, *from));
         if applied.admitted.len() < before {
             // What is gone has to leave the kernel as well.
             applied.elements = None;
         }
-        self.enforce(&mut applied)?;
-        self.end_flows(&mut applied)
+        self.enforce(applied)
     }
 
     /// Ends what has to; what fails is tried again by the next call.

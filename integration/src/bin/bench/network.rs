@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kakoi_integration::command::run;
-use kakoi_integration::wait;
+
+use kakoi_integration::{http, wait};
 
 use crate::peers::{self, Peer};
 use crate::{Bench, Row, print_race, race};
@@ -18,6 +19,8 @@ const LISTED: usize = 100;
 /// Bytes that one container sends, and that one prints.
 const SENT_BYTES: u64 = 512 << 20;
 const PRINTED_BYTES: u64 = 100 << 20;
+/// Rounds of what takes milliseconds and starts no process.
+const ROUNDS_OF_ANSWERS: usize = 30;
 /// Rounds of what takes seconds.
 const ROUNDS: usize = 5;
 
@@ -152,11 +155,39 @@ fn lists(engines: &[Engine]) {
         })
         .collect();
     print_race(&format!("docker ps --all, {LISTED} containers"), race(&mut peers));
+    print_race(
+        &format!("the daemon's part of it: GET /containers/json?all=1, {LISTED} containers"),
+        (answers(&clients), vec![]),
+    );
     for engine in &clients {
         let names: Vec<String> = (0..LISTED).map(|number| format!("listed-{number}")).collect();
         let names = names.iter().map(String::as_str);
         engine.ok(&["rm"].into_iter().chain(names).collect::<Vec<_>>());
     }
+}
+
+/// The list as a client asks for it, without the client.
+fn answers(clients: &[&Engine]) -> Vec<Row> {
+    let row = |engine: &&Engine| Row {
+        name: engine.name.clone(),
+        millis: Vec::new(),
+    };
+    let mut rows: Vec<Row> = clients.iter().map(row).collect();
+    for round in 0..=ROUNDS_OF_ANSWERS {
+        for (engine, row) in clients.iter().zip(&mut rows) {
+            let socket = engine.base[1].trim_start_matches("--host=unix://");
+            let client = http::Engine::at(socket);
+            let begun = Instant::now();
+            let list = client.must(200, "GET", "/v1.41/containers/json?all=1", None);
+            let took = begun.elapsed();
+            assert!(list.as_array().is_some_and(|list| list.len() >= LISTED));
+            // The first round warms caches.
+            if round > 0 {
+                row.millis.push(took.as_secs_f64() * 1e3);
+            }
+        }
+    }
+    rows
 }
 
 /// Times something that takes seconds, in turns; who fails is left out with a word.

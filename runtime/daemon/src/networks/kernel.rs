@@ -70,20 +70,30 @@ impl Networks {
         self.exchange(&Kept::default(), kept, Some(network))
     }
 
-    /// Takes links away, and what the firewall says of them.
+    /// Takes away the links of one that is down, and what the firewall says of them; [`Networks::end_rest`] has to follow.
     pub(super) fn disconnect_all(&self, links: &[String]) -> Answer<()> {
         self.tell(|kernel| {
             for link in links {
                 kernel.host.release(link)?;
             }
-            self.apply(kernel)
+            let picture = wanted(&self.state());
+            self.told(kernel.firewall.withdraw(&picture))
         })
+    }
+
+    /// Ends connections of who has left.
+    pub(super) fn end_rest(&self) -> Answer<()> {
+        self.tell(|kernel| Ok(kernel.firewall.end_rest()?))
     }
 
     /// Tells the firewall everything that is to hold. The state is not held meanwhile: names are answered and lists made from it.
     fn apply(&self, kernel: &Kernel) -> Result<(), KernelError> {
         let picture = wanted(&self.state());
-        kernel.firewall.apply(&picture)?;
+        self.told(kernel.firewall.apply(&picture))
+    }
+
+    fn told(&self, done: Result<(), FirewallError>) -> Result<(), KernelError> {
+        done?;
         for live in self.state().live.values() {
             super::live::turn_away_early(live);
         }

@@ -287,6 +287,13 @@ impl Networks {
         if let Err(refusal) = left {
             tracing::error!(container = %own, error = chain(&refusal), "its network was not taken away whole");
         }
+        // Nobody waits for this: a container that comes next to its address does it itself if it is first.
+        let kernel = engine.clone();
+        tokio::spawn(async move {
+            if let Err(refusal) = on_thread(move || kernel.networks.end_rest()).await {
+                tracing::warn!(container = %own, error = chain(&refusal), "ignoring connections that it left: the next change ends them");
+            }
+        });
     }
 
     /// Reads what containers had when the daemon before ended: all of them, before anything is told to the kernel, which would otherwise forget those
