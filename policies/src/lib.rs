@@ -35,6 +35,7 @@ pub mod kernel;
 mod lint;
 pub mod model;
 pub mod oci;
+pub mod privileges;
 mod reference;
 pub mod render;
 mod request;

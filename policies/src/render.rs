@@ -459,7 +459,7 @@ pub fn summary(confinement: &Confinement) -> String {
     out
 }
 
-fn rights_word(access: u64) -> String {
+pub(crate) fn rights_word(access: u64) -> String {
     let mut words = Vec::new();
     if access & READ != 0 {
         words.push("read");

@@ -25,10 +25,10 @@ const MAKE_SYM: u64 = 1 << 12;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
-const BIND_TCP: u64 = 1;
-const CONNECT_TCP: u64 = 1 << 1;
-const SCOPE_ABSTRACT: u64 = 1;
-const SCOPE_SIGNAL: u64 = 1 << 1;
+pub(crate) const BIND_TCP: u64 = 1;
+pub(crate) const CONNECT_TCP: u64 = 1 << 1;
+pub(crate) const SCOPE_ABSTRACT: u64 = 1;
+pub(crate) const SCOPE_SIGNAL: u64 = 1 << 1;
 
 /// What `read` grants.
 pub(crate) const READ: u64 = READ_FILE | READ_DIR;

@@ -11,6 +11,7 @@ mod language;
 mod limits;
 mod linting;
 mod oci;
+mod privileges;
 mod profiles;
 mod programs;
 mod publishing;
