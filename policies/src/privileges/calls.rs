@@ -133,7 +133,7 @@ impl Test {
         if let Some((name, _)) = known.find(is_it).filter(|_| !prefix.is_empty()) {
             return (*name).to_owned();
         }
-        let half = if self.word % 8 == 0 { "" } else { ", upper half" };
+        let half = if self.word.is_multiple_of(8) { "" } else { ", upper half" };
         let mask = match self.mask {
             u32::MAX => String::new(),
             mask => format!(" & {mask:#x}"),
@@ -203,7 +203,7 @@ impl Path {
         // The upper half of a small number says nothing to a person.
         let mut named: Vec<Test> = named
             .map(|(test, _)| *test)
-            .filter(|test| test.word % 8 == 0 || test.operand != 0)
+            .filter(|test| test.word.is_multiple_of(8) || test.operand != 0)
             .filter(|test| !(call == "socket" && test.word == PROTOCOL && USUAL.contains(&test.operand)))
             .collect();
         named.sort_by_key(|test| test.word);
