@@ -1,8 +1,13 @@
 //! Small settings of the kernel and of a process that belong to no other subject.
 //!
-//! Owns the kernel's release, host name, domain name, personality, scheduling, I/O priority, landlock's version and the allocator's hoard.
+//! Owns the kernel's release, host name, domain name, personality, scheduling, I/O priority, landlock's version, the
+//! allocator's hoard and the page cache.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use crate::error::{CallError, Named, Result, checked};
 use nix::errno::Errno;
@@ -32,6 +37,30 @@ pub fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Drops what the page cache holds of a file or block device, so that the next read asks the medium. What is not written back yet stays: sync first.
+/// Source: posix_fadvise(2), POSIX_FADV_DONTNEED.
+pub fn forget_pages(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes a descriptor that is open for as long as it is borrowed, and numbers.
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    match error {
+        0 => Ok(()),
+        number => Err(CallError {
+            call: "posix_fadvise",
+            errno: Errno::from_raw(number),
+        }),
+    }
+}
+
+/// Opens a block device to write, refused with EBUSY where it is mounted or another holds it so; of an ordinary file it is a plain open.
+/// Source: open(2), O_EXCL without O_CREAT.
+pub fn open_exclusive(path: &Path) -> std::io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_EXCL)
+        .open(path)
 }
 
 /// Landlock's ABI version; 0 where the kernel lacks it or it was not enabled at boot. Source: landlock_create_ruleset(2).

@@ -27,14 +27,16 @@ impl Slot {
         }
     }
 
-    fn word(self) -> &'static str {
+    /// Its letter.
+    pub fn word(self) -> &'static str {
         match self {
             Self::A => "a",
             Self::B => "b",
         }
     }
 
-    fn parse(word: &str) -> Option<Self> {
+    /// Reads its letter.
+    pub fn parse(word: &str) -> Option<Self> {
         match word {
             "a" => Some(Self::A),
             "b" => Some(Self::B),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 /// Where a boot control's state is kept.
@@ -16,6 +17,8 @@ pub trait Medium {
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Returns when all that was written would survive a power cut.
     fn sync(&mut self) -> io::Result<()>;
+    /// Has what is read from now on come from the medium, where the platform lets it, and not from a cache. Everything must be synced.
+    fn forget(&mut self) -> io::Result<()>;
 }
 
 impl Medium for File {
@@ -29,6 +32,10 @@ impl Medium for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+
+    fn forget(&mut self) -> io::Result<()> {
+        kakoi_sys::system::forget_pages(self.as_fd()).map_err(io::Error::other)
     }
 }
 

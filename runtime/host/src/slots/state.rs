@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! idle ─► fetching ─► written ─► verified ─► armed ─► trial ─► committed
-//!            ▲           │                     │        │
-//!            └── wrong ──┘    rolled back ◄────┴────────┘   (and from fetching, written, verified: abandoned)
+//!            ▲           │                     │ ▲      │          │
+//!            └── wrong ──┘    rolled back ◄────┴─│──────┘          │   (and from fetching, written, verified: abandoned)
+//!                                                └──── go back ────┘   (to what the other slot still holds)
 //! ```
+//!
+//! What was interrupted in fetching, written or verified waits for the install to be given again, which goes on where it was. Another image may take its
+//! place then: nothing of it was ever started.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +71,17 @@ pub enum Event {
         running: Slot,
         /// What the boot loader goes by.
         control: Control,
+        /// Whether it is tried once more although it was rolled back.
+        again: bool,
+    },
+    /// Someone wants back what ran before the image that was committed.
+    GoBack {
+        /// What the other slot holds.
+        image: String,
+        /// The slot that runs.
+        running: Slot,
+        /// What the boot loader goes by.
+        control: Control,
     },
     /// All bytes were written and synced.
     Wrote,
@@ -97,7 +112,7 @@ pub enum Refusal {
     #[error("an upgrade to {0} is armed or on trial; commit it or roll it back first")]
     Busy(String),
     /// The image was rolled back.
-    #[error("{0} was rolled back from this device")]
+    #[error("{0} was rolled back from this device: to try it once more, say --again")]
     Blocked(String),
     /// The image is the one that was committed.
     #[error("{0} is installed")]
@@ -119,8 +134,17 @@ pub fn transition(state: State, event: Event) -> Result<State, Refusal> {
                 image,
                 running,
                 control,
+                again,
             },
-        ) => install(state, image, running, control),
+        ) => install(state, image, running, control, again),
+        (
+            State::Committed(upgrade),
+            Event::GoBack {
+                image,
+                running,
+                control,
+            },
+        ) => go_back(&upgrade, image, running, control),
         (state, Event::Started { running, control }) => Ok(started(state, running, control)),
         (State::Fetching(upgrade), Event::Wrote) => Ok(State::Written(upgrade)),
         (State::Written(upgrade), Event::ReadBack { right: true }) => Ok(State::Verified(upgrade)),
@@ -139,10 +163,27 @@ pub fn transition(state: State, event: Event) -> Result<State, Refusal> {
     }
 }
 
-fn install(state: State, image: String, running: Slot, control: Control) -> Result<State, Refusal> {
+/// What was committed before is tried as anything else is: its slot may have suffered since.
+fn go_back(upgrade: &Upgrade, image: String, running: Slot, control: Control) -> Result<State, Refusal> {
+    if running != upgrade.into || control.good != running || control.trial.is_some() {
+        return Err(Refusal::InUse);
+    }
+    Ok(State::Armed(Upgrade {
+        image,
+        into: running.other(),
+    }))
+}
+
+fn install(
+    state: State,
+    image: String,
+    running: Slot,
+    control: Control,
+    again: bool,
+) -> Result<State, Refusal> {
     match state {
         State::Armed(upgrade) | State::Trial(upgrade) => Err(Refusal::Busy(upgrade.image)),
-        State::RolledBack(upgrade, _) if upgrade.image == image => Err(Refusal::Blocked(image)),
+        State::RolledBack(upgrade, _) if upgrade.image == image && !again => Err(Refusal::Blocked(image)),
         State::Committed(upgrade) if upgrade.image == image => Err(Refusal::Installed(image)),
         // A slot that is half written must not be one that a power cut starts.
         _ if control.good != running || control.trial.is_some() => Err(Refusal::InUse),
@@ -150,6 +191,47 @@ fn install(state: State, image: String, running: Slot, control: Control) -> Resu
             image,
             into: running.other(),
         })),
+    }
+}
+
+impl State {
+    /// The upgrade that it is about.
+    pub fn upgrade(&self) -> Option<&Upgrade> {
+        match self {
+            Self::Idle => None,
+            Self::Fetching(upgrade)
+            | Self::Written(upgrade)
+            | Self::Verified(upgrade)
+            | Self::Armed(upgrade)
+            | Self::Trial(upgrade)
+            | Self::Committed(upgrade)
+            | Self::RolledBack(upgrade, _) => Some(upgrade),
+        }
+    }
+
+    /// Its word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Fetching(_) => "fetching",
+            Self::Written(_) => "written",
+            Self::Verified(_) => "verified",
+            Self::Armed(_) => "armed",
+            Self::Trial(_) => "trial",
+            Self::Committed(_) => "committed",
+            Self::RolledBack(..) => "rolled-back",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Owner => f.write_str("the owner wanted it so"),
+            Self::NotWritten(why) => write!(f, "it could not be written: {why}"),
+            Self::NeverWell => f.write_str("it never came up to say that it is well"),
+            Self::Unwell(why) => write!(f, "it came up and was not well: {why}"),
+        }
     }
 }
 
