@@ -17,6 +17,7 @@
 //! | turn `USER` or `--user` into numbers | [`resolve_user`] over [`Image::layers`], for `exec` with the writable layer before them |
 //! | `images`, `inspect`, `history`, `system df` | [`ImageStore::list`], [`inspect`](ImageStore::inspect), [`history`](ImageStore::history), [`disk_usage`](ImageStore::disk_usage) |
 //! | `tag`, `untag`, `rmi`, `image prune` | [`ImageStore::tag`], [`untag`](ImageStore::untag), [`remove`](ImageStore::remove), [`prune`](ImageStore::prune) |
+//! | install an operating system | [`OsArchive`] of a file, or [`OsDocuments`] and [`registry::Parts`] of a registry |
 //! | `system check` | [`ImageStore::check`] |
 //! | before something comes in | [`ImageStore::make_room`], [`ImageStore::check_room`] |
 //! | after a container was removed, and once after the daemon's start | [`ImageStore::release`] |
@@ -36,6 +37,7 @@
 extern crate self as kakoi_image;
 
 mod archive;
+mod artifact;
 mod changes;
 mod check;
 mod commit;
@@ -70,6 +72,7 @@ mod users;
 mod tests;
 
 pub use archive::{ArchiveError, architecture};
+pub use artifact::{ARCHIVE_BYTES_MAX, ArtifactError, OsArchive, OsDocuments, image_digest};
 pub use changes::{ChangeError, apply_change};
 pub use check::{CheckReport, Damage, Depth, Finding, Lost, Outcome, Repair};
 pub use commit::{CommitError, CommitOptions};

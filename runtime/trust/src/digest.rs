@@ -35,16 +35,55 @@ impl Digest {
 
     /// Computes the digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
+        Self::from_hash(&ring::digest::digest(&ring::digest::SHA256, bytes))
+    }
+
+    fn from_hash(hash: &ring::digest::Digest) -> Self {
         Self(hash.as_ref().iter().fold("sha256:".to_owned(), |mut text, byte| {
             text.push_str(&format!("{byte:02x}"));
             text
         }))
     }
 
+    /// The 32 bytes.
+    pub fn bytes(&self) -> [u8; 32] {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => byte - b'0',
+            _ => byte - b'a' + 10,
+        };
+        let (pairs, _) = self.hex().as_bytes().as_chunks::<2>();
+        std::array::from_fn(|at| digit(pairs[at][0]) << 4 | digit(pairs[at][1]))
+    }
+
     /// The hex digits alone.
     pub fn hex(&self) -> &str {
         self.0.trim_start_matches("sha256:")
+    }
+}
+
+/// Computes the digest of what comes in pieces.
+pub struct Hasher(ring::digest::Context);
+
+impl Hasher {
+    /// Begins.
+    pub fn new() -> Self {
+        Self(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all pieces.
+    pub fn finish(self) -> Digest {
+        Digest::from_hash(&self.0.finish())
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -65,5 +104,20 @@ impl TryFrom<String> for Digest {
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
         digest.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_have_the_digest_of_the_whole_and_bytes_their_digits() {
+        let mut hasher = Hasher::new();
+        hasher.update(b"ab");
+        hasher.update(b"c");
+        let digest = hasher.finish();
+        assert_eq!(digest, Digest::of(b"abc"));
+        assert_eq!(digest.bytes()[..4], [0xba, 0x78, 0x16, 0xbf]);
     }
 }

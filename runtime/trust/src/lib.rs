@@ -12,6 +12,7 @@
 //! | find the policy that an image brings | [`brought_policy`] of its [`Evidence`] |
 //! | take a revocation list | [`Revocations::verify`] |
 //! | remember a version that proved itself | [`Floors::commit`] |
+//! | read what an operating system's image says of itself | [`read_os_manifest`], [`read_os_config`] |
 //! | change trust.yaml as its owner would | [`edit`] |
 //! | sign | [`PrivateKey`], [`sign`] |
 //!
@@ -27,6 +28,7 @@ mod dsse;
 pub mod edit;
 mod json;
 mod name;
+mod os;
 mod pem;
 mod policy;
 mod private;
@@ -45,10 +47,14 @@ mod tests;
 pub use config::{COSIGN_PREDICATE, Mode, NamedKey, Quorum, Rule, Trust};
 pub use der::DerError;
 pub use diagnostics::{Diagnostic, Diagnostics};
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestError, Hasher};
 pub use dsse::EnvelopeError;
 pub use json::JsonError;
 pub use name::{NameError, Repository, Scope};
+pub use os::{
+    OS_ARTIFACT, OS_CONFIG, OS_DOCUMENT_BYTES_MAX, OS_IMAGE, OS_INDEX, OsConfig, OsError, OsManifest, OsPart,
+    agree, os_config, os_manifest, read_os_config, read_os_manifest,
+};
 pub use pem::{PEM_CHARS_MAX, PemError};
 pub use policy::{
     BroughtPolicy, POLICY_BYTES_MAX, POLICY_PREDICATE, TooFewSigned, brought_policy, sign_policy,

@@ -18,6 +18,8 @@
 //! | `signatures` | what is attached to a digest: signatures, policies |
 //! | `attach` | adding to that |
 //! | `push` | out of the store |
+//! | `parts` | byte ranges of a blob, for whoever has the rest |
+//! | `send` | an artifact that comes as a stream |
 
 mod attach;
 mod auth;
@@ -26,9 +28,11 @@ mod client;
 mod document;
 mod error;
 mod fetch;
+mod parts;
 mod pull;
 mod push;
 mod repository;
+mod send;
 mod session;
 mod settings;
 mod signatures;
@@ -41,6 +45,7 @@ pub use document::{BlobDescriptor, Platform};
 pub use error::RegistryError;
 /// Something small that is attached to an image: what a judge is shown.
 pub use kakoi_trust::Layer as Attached;
+pub use parts::Parts;
 pub use pull::{Admit, LayerStep, Listener, PullError, PullEvent, PullOptions, Pulled, Resolved};
 pub use push::{PushError, PushEvent, PushStep, Pushed};
 pub(crate) use push::{media_type_of, relayered};

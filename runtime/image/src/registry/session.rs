@@ -46,6 +46,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) accept: &'a str,
     /// The first byte that is wanted.
     pub(crate) from: u64,
+    /// The byte before which it ends, where that is not the end.
+    pub(crate) until: Option<u64>,
     pub(crate) payload: Payload<'a>,
     /// The part of a blob that the payload is, start and end.
     pub(crate) range: Option<(u64, u64)>,
@@ -62,6 +64,7 @@ impl<'a> Ask<'a> {
             doing,
             accept: "*/*",
             from: 0,
+            until: None,
             payload: Payload::Nothing,
             range: None,
             is_repeatable: true,
@@ -323,8 +326,15 @@ impl<'c> Session<'c> {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        if ask.from > 0 {
-            request = request.header(header::RANGE, format!("bytes={}-", ask.from));
+        match ask.until {
+            Some(until) => {
+                let range = format!("bytes={}-{}", ask.from, until.saturating_sub(1));
+                request = request.header(header::RANGE, range);
+            }
+            None if ask.from > 0 => {
+                request = request.header(header::RANGE, format!("bytes={}-", ask.from));
+            }
+            None => {}
         }
         let failed = |error| transport_error(&endpoint.name, ask.doing, error);
         let built = |error: ureq::http::Error| failed(ureq::Error::Http(error));

@@ -10,6 +10,7 @@ mod formats;
 mod fuzz;
 mod hostile;
 mod memory;
+mod os;
 mod registry;
 mod store;
 mod tools;

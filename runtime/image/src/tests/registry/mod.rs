@@ -3,6 +3,7 @@
 mod attached;
 mod documents;
 mod hostile;
+mod parts;
 mod resume;
 pub(super) mod server;
 mod tls;

@@ -348,12 +348,15 @@ fn ranged(request: &Request, wire: &mut dyn Wire, bytes: &[u8]) {
         return reply(wire, 200, &[("Content-Length", &length.to_string())], b"");
     }
     let range = request.header("range").strip_prefix("bytes=");
-    let start = range.and_then(|range| range.trim_end_matches('-').parse::<usize>().ok());
-    match start {
+    let range = range.and_then(|range| {
+        let (first, last) = range.split_once('-')?;
+        Some((first.parse::<usize>().ok()?, last.parse().unwrap_or(length - 1)))
+    });
+    match range {
         None => reply(wire, 200, &[], bytes),
-        Some(start) => {
-            let range = format!("bytes {start}-{}/{length}", length - 1);
-            reply(wire, 206, &[("Content-Range", &range)], &bytes[start..]);
+        Some((first, last)) => {
+            let range = format!("bytes {first}-{last}/{length}");
+            reply(wire, 206, &[("Content-Range", &range)], &bytes[first..=last]);
         }
     }
 }
