@@ -133,7 +133,11 @@ impl Test {
         if let Some((name, _)) = known.find(is_it).filter(|_| !prefix.is_empty()) {
             return (*name).to_owned();
         }
-        let half = if self.word.is_multiple_of(8) { "" } else { ", upper half" };
+        let half = if self.word.is_multiple_of(8) {
+            ""
+        } else {
+            ", upper half"
+        };
         let mask = match self.mask {
             u32::MAX => String::new(),
             mask => format!(" & {mask:#x}"),

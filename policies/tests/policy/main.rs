@@ -7,6 +7,7 @@ mod docker;
 mod explaining;
 mod fuzz;
 mod given;
+mod host;
 mod language;
 mod limits;
 mod linting;
