@@ -67,6 +67,12 @@ fn stamp(timestamp: Timestamp) -> String {
     format!("{}.{:09}", timestamp.as_second(), timestamp.subsec_nanosecond())
 }
 
+/// Seconds since 1970 of a time in RFC 3339.
+pub fn seconds_of(text: &str) -> Option<f64> {
+    let time: Timestamp = text.parse().ok()?;
+    Some(time.as_duration().as_secs_f64())
+}
+
 /// A time with nanoseconds, as `events` shows it.
 pub fn precise(nanoseconds: i64) -> String {
     match Timestamp::from_nanosecond(i128::from(nanoseconds)) {

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod attach;
+pub mod audit;
 pub mod check;
 pub mod commit;
 pub mod completion;
@@ -163,6 +164,9 @@ pub enum Command {
     /// Have apps run, version after version, and return by themselves from one that fails
     #[command(subcommand)]
     App(app::AppCommand),
+    /// Show and verify what was decided on this device, by whom and by which rule
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Commands about containers
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -328,6 +332,7 @@ pub enum SystemCommand {
 pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
     match command {
         Command::App(command) => app::run(command, client).await,
+        Command::Audit(command) => audit::run(command, client).await,
         Command::Run(arguments) => run::run(arguments.take(), client).await,
         Command::Create(arguments) => create::run(arguments.take(), client).await,
         Command::Start(arguments) => start::run(arguments, client).await,

@@ -11,6 +11,7 @@
 #[macro_use]
 mod wire;
 pub mod app;
+pub mod audit;
 pub mod container;
 pub mod decode;
 pub mod exec;

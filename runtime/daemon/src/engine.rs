@@ -6,6 +6,7 @@ use kakoi_api::kakoi::CheckFinding;
 use kakoi_image::ImageStore;
 use kakoi_policy::kernel::KernelFacts;
 
+use crate::audit::Audit;
 use crate::config::{ConfigError, Paths, Settings, read_registries};
 use crate::denials::Denials;
 use crate::events::Events;
@@ -50,6 +51,8 @@ pub struct Engine {
     pub ids: IdPool,
     /// What happened.
     pub events: Events,
+    /// What was decided.
+    pub audit: Audit,
     /// What containers were refused.
     pub denials: Denials,
     /// Damage that was healed at the start; told once by the next check.

@@ -63,6 +63,7 @@ pub fn prepare(paths: &Paths) -> Result<Locks, HostError> {
         paths.root.join("containers"),
         paths.root.join("volumes"),
         paths.root.join("apps"),
+        paths.root.join("audit"),
         paths.run.join("containers"),
         paths.run.join("records"),
     ] {

@@ -4,6 +4,7 @@
 //! writes a plan and executes the shim. Containers outlive it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod check;
 mod clock;
 mod config;
@@ -40,6 +41,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use kakoi_confine::{NarrowError, Part};
 use kakoi_image::{ImageStore, Limits};
+use kakoi_trust::audit::Verdict;
 use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 use tokio::sync::watch;
 use tracing_subscriber::Layer as _;
@@ -76,6 +78,8 @@ enum Failure {
     Threads(#[source] io::Error),
     #[error("marking that this daemon runs")]
     Mark(#[source] io::Error),
+    #[error("opening the audit log")]
+    Audit(#[source] io::Error),
     #[error("making an id")]
     Id(#[source] io::Error),
     #[error("serving")]
@@ -159,8 +163,9 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     narrow(most)?;
     let _locks = host::prepare(&paths)?;
     // SIGHUP and SIGTERM are taken in before anything takes long: neither may kill a daemon that is taking over.
-    let [mut hang_up, mut terminate, mut interrupt] = signals()?;
+    let mut signals = signals()?;
     let was_cut_off = check::begin(&paths.root).map_err(Failure::Mark)?;
+    let audit = audit::Audit::open(&paths.root).map_err(Failure::Audit)?;
     let (store, kept) = Store::open(&paths.root, &paths.run.join("records"))?;
     let engine = Arc::new(Engine {
         images: Arc::new(ImageStore::open_limited(&paths.root, limits(&settings))?),
@@ -174,6 +179,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         apps: supervise::Apps::default(),
         execs: exec::Execs::default(),
         events: events::Events::new(),
+        audit,
         denials: denials::Denials::default(),
         most,
         opening: Mutex::new(kept.damage.iter().map(check::opening).collect()),
@@ -184,6 +190,8 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         settings,
         paths,
     });
+    let version = concat!("start of version ", env!("CARGO_PKG_VERSION"));
+    engine.audit.note_own(version, Verdict::Allowed, "");
     engine.trust.look();
     engine.search_images();
     life::boot::take_over(&engine, kept.containers, kept.is_damaged).await;
@@ -199,17 +207,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     let doors = [serve(Door::Kakoi, listener), serve(Door::Docker, docker)];
     host::notify("READY=1");
     tracing::info!(socket = %engine.paths.socket().display(), "ready");
-    loop {
-        tokio::select! {
-            _ = hang_up.recv() => {
-                reload(&engine);
-                // trust.yaml is read whenever somebody asks; those who are held back by it ask now.
-                engine.trust.wake();
-            }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
-    }
+    until_told_to_stop(&engine, &mut signals).await;
     host::notify("STOPPING=1");
     stop.send_replace(true);
     for serving in doors {
@@ -218,16 +216,41 @@ async fn run(paths: Paths) -> Result<(), Failure> {
             Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
         }
     }
-    engine.networks.put_away();
-    check::end(&engine.paths.root);
+    end(&engine);
     tracing::info!("stopped; containers keep running");
     Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT; SIGHUP has the owner's files read anew.
+async fn until_told_to_stop(engine: &Engine, [hang_up, terminate, interrupt]: &mut [Signal; 3]) {
+    loop {
+        tokio::select! {
+            _ = hang_up.recv() => {
+                reload(engine);
+                // trust.yaml is read whenever somebody asks; those who are held back by it ask now.
+                engine.trust.wake();
+            }
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+        }
+    }
+}
+
+/// Leaves everything for the next daemon.
+fn end(engine: &Engine) {
+    engine.networks.put_away();
+    engine.audit.note_own("stop", Verdict::Allowed, "");
+    if let Err(error) = engine.audit.sync() {
+        tracing::error!(%error, "the audit log cannot be synced");
+    }
+    check::end(&engine.paths.root);
 }
 
 /// Begins what goes on beside all requests.
 fn begin(engine: &Arc<Engine>) {
     networks::guard(engine);
     denials::begin(engine);
+    audit::begin(engine);
     supervise::begin(engine);
 }
 

@@ -15,11 +15,13 @@
 //! | read what an operating system's image says of itself | [`read_os_manifest`], [`read_os_config`] |
 //! | change trust.yaml as its owner would | [`edit`] |
 //! | sign | [`PrivateKey`], [`sign`] |
+//! | bind the entries of an audit log, and verify one | [`audit`] |
 //!
 //! Invariants: what is not positively shown is refused; an algorithm is a property of the owner's key, never of what is verified; keys are told
 //! apart by their SubjectPublicKeyInfo, never by their names.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod config;
 mod der;
 mod diagnostics;

@@ -3,6 +3,8 @@
 mod apps;
 pub mod archive;
 pub mod attach;
+pub mod audit;
+pub mod caller;
 pub mod commit;
 pub mod containers;
 pub mod denials;
@@ -41,6 +43,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
+use self::caller::Caller;
 use self::hijack::{Departure, Left, Line, Takeover};
 use crate::engine::Engine;
 use crate::policy::Door;
@@ -106,17 +109,19 @@ async fn converse(engine: Arc<Engine>, door: Door, stream: UnixStream) {
             return;
         }
     };
+    let caller = Arc::new(Caller::on(&stream, door));
     let (take, mut taken) = mpsc::channel(1);
     let (at_work, mut is_at_work) = watch::channel(false);
     let at_work = Arc::new(at_work);
     let (leave, left) = watch::channel(false);
     let service = service_fn(move |mut request: Request<Incoming>| {
         Left::tell(&mut request, left.clone());
-        let (engine, take, at_work) = (engine.clone(), take.clone(), at_work.clone());
+        let (engine, caller) = (engine.clone(), caller.clone());
+        let (take, at_work) = (take.clone(), at_work.clone());
         at_work.send_replace(true);
         // A task of its own, begun before anybody looks whether the client is still there: one that leaves in the middle of a start must not leave
         // half a start behind, and one that leaves at once has asked all the same.
-        let work = tokio::spawn(async move { router::answer(&engine, door, request).await });
+        let work = tokio::spawn(async move { router::answer(&engine, &caller, request).await });
         Box::pin(async move {
             let answered = work.await.unwrap_or_else(|cause| {
                 reply::refusal(&Refusal::failed("the daemon failed at this request", cause))

@@ -10,11 +10,12 @@ use kakoi_api::{API_VERSION, API_VERSION_MIN};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::caller::Caller;
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{
-    apps, archive, attach, commit, containers, denials, exec, images, logs, networks, registry, room, stats,
-    system, top, trust, volumes,
+    apps, archive, attach, audit, commit, containers, denials, exec, images, logs, networks, registry, room,
+    stats, system, top, trust, volumes,
 };
 use crate::engine::Engine;
 use crate::policy::Door;
@@ -68,11 +69,14 @@ impl Asked {
     }
 }
 
-/// Answers a request.
-pub async fn answer(engine: &Arc<Engine>, door: Door, request: Request<Incoming>) -> Reply {
+/// Answers a request, and writes down what was decided.
+pub async fn answer(engine: &Arc<Engine>, caller: &Caller, request: Request<Incoming>) -> Reply {
     let is_head = request.method() == Method::HEAD;
     let path = request.uri().path().to_owned();
-    let mut reply = match route(engine, door, request, &path).await {
+    let decided = audit::Asking::of(&request);
+    let answer = route(engine, caller.door, request, &path).await;
+    decided.note(engine, caller, &answer);
+    let mut reply = match answer {
         Ok(reply) => reply,
         Err(refusal) => reply::refusal(&refusal),
     };
@@ -161,6 +165,11 @@ async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, pat
             _ => unknown(),
         },
         "networks" => route_networks(asked, &method, &parts[1..]).await,
+        "audit" if door == Door::Kakoi => match (method.as_str(), &parts[1..]) {
+            ("GET", []) => audit::lines(&asked).await,
+            ("GET", ["verify"]) => audit::verify(&asked).await,
+            _ => unknown(),
+        },
         "apps" if door == Door::Kakoi => route_apps(asked, &method, &parts[1..]).await,
         _ => route_system(asked, &method, &parts).await,
     }
