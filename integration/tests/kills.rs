@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -287,5 +288,148 @@ fn a_pull_whose_daemon_was_killed_twice_goes_on_where_it_was() {
     );
     assert_eq!(kept(), None, "what has served is gone");
     host.ok(&["system", "check", "--hash"]);
+    host.is_clean();
+}
+
+/// A container with something to read, and its state as people see it.
+fn with_a_box(host: &Host) -> impl Fn() -> String {
+    let writes = "dd if=/dev/zero of=/large bs=1M count=16 2>/dev/null; echo ready; exec sleep 1000";
+    host.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--network",
+        "none",
+        "busybox:test",
+        "sh",
+        "-c",
+        writes,
+    ]);
+    wait::until("the container has written", || {
+        host.ok(&["logs", "box"]).contains("ready")
+    });
+    || {
+        host.ok(&["inspect", "--format", "{{.State.Status}}", "box"])
+            .trim()
+            .to_owned()
+    }
+}
+
+/// Clients of exports who do not read: as many as the daemon makes copies at a time. What comes after them waits until they leave.
+fn dam(host: &Host) -> Vec<UnixStream> {
+    let stalled = || {
+        let mut stream = UnixStream::connect(host.socket()).expect("the daemon listens");
+        stream
+            .write_all(b"GET /v1.47/containers/box/export HTTP/1.1\r\nHost: kakoi\r\n\r\n")
+            .expect("asking");
+        let mut begun = [0; 12];
+        stream.read_exact(&mut begun).expect("it is begun");
+        assert_eq!(&begun, b"HTTP/1.1 200");
+        stream
+    };
+    (0..8).map(|_| stalled()).collect()
+}
+
+/// A commit that has frozen its container and goes on when the dam is dropped.
+fn commit_midway(host: &Host, state: &dyn Fn() -> String) -> (Child, Vec<UnixStream>) {
+    let dam = dam(host);
+    let command = spawn(host, &["commit", "--pause", "box", "made:1"]);
+    wait::until("the commit has frozen it", || state() == "paused");
+    (command, dam)
+}
+
+#[test]
+fn a_commit_that_is_cut_off_leaves_nothing_frozen() {
+    needs_root!();
+    let host = Host::new();
+    let state = with_a_box(&host);
+    // The daemon is killed.
+    let (mut command, dam) = commit_midway(&host, &state);
+    host.kill_daemon();
+    assert_ne!(ended(&mut command, LIMIT), Some(0));
+    drop(dam);
+    host.start_daemon();
+    assert_eq!(state(), "running", "the next daemon thaws what a commit froze");
+    host.ok(&["exec", "box", "true"]);
+    assert!(!has(&host, "made:1"));
+    // The daemon is asked to end.
+    let (mut command, dam) = commit_midway(&host, &state);
+    assert_eq!(host.stop_daemon(), 0);
+    assert_ne!(ended(&mut command, LIMIT), Some(0));
+    drop(dam);
+    let frozen = host.path("run/containers").read_dir().expect("the run folder");
+    for folder in frozen.flatten() {
+        assert!(
+            !folder.path().join("frozen-by-commit").exists(),
+            "thawed at the end"
+        );
+    }
+    host.start_daemon();
+    assert_eq!(
+        state(),
+        "running",
+        "a daemon that ends thaws what its commits froze"
+    );
+    // The client leaves.
+    let (mut command, dam) = commit_midway(&host, &state);
+    command.kill().expect("a child of ours");
+    command.wait().expect("a child of ours");
+    drop(dam);
+    wait::until("the commit that nobody waits for thaws it", || {
+        state() == "running"
+    });
+    host.ok(&["exec", "box", "true"]);
+    host.ok(&["rm", "--force", "box"]);
+    host.is_clean();
+}
+
+#[test]
+fn a_person_who_pauses_or_stops_during_a_commit_has_the_last_word() {
+    needs_root!();
+    let host = Host::new();
+    let state = with_a_box(&host);
+    let (mut command, dam) = commit_midway(&host, &state);
+    host.ok(&["pause", "box"]);
+    let twice = host.kakoi(&["pause", "box"]);
+    assert!(
+        twice.code != 0 && twice.stderr.contains("already paused"),
+        "{twice}"
+    );
+    drop(dam);
+    assert_eq!(ended(&mut command, LIMIT), Some(0), "the commit completes");
+    assert_eq!(state(), "paused", "a person's pause outlives the commit");
+    host.kill_daemon();
+    host.start_daemon();
+    assert_eq!(state(), "paused", "and the daemon");
+    // A commit of what a person has paused leaves it so.
+    host.ok(&["commit", "--pause", "box", "made:1"]);
+    assert_eq!(state(), "paused");
+    host.ok(&["unpause", "box"]);
+    // Who unpauses it wants it to run, whatever the commit reads; and may pause it again.
+    let (mut command, dam) = commit_midway(&host, &state);
+    host.ok(&["unpause", "box"]);
+    assert_eq!(state(), "running");
+    host.ok(&["pause", "box"]);
+    drop(dam);
+    assert_eq!(ended(&mut command, LIMIT), Some(0));
+    assert_eq!(state(), "paused");
+    host.ok(&["unpause", "box"]);
+    // Two commits: the last one thaws.
+    let (mut first, dam) = commit_midway(&host, &state);
+    let mut second = spawn(&host, &["commit", "--pause", "box", "made:2"]);
+    drop(dam);
+    assert_eq!(ended(&mut first, LIMIT), Some(0));
+    assert_eq!(ended(&mut second, LIMIT), Some(0));
+    assert_eq!(state(), "running");
+    // What is killed meanwhile ends, and its next run is not frozen.
+    let (mut command, dam) = commit_midway(&host, &state);
+    host.ok(&["kill", "box"]);
+    assert_eq!(state(), "exited");
+    host.ok(&["start", "box"]);
+    drop(dam);
+    assert!(ended(&mut command, LIMIT).is_some());
+    assert_eq!(state(), "running");
+    host.ok(&["rm", "--force", "box"]);
     host.is_clean();
 }

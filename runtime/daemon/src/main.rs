@@ -216,6 +216,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
             Err(cause) => return Err(Failure::Serve(io::Error::other(cause))),
         }
     }
+    life::freeze::let_go(&engine).await;
     end(&engine);
     tracing::info!("stopped; containers keep running");
     Ok(())

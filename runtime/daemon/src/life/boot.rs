@@ -12,7 +12,7 @@ use kakoi_container::discard::remove_tree;
 use kakoi_container::frames::Exit;
 
 use super::container::{Container, Phase};
-use super::{health, remove, watch};
+use super::{freeze, health, remove, watch};
 use crate::check;
 use crate::clock;
 use crate::engine::Engine;
@@ -75,7 +75,7 @@ async fn take_over_one(engine: &Arc<Engine>, record: Record) {
         });
     if let Some((events, state)) = living {
         engine.networks.adopt(engine, &id).await;
-        adopt(engine, &container, events, state);
+        adopt(engine, &container, events, state).await;
     } else {
         settle(engine, &container, &state_dir, &run_dir).await;
         engine.networks.leave(engine, &id).await;
@@ -101,19 +101,17 @@ async fn ask_state(run_dir: &Path) -> Option<(shim::Watch, kakoi_container::fram
     }
 }
 
-fn adopt(
+async fn adopt(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
     events: shim::Watch,
     state: kakoi_container::frames::State,
 ) {
+    // Before health is tested, which a frozen app fails.
+    let is_frozen = freeze::recall(engine, container, state.paused).await;
     {
         let mut shared = container.shared();
-        shared.phase = if state.paused {
-            Phase::Paused
-        } else {
-            Phase::Running
-        };
+        shared.phase = if is_frozen { Phase::Paused } else { Phase::Running };
         shared.pid = state.pid;
         shared.record.life.running = true;
         shared.record.life.started_at = Some(state.started_at);

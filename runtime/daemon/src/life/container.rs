@@ -9,6 +9,7 @@ use kakoi_api::container::Health;
 use tokio::sync::{MutexGuard as TurnGuard, watch};
 use tokio::task::AbortHandle;
 
+use super::freeze::Freeze;
 use crate::state::Record;
 
 /// Where a container stands.
@@ -76,6 +77,8 @@ pub struct Shared {
     pub record: Record,
     /// Where it stands.
     pub phase: Phase,
+    /// The commits that keep it frozen; `None` where nobody does, or a person.
+    pub freeze: Option<Freeze>,
     /// Its first process's id on the host; 0 when it is down.
     pub pid: i32,
     /// The control socket of the next run, made when a client attaches before it.
@@ -116,6 +119,7 @@ impl Container {
             shared: Mutex::new(Shared {
                 record,
                 phase,
+                freeze: None,
                 pid: 0,
                 listener: None,
                 health: None,

@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod container;
 pub mod create;
+pub mod freeze;
 pub mod health;
 mod identity;
 pub mod remove;

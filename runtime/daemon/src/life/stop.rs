@@ -1,4 +1,4 @@
-//! Ending and freezing a container.
+//! Ending a container.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use kakoi_container::frames::{Reply, Request};
 
 use super::container::{Container, Phase};
+use super::freeze::thaw;
 use super::start;
 use crate::engine::Engine;
 use crate::networks::ask;
@@ -177,62 +178,6 @@ pub async fn restart(
     Ok(())
 }
 
-/// Freezes every process.
-pub async fn pause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
-    let _turn = container.turn().await;
-    match container.shared().phase {
-        Phase::Running => {}
-        Phase::Paused => {
-            return Err(Refusal::conflict(format!(
-                "container {} is already paused",
-                container.id
-            )));
-        }
-        _ => return Err(not_running(container)),
-    }
-    done(
-        container,
-        shim::ask(&engine.paths.run_dir(&container.id), &Request::Pause).await,
-    )?;
-    let mut shared = container.shared();
-    if shared.phase == Phase::Running {
-        shared.phase = Phase::Paused;
-    }
-    drop(shared);
-    engine
-        .events
-        .tell("container", "pause", &container.id, container.attributes());
-    Ok(())
-}
-
-/// Thaws every process.
-pub async fn unpause(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
-    let _turn = container.turn().await;
-    if container.shared().phase != Phase::Paused {
-        return Err(Refusal::mistaken(format!(
-            "Container {} is not paused",
-            container.id
-        )));
-    }
-    thaw(engine, container).await?;
-    engine
-        .events
-        .tell("container", "unpause", &container.id, container.attributes());
-    Ok(())
-}
-
-async fn thaw(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
-    match shim::ask(&engine.paths.run_dir(&container.id), &Request::Unpause).await {
-        Err(_) if !container.pulse().borrow().up => return Ok(()),
-        answer => done(container, answer)?,
-    }
-    let mut shared = container.shared();
-    if shared.phase == Phase::Paused {
-        shared.phase = Phase::Running;
-    }
-    Ok(())
-}
-
 async fn give_up_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> Answer<()> {
     if let Some(task) = container.shared().restart_task.take() {
         task.abort();
@@ -281,7 +226,8 @@ async fn send(engine: &Arc<Engine>, container: &Arc<Container>, number: i32, all
     }
 }
 
-fn done<T>(container: &Container, answer: Result<(Reply, T), ShimError>) -> Answer<()> {
+/// An answer that says that what was asked for is done, or what went wrong.
+pub fn done<T>(container: &Container, answer: Result<(Reply, T), ShimError>) -> Answer<()> {
     match answer {
         Ok((Reply::Done, _)) => Ok(()),
         Ok((other, _)) => Err(Refusal::broken(format!(

@@ -116,6 +116,7 @@ pub fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, troubl
     let oom = {
         let mut shared = container.shared();
         shared.phase = Phase::Exited;
+        shared.freeze = None;
         shared.pid = 0;
         if let Some(task) = shared.health_task.take() {
             task.abort();

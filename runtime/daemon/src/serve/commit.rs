@@ -15,11 +15,11 @@ use super::reply::{self, Reply};
 use super::router::Asked;
 use crate::engine::Engine;
 use crate::files;
-use crate::life::container::{Container, Phase};
+use crate::life::container::Container;
 use crate::life::create::image_refusal;
-use crate::life::stop;
+use crate::life::freeze;
 use crate::plan::merge;
-use crate::refusal::{Answer, Refusal};
+use crate::refusal::{Answer, Refusal, chain};
 
 /// Chunks of the layer between the process that reads it and the store.
 const CHUNKS_MAX: usize = 8;
@@ -56,21 +56,26 @@ pub async fn commit(mut asked: Asked) -> Answer<Reply> {
     let base = Digest::parse(&image_id)
         .map_err(|cause| Refusal::failed("the container's image cannot be named", cause))?;
     super::room::make(&asked.engine).await?;
-    let pauses = query.flag_or("pause", true);
-    let mut paused = pauses && container.shared().phase == Phase::Running;
-    if paused && let Err(refusal) = stop::pause(&asked.engine, &container).await {
-        // What has ended meanwhile writes no more.
-        if container.shared().phase == Phase::Running {
-            return Err(refusal);
-        }
-        paused = false;
-    }
-    let made = take(&asked.engine, &container, base, options.clone()).await;
-    if paused {
-        // Whoever paused or ended it meanwhile has the last word.
-        stop::unpause(&asked.engine, &container).await.ok();
-    }
-    let (id, names) = made?;
+    let held = match query.flag_or("pause", true) {
+        true => freeze::hold(&asked.engine, &container).await?,
+        false => None,
+    };
+    let work = {
+        let (engine, container, options) = (asked.engine.clone(), container.clone(), options.clone());
+        // A task of its own: whatever becomes of it, what is frozen thaws.
+        tokio::spawn(async move { take(&engine, &container, base, options).await })
+    };
+    let made = work
+        .await
+        .unwrap_or_else(|cause| Err(Refusal::failed("the daemon failed at this commit", cause)));
+    let thawed = match held {
+        Some(held) => freeze::release(&asked.engine, &container, held).await,
+        None => Ok(()),
+    };
+    let (id, names) = match (made, thawed) {
+        (made, Ok(())) => made?,
+        (made, Err(refusal)) => return Err(still_frozen(&container, made.map(|(id, _)| id), &refusal)),
+    };
     let mut attributes = container.attributes();
     attributes.insert("comment".into(), options.comment);
     attributes.insert("imageID".into(), id.clone());
@@ -82,6 +87,20 @@ pub async fn commit(mut asked: Asked) -> Answer<Reply> {
         events.tell("image", "tag", &id, attributes);
     }
     Ok(reply::json(StatusCode::CREATED, &json!({ "Id": id })))
+}
+
+/// A commit whose container does not thaw: told to the client, which would otherwise wonder about an app that stands still.
+fn still_frozen(container: &Container, made: Answer<String>, why: &Refusal) -> Refusal {
+    tracing::error!(container = %container.id, error = chain(why), "a commit leaves its container frozen");
+    let outcome = match made {
+        Ok(id) => format!("the image {id} was made"),
+        Err(refusal) => format!("the commit failed ({})", refusal.message),
+    };
+    Refusal::broken(format!(
+        "{outcome}, but container {name} is still paused: {}; unpause it, or stop it, by hand",
+        why.message,
+        name = container.name()
+    ))
 }
 
 /// What containers of the new image inherit: the request's own words, changed, and what they leave open from the container.

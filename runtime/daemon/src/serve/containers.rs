@@ -17,7 +17,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::filters::{Filters, name_fits};
 use crate::life::container::{Container, Phase, Pulse, Shared};
-use crate::life::{create as making, remove, start as starting, stop as stopping};
+use crate::life::{create as making, freeze, remove, start as starting, stop as stopping};
 use crate::plan::{self, limits};
 use crate::refusal::{Answer, Refusal};
 use crate::restart::Policy;
@@ -296,14 +296,14 @@ pub async fn kill(asked: &Asked, id: &str) -> Answer<Reply> {
 /// `POST /containers/{id}/pause`
 pub async fn pause(asked: &Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
-    stopping::pause(&asked.engine, &container).await?;
+    freeze::pause(&asked.engine, &container).await?;
     Ok(reply::nothing())
 }
 
 /// `POST /containers/{id}/unpause`
 pub async fn unpause(asked: &Asked, id: &str) -> Answer<Reply> {
     let container = asked.engine.containers.find(id)?;
-    stopping::unpause(&asked.engine, &container).await?;
+    freeze::unpause(&asked.engine, &container).await?;
     Ok(reply::nothing())
 }
 
