@@ -49,11 +49,13 @@ impl LayoutTar {
                 && name.len() == 64
                 && name.bytes().all(|b| b.is_ascii_hexdigit())
             {
-                blobs.push((format!("blobs/sha256/{name}"), entry.path()));
+                let bytes = entry.metadata()?.len();
+                blobs.push((bytes, format!("blobs/sha256/{name}"), entry.path()));
             }
         }
+        // Documents before what they describe: who reads an operating system's image has to know it first.
         blobs.sort();
-        members.append(&mut blobs);
+        members.extend(blobs.into_iter().map(|(_, name, path)| (name, path)));
         Ok(Self {
             members: members.into_iter(),
             pending: io::Cursor::default(),

@@ -139,6 +139,11 @@ impl Upload {
     }
 }
 
+/// A bar that is told how far it is.
+pub fn steps(verb: &'static str, is_quiet: bool) -> ProgressBar {
+    bar(verb, Some(0), is_quiet)
+}
+
 /// A bar that counts bytes of an unknown sum.
 pub fn counter(verb: &'static str, is_quiet: bool) -> ProgressBar {
     bar(verb, None, is_quiet)
@@ -271,7 +276,8 @@ pub async fn show_layers(mut stream: JsonStream, is_quiet: bool) -> Result<Optio
 }
 
 /// The daemon's words where a step is a failure.
-fn failure(step: &Progress) -> Option<String> {
+/// What a line says went wrong.
+pub fn failure(step: &Progress) -> Option<String> {
     let detail = step.error_detail.as_ref().map(|detail| detail.message.as_str());
     let words = detail.filter(|words| !words.is_empty()).unwrap_or(&step.error);
     (!words.is_empty()).then(|| text::printable(words))

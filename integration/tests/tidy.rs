@@ -30,6 +30,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "kakoi-api",
             "kakoi-confine",
             "kakoi-container",
+            "kakoi-host",
             "kakoi-image",
             "kakoi-net",
             "kakoi-policy",

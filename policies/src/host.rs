@@ -22,16 +22,22 @@ use crate::diagnostics::{Diagnostics, Report};
 use crate::yaml::{self, Node};
 
 pub mod lockdown;
+pub mod slots;
 
 pub use lockdown::Lockdown;
+pub use slots::{Boot, Commit, Slots, Watchdog};
 
-const KEYS: [&str; 3] = ["kakoi", "kind", "lockdown"];
+const KEYS: [&str; 5] = ["kakoi", "kind", "lockdown", "slots", "watchdog"];
 
 /// The device as its owner wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// What is open; everything else is closed. `None` closes nothing.
     pub lockdown: Option<Lockdown>,
+    /// The two slots of the operating system. `None` where Kakoi installs none.
+    pub slots: Option<Slots>,
+    /// The watchdog. `None` where somebody else feeds it.
+    pub watchdog: Option<Watchdog>,
 }
 
 /// Reads the document.
@@ -55,7 +61,11 @@ fn host(node: Node, report: &mut Report<'_>) -> Option<Host> {
         choice(&kind, "`kind`", &[("Host", ())], report);
     }
     let lockdown = fields.take("lockdown", report);
+    let slots = fields.take("slots", report);
+    let watchdog = fields.take("watchdog", report);
     Some(Host {
         lockdown: lockdown.and_then(|node| lockdown::read(node, report)),
+        slots: slots.and_then(|node| slots::read(node, report)),
+        watchdog: watchdog.and_then(|node| slots::read_watchdog(node, report)),
     })
 }

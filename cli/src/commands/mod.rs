@@ -29,6 +29,7 @@ pub mod login;
 pub mod logs;
 pub mod man;
 pub mod network;
+pub mod os;
 pub mod pause;
 pub mod policy;
 pub mod port;
@@ -167,6 +168,9 @@ pub enum Command {
     /// Show and verify what was decided on this device, by whom and by which rule
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Install the device's operating system into the slot that does not run, and keep it when it is well
+    #[command(subcommand)]
+    Os(os::OsCommand),
     /// Commands about containers
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -333,6 +337,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
     match command {
         Command::App(command) => app::run(command, client).await,
         Command::Audit(command) => audit::run(command, client).await,
+        Command::Os(command) => os::run(command, client).await,
         Command::Run(arguments) => run::run(arguments.take(), client).await,
         Command::Create(arguments) => create::run(arguments.take(), client).await,
         Command::Start(arguments) => start::run(arguments, client).await,

@@ -3,7 +3,7 @@
 use kakoi_api::app::AppStatus;
 use kakoi_api::kakoi::{Denial, Denials};
 
-use super::app;
+use super::{app, os};
 use crate::client::{Client, ClientError, Target};
 use crate::failure::Failure;
 use crate::listing::pretty;
@@ -21,8 +21,8 @@ pub struct Arguments {
     /// How they are written: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     format: String,
-    /// The container, or an app: then why its last update did not come to be
-    #[arg(value_name = "CONTAINER|APP")]
+    /// The container, or an app: then why its last update did not come to be; of `os`, that of the operating system
+    #[arg(value_name = "CONTAINER|APP|os")]
     container: Option<String>,
 }
 
@@ -59,6 +59,7 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
 /// What is no container may be an app: why its last update did not come to be.
 async fn of_app(client: &Client, name: &str, format: &str, error: ClientError) -> Result<u8, Failure> {
     let raw = match client.get(Target::new("/apps").segment(name)).await {
+        Err(other) if other.is_not_found() && name == "os" => return os::why(format, client).await,
         // It is neither, and the container was asked for.
         Err(other) if other.is_not_found() => return Err(error.into()),
         answer => answer?,

@@ -18,6 +18,7 @@ pub mod exec;
 pub mod image;
 pub mod kakoi;
 pub mod network;
+pub mod os;
 pub mod registry;
 pub mod stats;
 pub mod stream;

@@ -14,8 +14,8 @@ usage: kakoid [--root DIR] [--run DIR] [--config DIR] [--shim FILE] [--debug]
   --root DIR     durable state (default /var/lib/kakoi)
   --run DIR      run-time state and the sockets kakoid.sock and docker.sock
                  (default /run/kakoi)
-  --config DIR   kakoid.yaml, trust.yaml, registries.yaml, ceiling.yaml, policies/
-                 (default /etc/kakoi)
+  --config DIR   kakoid.yaml, trust.yaml, registries.yaml, ceiling.yaml, host.yaml,
+                 policies/ (default /etc/kakoi)
   --shim FILE    kakoi-shim (default: beside this program)
   --debug        log more
   --version      print the version

@@ -14,6 +14,7 @@ use crate::exec::Execs;
 use crate::ids::IdPool;
 use crate::life::Table;
 use crate::networks::Networks;
+use crate::os::Os;
 use crate::policy::{Most, Shelf};
 use crate::shim::Program;
 use crate::state::Store;
@@ -41,6 +42,8 @@ pub struct Engine {
     pub containers: Table,
     /// Apps.
     pub apps: Apps,
+    /// The slots of the operating system, and the watchdog.
+    pub os: Os,
     /// Volumes.
     pub volumes: Volumes,
     /// Networks.

@@ -20,6 +20,7 @@ mod ids;
 mod life;
 mod names;
 mod networks;
+mod os;
 mod plan;
 mod policy;
 mod quota;
@@ -157,6 +158,7 @@ fn log(debug: bool) {
 async fn run(paths: Paths) -> Result<(), Failure> {
     let settings = Settings::read(&paths.config)?;
     let shelf = Shelf::read(&paths.config, &settings)?;
+    let os = os::Os::read(&paths)?;
     // Asked before anything is given up: what the kernel can do is not what the daemon holds.
     let facts = kakoi_confine::probe()?;
     let most = shelf.most();
@@ -177,6 +179,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         networks: Arc::new(networks::Networks::open(&paths.root, &paths.run)),
         containers: life::Table::default(),
         apps: supervise::Apps::default(),
+        os,
         execs: exec::Execs::default(),
         events: events::Events::new(),
         audit,
@@ -253,6 +256,7 @@ fn begin(engine: &Arc<Engine>) {
     denials::begin(engine);
     audit::begin(engine);
     supervise::begin(engine);
+    os::begin(engine);
 }
 
 /// SIGHUP, SIGTERM and SIGINT.

@@ -53,6 +53,12 @@ pub fn forget_pages(file: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// Whether the file system of a path is mounted read-only, as one is whose disk failed. Source: statvfs(3), ST_RDONLY.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    let found = nix::sys::statvfs::statvfs(path).named("statvfs")?;
+    Ok(found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
+}
+
 /// Opens a block device to write, refused with EBUSY where it is mounted or another holds it so; of an ordinary file it is a plain open.
 /// Source: open(2), O_EXCL without O_CREAT.
 pub fn open_exclusive(path: &Path) -> std::io::Result<File> {

@@ -414,7 +414,8 @@ async fn drain(mut body: Incoming) {
     }
 }
 
-fn reader(body: Incoming) -> SocketReader {
+/// A request's body, for a thread that may block.
+pub fn reader(body: Incoming) -> SocketReader {
     SocketReader {
         chunks: chunks(body),
         held: Bytes::new(),

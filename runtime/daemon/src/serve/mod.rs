@@ -13,6 +13,7 @@ pub mod hijack;
 pub mod images;
 pub mod logs;
 mod networks;
+mod os;
 pub mod query;
 pub mod registry;
 pub mod reply;

@@ -14,17 +14,18 @@ use kakoi_api::registry::{
 use kakoi_image::registry::{
     ATTACHMENT_BYTES_MAX, Access, Attachment, Cancel, Client, Credentials, LayerStep, Patience, Platform,
     Proxies, PullError, PullEvent, PullOptions, Pulled, PushError, PushEvent, PushStep, RegistryError,
-    Repository, Resolved, check_login, platforms,
+    Repository, Resolved, SendError, check_login, platforms,
 };
 use kakoi_image::{Digest, Limits, Reference, client_message};
 
 use super::hijack::Left;
-use super::images::{Say, blocking, long, tell};
+use super::images::{Say, blocking, long, reader, tell};
 use super::reply::{self, Reply};
 use super::router::Asked;
 use crate::config::read_registries;
 use crate::engine::Engine;
 use crate::life::create::image_refusal;
+use crate::os;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::trust::{self, Admission, PullRefusal};
 
@@ -90,7 +91,8 @@ fn host_of(address: &str) -> &str {
     }
 }
 
-fn registry_refusal(error: RegistryError) -> Refusal {
+/// What a client is told of a registry that fails.
+pub fn registry_refusal(error: RegistryError) -> Refusal {
     let said = client_message(&error);
     let refusal = match &error {
         RegistryError::NotFound { .. } | RegistryError::NoPlatform { .. } => Refusal::missing(said),
@@ -433,6 +435,46 @@ fn push_refusal(error: PushError) -> Refusal {
         PushError::Store(error) => image_refusal(error),
         PushError::Digest => Refusal::bad(error.to_string()),
         other => Refusal::failed(client_message(&other), other),
+    }
+}
+
+/// Where an operating system comes from that is named.
+pub fn os_source(asked: &Asked, name: &str) -> Answer<os::From> {
+    let reference = Reference::parse(name).map_err(|error| Refusal::bad(error.to_string()))?;
+    let credentials = Sent::read(&asked.request).for_registry(reference.registry());
+    Ok(os::From::Registry {
+        client: client(&asked.engine)?,
+        reference,
+        credentials,
+    })
+}
+
+/// `POST /kakoi/v1/os/push?name=`
+pub async fn push_os(asked: Asked) -> Answer<Reply> {
+    let name = asked.query.get("name").unwrap_or_default();
+    let reference = Reference::parse_tag(name).map_err(|error| Refusal::bad(error.to_string()))?;
+    let credentials = Sent::read(&asked.request).for_registry(reference.registry());
+    let client = client(&asked.engine)?;
+    let archive = reader(asked.request.into_body());
+    long(&asked.engine, move |_, _| {
+        let repository = Repository::new(&client, &reference, credentials, Access::Push);
+        let digest = repository
+            .send_os(archive, reference.tag().unwrap_or_default())
+            .map_err(send_refusal)?;
+        let said = format!("{}@{digest}", repository.name());
+        Ok(vec![Line {
+            aux: Some(serde_json::json!({"Digest": digest.to_string()})),
+            ..line(&said, String::new())
+        }])
+    })
+    .await
+}
+
+fn send_refusal(error: SendError) -> Refusal {
+    match error {
+        SendError::Registry(error) => registry_refusal(error),
+        SendError::Archive(error) => Refusal::bad(chain(&error)),
+        SendError::Read(cause) => Refusal::bad(format!("the archive cannot be read: {cause}")),
     }
 }
 

@@ -14,8 +14,8 @@ use super::caller::Caller;
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{
-    apps, archive, attach, audit, commit, containers, denials, exec, images, logs, networks, registry, room,
-    stats, system, top, trust, volumes,
+    apps, archive, attach, audit, commit, containers, denials, exec, images, logs, networks, os, registry,
+    room, stats, system, top, trust, volumes,
 };
 use crate::engine::Engine;
 use crate::policy::Door;
@@ -168,6 +168,15 @@ async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, pat
         "audit" if door == Door::Kakoi => match (method.as_str(), &parts[1..]) {
             ("GET", []) => audit::lines(&asked).await,
             ("GET", ["verify"]) => audit::verify(&asked).await,
+            _ => unknown(),
+        },
+        "os" if door == Door::Kakoi => match (method.as_str(), &parts[1..]) {
+            ("GET", []) => os::show(&asked).await,
+            ("GET", ["history"]) => os::history(&asked).await,
+            ("POST", ["install"]) => os::install(asked).await,
+            ("POST", ["commit"]) => os::commit(&asked).await,
+            ("POST", ["rollback"]) => os::rollback(&asked).await,
+            ("POST", ["push"]) => os::push(asked).await,
             _ => unknown(),
         },
         "apps" if door == Door::Kakoi => route_apps(asked, &method, &parts[1..]).await,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kakoi_image::registry::Resolved;
 use kakoi_image::{Digest, Image, Reference};
 use kakoi_trust::{
-    BroughtPolicy, Complaint, Downgrade, Evidence, Mode, Repository, Subject, Verdict, decide,
+    BroughtPolicy, Complaint, Downgrade, Evidence, Mode, Release, Repository, Subject, Verdict, decide,
 };
 
 use crate::engine::Engine;
@@ -139,6 +139,16 @@ pub fn admit_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Option
         .answer(engine, &admission.repository)
         .map_err(PullRefusal::Untrusted)?;
     Ok(evidence)
+}
+
+/// Whether an operating system may come in; says which release it is, where its scope demands one.
+pub fn admit_os(engine: &Engine, admission: Admission) -> Answer<Option<Release>> {
+    let settled = admission.settled();
+    settled.answer(engine, &admission.repository)?;
+    Ok(match admission.verdict {
+        Verdict::Trusted(evidence) | Verdict::Audited { evidence, .. } => evidence.release,
+        Verdict::Refused(_) => None,
+    })
 }
 
 /// Evidence as it is kept; none where there was nothing to be found.

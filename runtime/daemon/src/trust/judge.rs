@@ -161,6 +161,30 @@ pub fn judge_pull(engine: &Engine, resolved: &Resolved<'_, '_>) -> Result<Admiss
     })
 }
 
+/// Judges what comes in a file, by the signatures in it, under the repository that the owner lets such a thing come from: a file may claim any name.
+pub fn judge_file(engine: &Engine, name: &str, digest: &Digest, attached: Vec<Layer>) -> Answer<Admission> {
+    let repository = repository_of(name)?;
+    let rules = engine.trust.rules()?;
+    let subject = Subject {
+        repository: repository.clone(),
+        digests: vec![trust_digest(digest)],
+    };
+    let kinds = [SIMPLE_SIGNING, BUNDLE];
+    let layers: Vec<Layer> = attached
+        .into_iter()
+        .filter(|layer| kinds.contains(&layer.media_type.as_str()))
+        .collect();
+    let (verdict, policy) = judged(engine, &rules, &repository, |grounds| {
+        decide(subject, layers, grounds)
+    })?;
+    Ok(Admission {
+        repository,
+        verdict,
+        policy,
+        has_evidence: true,
+    })
+}
+
 /// Judges by the signatures that came with an image in archives, the validity of keys by when they came, as after a pull: all of them, by when
 /// the last came; where that is not enough, those that were there before, by theirs. So a key may expire between two loads.
 fn decide_carried(subject: &Subject, carried: &[Carried], grounds: Grounds<'_>) -> Verdict {

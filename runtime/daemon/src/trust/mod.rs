@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kakoi_trust::{DOCUMENT_BYTES_MAX, Digest, Release, Trust};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-pub use admit::{admit_image, admit_pull, admit_start, refuse_unasked};
-pub use judge::{Admission, PullRefusal, examine, judge_pull};
+pub use admit::{admit_image, admit_os, admit_pull, admit_start, refuse_unasked};
+pub use judge::{Admission, PullRefusal, examine, judge_file, judge_pull};
 pub use kept::Kept;
 
 use memory::Memory;

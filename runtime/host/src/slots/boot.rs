@@ -101,8 +101,8 @@ pub enum ControlError {
     #[error("{0} tries are not 1 to 9")]
     Tries(u8),
     /// The command line names no slot, or more than one.
-    #[error("the kernel's command line does not say once which slot it is (kakoi.slot=a or =b)")]
-    CommandLine,
+    #[error("the kernel's command line does not say once which slot it is ({0}=a or {0}=b)")]
+    CommandLine(String),
 }
 
 /// Reads and changes what the boot loader does next. A power cut in any of the calls leaves the state before it or the state after it.
@@ -151,14 +151,14 @@ pub trait BootControl {
     }
 }
 
-/// The slot that runs, by the kernel's command line. Refused where it is not said, or said twice.
-pub fn booted(command_line: &str) -> Result<Slot, ControlError> {
+/// The slot that runs, by a parameter of the kernel's command line (`kakoi.slot`). Refused where it is not said, or said twice.
+pub fn booted(command_line: &str, parameter: &str) -> Result<Slot, ControlError> {
     let mut said = command_line
         .split_ascii_whitespace()
-        .filter_map(|word| word.strip_prefix("kakoi.slot="));
+        .filter_map(|word| word.strip_prefix(parameter)?.strip_prefix('='));
     match (said.next().and_then(Slot::parse), said.next()) {
         (Some(slot), None) => Ok(slot),
-        _ => Err(ControlError::CommandLine),
+        _ => Err(ControlError::CommandLine(parameter.to_owned())),
     }
 }
 
@@ -203,7 +203,14 @@ mod tests {
 
     #[test]
     fn a_slot_is_read_and_never_guessed() {
-        assert_eq!(booted("console=ttyS0 kakoi.slot=b quiet\n").ok(), Some(Slot::B));
+        assert_eq!(
+            booted("console=ttyS0 kakoi.slot=b quiet\n", "kakoi.slot").ok(),
+            Some(Slot::B)
+        );
+        assert_eq!(
+            booted("kakoi.slot=a rauc.slot=b", "rauc.slot").ok(),
+            Some(Slot::B)
+        );
         for line in [
             "",
             "quiet",
@@ -214,7 +221,7 @@ mod tests {
             "kakoi.slot=a kakoi.slot=b",
             "kakoi.slot=a kakoi.slot=a",
         ] {
-            assert!(booted(line).is_err(), "{line}");
+            assert!(booted(line, "kakoi.slot").is_err(), "{line}");
         }
     }
 

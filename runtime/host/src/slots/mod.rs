@@ -3,7 +3,7 @@
 //! | to | call |
 //! |---|---|
 //! | learn which slot runs | [`booted`], from the kernel's command line |
-//! | read and change what the boot loader does next | [`BootControl`]: [`BootBlocks`] for boot scripts, [`UbootEnvironment`] for U-Boot's own |
+//! | read and change what the boot loader does next | [`BootControl`]: [`BootBlocks`] for boot scripts, [`UbootEnvironment`] for U-Boot's own, [`SystemdBoot`], [`BootCommand`] for any other |
 //! | upgrade a device | [`Device`], which keeps the state and tells the boot loader |
 //! | bring an image into a slot | [`write`](write()), then [`read_back`], by the image's [`Index`] |
 //! | see what decides | [`transition`] and [`due`], pure |
@@ -13,6 +13,7 @@
 
 mod block;
 mod boot;
+mod command;
 #[cfg(test)]
 mod cuts;
 mod device;
@@ -23,16 +24,19 @@ mod interop;
 mod medium;
 mod record;
 mod state;
+mod systemd_boot;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use block::BootBlocks;
 pub use boot::{BootControl, Control, ControlError, Slot, Trial, booted};
+pub use command::BootCommand;
 pub use device::{Device, DeviceError};
 pub use environment::UbootEnvironment;
 pub use index::{BLOCK_BYTES, INDEX_BYTES_MAX, Index, IndexError};
 pub use medium::Medium;
 pub use record::{Blocked, Entry, Held, Record, RecordError, Slots, commit, load};
 pub use state::{Act, Event, Reason, Refusal, State, Upgrade, due, transition};
+pub use systemd_boot::SystemdBoot;
 pub use write::{Moved, Room, Source, Tell, WriteError, read_back, write};

@@ -50,6 +50,7 @@ pub use pull::{Admit, LayerStep, Listener, PullError, PullEvent, PullOptions, Pu
 pub use push::{PushError, PushEvent, PushStep, Pushed};
 pub(crate) use push::{media_type_of, relayered};
 pub use repository::{Access, Repository, Served, check_login, fallback_tag, platforms};
+pub use send::SendError;
 pub use settings::{Proxies, Registries, Registry, SettingsError, Transport};
 pub use signatures::ATTACHED_MAX;
 pub(crate) use signatures::{Basket, PAYLOAD_BYTES_MAX};

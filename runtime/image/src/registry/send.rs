@@ -7,18 +7,64 @@ use std::io::{self, Read};
 
 use ureq::http::Method;
 
+use super::attach::Attachment;
 use super::auth::encode;
 use super::error::RegistryError;
 use super::push::{begin, has, place};
 use super::repository::Repository;
 use super::session::{Ask, Payload};
+use crate::artifact::{ArtifactError, OsArchive, image_digest};
 use crate::digest::Digest;
+use crate::limits::Limits;
 
 /// Bytes of a piece. Registries on object storages want at least 5 MiB.
 const PIECE_BYTES: u64 = 8 << 20;
 const DOING: &str = "sending a blob";
 
+/// Why an artifact was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The archive is none.
+    #[error(transparent)]
+    Archive(#[from] ArtifactError),
+    /// It ends before its time.
+    #[error("cannot read the archive")]
+    Read(#[source] io::Error),
+}
+
 impl Repository<'_> {
+    /// Sends an operating system's image with what is signed about it, from a file; gives the digest of its manifest.
+    pub fn send_os(&self, from: impl Read, tag: &str) -> Result<Digest, SendError> {
+        let mut archive = OsArchive::open(from)?;
+        let documents = archive.documents.clone();
+        let image = &documents.manifest.image;
+        let sent = self.send_blob(&image_digest(&image.digest), image.bytes, archive.image())?;
+        sent.map_err(SendError::Read)?;
+        let is_manifest = |digest: &Digest| *digest == documents.digest || archive.referrers.contains(digest);
+        for (digest, bytes) in &archive.members {
+            if !is_manifest(digest) {
+                let sent = self.send_blob(digest, bytes.len() as u64, &mut &bytes[..])?;
+                sent.map_err(SendError::Read)?;
+            }
+        }
+        let attach = |digest: &Digest, tag: Option<&str>| {
+            let attachment = Attachment {
+                blobs: &[],
+                manifest: &archive.members[digest],
+                tag,
+            };
+            self.attach(&attachment, &Limits::DEVICE)
+        };
+        attach(&documents.digest, Some(tag).filter(|tag| !tag.is_empty()))?;
+        for referrer in &archive.referrers {
+            attach(referrer, None)?;
+        }
+        Ok(documents.digest)
+    }
+
     /// Sends a blob of `size` bytes. One that the registry has is only read.
     ///
     /// # Errors
