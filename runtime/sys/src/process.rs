@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -112,6 +112,25 @@ pub fn fork_with(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Fo
             pid: Pid::from_raw(pid as libc::pid_t),
             pidfd: checked_fd("clone3", libc::c_long::from(pidfd))?,
         }),
+    }
+}
+
+/// Waits until a child has ended, which is left to be reaped, or the time is over; says which.
+pub fn ends_within(child: u32, time: std::time::Duration) -> Result<bool> {
+    let pidfd = pidfd_open(Pid::from_raw(child as libc::pid_t))?;
+    let until = std::time::Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        let left = nix::poll::PollTimeout::try_from(left.as_millis()).unwrap_or(nix::poll::PollTimeout::MAX);
+        let mut watched = [nix::poll::PollFd::new(
+            pidfd.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        match nix::poll::poll(&mut watched, left) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(CallError { call: "poll", errno }),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub enum From {
     /// A registry.
     Registry {
         /// The way there.
-        client: Client,
+        client: Box<Client>,
         /// The name.
         reference: Reference,
         /// For the registry of the name.

@@ -443,7 +443,7 @@ pub fn os_source(asked: &Asked, name: &str) -> Answer<os::From> {
     let reference = Reference::parse(name).map_err(|error| Refusal::bad(error.to_string()))?;
     let credentials = Sent::read(&asked.request).for_registry(reference.registry());
     Ok(os::From::Registry {
-        client: client(&asked.engine)?,
+        client: Box::new(client(&asked.engine)?),
         reference,
         credentials,
     })

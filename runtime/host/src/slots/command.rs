@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,6 @@ const NOTE_BYTES_MAX: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What the program may say.
 const SAID_BYTES_MAX: u64 = 4096;
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// See the module.
 pub struct BootCommand {
@@ -80,18 +79,12 @@ impl BootCommand {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let until = Instant::now() + self.patience;
-        let status = loop {
-            match child.try_wait()? {
-                Some(status) => break status,
-                None if Instant::now() < until => std::thread::sleep(PAUSE),
-                None => {
-                    child.kill()?;
-                    child.wait()?;
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-            }
-        };
+        if !kakoi_sys::process::ends_within(child.id(), self.patience).map_err(io::Error::other)? {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let status = child.wait()?;
         if !status.success() {
             return Err(io::Error::other(format!("it ended with {status}")));
         }
