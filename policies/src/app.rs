@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::fields::{Fields, choice, list, number, printable, word};
 use crate::decode::{policy_name, version};
-use crate::diagnostics::{Diagnostics, Report};
+use crate::diagnostics::{Diagnostics, Report, Span};
 use crate::units;
 use crate::yaml::{self, Kind, Node};
 
@@ -29,6 +29,8 @@ const NAME_CHARS_MAX: usize = 48;
 const ENTRIES_MAX: usize = 64;
 /// Longest trial and period: a day.
 const DURATION_MS_MAX: u64 = 24 * 3600 * 1000;
+/// How long connections may take to end where nothing is said: as long as a stop waits.
+const DRAIN_MS_DEFAULT: u64 = 10_000;
 /// Most attempts at one version, and most failures in a row.
 const TIMES_MAX: u64 = 10;
 
@@ -155,6 +157,39 @@ pub struct AppUpdate {
     pub trial_ms: u64,
     /// How often it is started before the version that worked before comes back.
     pub attempts: u64,
+    /// How it takes the place of the version that runs.
+    #[serde(default, skip_serializing_if = "Handover::is_usual")]
+    pub handover: Handover,
+    /// Milliseconds that connections of the version before have to end, where the new one took over beside it.
+    #[serde(default = "drain_ms_default", skip_serializing_if = "is_usual_drain")]
+    pub drain_ms: u64,
+}
+
+/// How one version takes the place of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Handover {
+    /// What runs is stopped, then the new version started.
+    #[default]
+    StopThenStart,
+    /// The new version stands its trial beside what runs, gets its ports, and only then that is stopped.
+    StartThenStop,
+}
+
+impl Handover {
+    /// Whether nothing need be said of it. What is written of an app is what its digest is of: a word that is new to documents may not change it where
+    /// nobody says it.
+    fn is_usual(&self) -> bool {
+        *self == Self::StopThenStart
+    }
+}
+
+fn drain_ms_default() -> u64 {
+    DRAIN_MS_DEFAULT
+}
+
+fn is_usual_drain(drain_ms: &u64) -> bool {
+    *drain_ms == DRAIN_MS_DEFAULT
 }
 
 /// Reads one app.
@@ -200,7 +235,8 @@ fn app(node: Node, report: &mut Report<'_>) -> Option<App> {
     let policy = fields.take("policy", report);
     let health = fields.take("health", report);
     let update = fields.take("update", report);
-    Some(App {
+    let (update, handover) = self::update(update, report);
+    let app = App {
         command,
         args,
         env: env.map(|node| variables(node, report)).unwrap_or_default(),
@@ -210,11 +246,13 @@ fn app(node: Node, report: &mut Report<'_>) -> Option<App> {
         ports: each(&ports, port, report),
         devices: each(&devices, device, report),
         health: health.and_then(|node| self::health(node, report)),
-        update: self::update(update, report),
+        update,
         name: name?,
         generation: generation?,
         image: image?,
-    })
+    };
+    side_by_side(&app, handover, report);
+    Some(app)
 }
 
 fn each<T>(nodes: &[Node], read: fn(&Node, &mut Report<'_>) -> Option<T>, report: &mut Report<'_>) -> Vec<T> {
@@ -506,23 +544,82 @@ fn http(node: Node, report: &mut Report<'_>) -> Option<Probe> {
     })
 }
 
-fn update(node: Option<Node>, report: &mut Report<'_>) -> AppUpdate {
-    let otherwise = AppUpdate {
+fn update(node: Option<Node>, report: &mut Report<'_>) -> (AppUpdate, Option<Span>) {
+    let mut update = AppUpdate {
         trial_ms: 30_000,
         attempts: 2,
+        handover: Handover::StopThenStart,
+        drain_ms: drain_ms_default(),
     };
-    let fields = node.and_then(|node| Fields::open(node, "rules of updates", &["trial", "attempts"], report));
+    let known = ["trial", "attempts", "handover", "drain"];
+    let fields = node.and_then(|node| Fields::open(node, "rules of updates", &known, report));
     let Some(mut fields) = fields else {
-        return otherwise;
+        return (update, None);
     };
     let trial = fields.take("trial", report);
     let attempts = fields.take("attempts", report);
-    AppUpdate {
-        trial_ms: trial
-            .and_then(|node| duration(&node, "`trial`", report))
-            .unwrap_or(otherwise.trial_ms),
-        attempts: attempts
-            .and_then(|node| at_least_one(&node, "`attempts`", TIMES_MAX, report))
-            .unwrap_or(otherwise.attempts),
+    let handover = fields.take("handover", report);
+    let drain = fields.take("drain", report);
+    if let Some(trial_ms) = trial.and_then(|node| duration(&node, "`trial`", report)) {
+        update.trial_ms = trial_ms;
+    }
+    if let Some(times) = attempts.and_then(|node| at_least_one(&node, "`attempts`", TIMES_MAX, report)) {
+        update.attempts = times;
+    }
+    let modes = [
+        ("stop-then-start", Handover::StopThenStart),
+        ("start-then-stop", Handover::StartThenStop),
+    ];
+    let place = handover.as_ref().map(|node| node.span);
+    if let Some(mode) = handover.and_then(|node| choice(&node, "`handover`", &modes, report)) {
+        update.handover = mode;
+    }
+    if let Some(node) = drain {
+        if update.handover == Handover::StopThenStart {
+            report
+                .error(node.span, "`drain` without `handover: start-then-stop`")
+                .help("a version that is stopped before the next one starts has nobody to leave its connections to");
+        }
+        if let Some(drain_ms) = duration(&node, "`drain`", report) {
+            update.drain_ms = drain_ms;
+        }
+    }
+    (update, place)
+}
+
+/// Refuses what two versions cannot have at a time, where they are to run side by side; `place` is where that is written.
+fn side_by_side(app: &App, place: Option<Span>, report: &mut Report<'_>) {
+    let Some(place) = place.filter(|_| app.update.handover == Handover::StartThenStop) else {
+        return;
+    };
+    let otherwise = "`handover: stop-then-start`, which is the default";
+    for device in &app.devices {
+        report
+            .error(
+                place,
+                format!("two versions cannot have `{}` at a time", printable(&device.host)),
+            )
+            .help(format!("use {otherwise}"));
+    }
+    for volume in app.volumes.iter().filter(|volume| !volume.read_only) {
+        report
+            .error(
+                place,
+                format!(
+                    "two versions would write into `{}` at a time",
+                    printable(&volume.source)
+                ),
+            )
+            .help(format!("mount it with `:ro`, or use {otherwise}"));
+    }
+    if app.networks.iter().any(|network| network == "host") {
+        report
+            .error(
+                place,
+                "two versions cannot listen at the device's own ports at a time",
+            )
+            .help(format!(
+                "publish `ports` on a bridge instead of `host`, or use {otherwise}"
+            ));
     }
 }

@@ -313,6 +313,24 @@ impl Firewall {
         self.put(&mut self.lock(), wanted)
     }
 
+    /// Makes everything wanted hold where published ports went from one endpoint to another. Connections that came by them before go on to the endpoint
+    /// that had them, for as long as it is there; every later one goes to the other, and none finds nobody in between.
+    pub fn hand_over(&self, wanted: &Wanted) -> Result<()> {
+        let mut applied = self.lock();
+        let others = std::mem::take(&mut applied.ended);
+        let put = self.put(&mut applied, wanted);
+        applied.ended.keep_published();
+        applied.ended.add(others);
+        put?;
+        self.end_flows(&mut applied)
+    }
+
+    /// How many TCP connections to or from these addresses are open.
+    pub fn connections(&self, addresses: &[IpAddr]) -> Result<usize> {
+        let _turn = self.lock();
+        flows::open(&self.socket, addresses).map_err(named("count connections"))
+    }
+
     /// Ends the connections that [`Firewall::withdraw`] left.
     pub fn end_rest(&self) -> Result<()> {
         self.end_flows(&mut self.lock())

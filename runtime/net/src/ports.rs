@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod proxy;
@@ -182,6 +183,9 @@ pub fn needs_proxy(host_address: IpAddr, target: SocketAddr) -> bool {
 /// Carries, in this process, what reaches the reserved socket itself. Ends when dropped, and with it what it carried.
 #[derive(Debug)]
 pub struct Proxy {
+    address: SocketAddr,
+    protocol: Protocol,
+    target: watch::Sender<SocketAddr>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -190,17 +194,18 @@ impl Proxy {
     /// reservation does. SCTP is not carried, which is logged.
     pub fn start(reservation: &Reservation, target: SocketAddr) -> Result<Self, PortError> {
         let (address, protocol) = (reservation.address, reservation.protocol);
+        let (sender, targets) = watch::channel(target);
         let adopt = || -> io::Result<Option<JoinHandle<()>>> {
             let socket = reservation.socket.try_clone()?;
             socket.set_nonblocking(true)?;
             Ok(match protocol {
                 Protocol::Tcp => {
                     let listener = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
-                    Some(tokio::spawn(proxy::carry_connections(listener, target)))
+                    Some(tokio::spawn(proxy::carry_connections(listener, targets)))
                 }
                 Protocol::Udp => {
                     let datagrams = tokio::net::UdpSocket::from_std(UdpSocket::from(socket))?;
-                    Some(tokio::spawn(proxy::carry_datagrams(datagrams, target)))
+                    Some(tokio::spawn(proxy::carry_datagrams(datagrams, targets)))
                 }
                 Protocol::Sctp => {
                     tracing::warn!(%address, %target, "ignoring SCTP that the firewall does not redirect: no proxy carries it");
@@ -213,7 +218,22 @@ impl Proxy {
             protocol,
             source,
         })?;
-        Ok(Self { task })
+        Ok(Self {
+            address,
+            protocol,
+            target: sender,
+            task,
+        })
+    }
+
+    /// Carries what comes from now on to another target: connections that are being carried go on where they are, datagrams go to the new one.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.target.send_replace(target);
+    }
+
+    /// Whether it carries what comes to this reservation.
+    pub fn serves(&self, reservation: &Reservation) -> bool {
+        self.address == reservation.address && self.protocol == reservation.protocol
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Cause {
     Hand,
     /// Its restart policy.
     Policy,
+    /// The supervisor, to have it take over from another that runs: until then it publishes nothing.
+    Beside,
 }
 
 /// Has the kernel get ready for a start, beside whatever else is to be done before it.
@@ -72,7 +74,7 @@ pub async fn start_in_turn(engine: &Arc<Engine>, container: &Arc<Container>, cau
         container.until(|pulse| !pulse.shim).await;
     }
     if let Some(task) = container.shared().restart_task.take()
-        && cause == Cause::Hand
+        && cause != Cause::Policy
     {
         task.abort();
     }
@@ -144,7 +146,8 @@ async fn spawn_networked(
     let record = container.shared().record.clone();
     admit(engine, container, &record, cause).await?;
     if is_networked {
-        engine.networks.prepare(engine, &record).await?;
+        let is_beside = cause == Cause::Beside;
+        engine.networks.prepare(engine, &record, is_beside).await?;
     }
     let host_config = record.host_config;
     peers::check_running(engine, &host_config)?;
@@ -235,7 +238,7 @@ fn mark_running(container: &Container, cause: Cause) -> Record {
     life.oom_killed = false;
     life.held = false;
     life.error.clear();
-    if cause == Cause::Hand {
+    if cause != Cause::Policy {
         life.restarts = 0;
     }
     shared.held_for.clear();

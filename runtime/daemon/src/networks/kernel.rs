@@ -81,6 +81,19 @@ impl Networks {
         })
     }
 
+    /// Tells the firewall that ports went from one container to another.
+    pub(super) fn hand_over(&self) -> Answer<()> {
+        self.tell(|kernel| {
+            let picture = wanted(&self.state());
+            self.told(kernel.firewall.hand_over(&picture))
+        })
+    }
+
+    /// How many TCP connections to or from these addresses are open.
+    pub(super) fn count_connections(&self, addresses: &[IpAddr]) -> Answer<usize> {
+        self.tell(|kernel| Ok(kernel.firewall.connections(addresses)?))
+    }
+
     /// Ends connections of who has left.
     pub(super) fn end_rest(&self) -> Answer<()> {
         self.tell(|kernel| Ok(kernel.firewall.end_rest()?))

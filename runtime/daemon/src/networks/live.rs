@@ -9,6 +9,9 @@
 //!  "name":"web","reach":"networks"}
 //! ```
 
+mod handover;
+mod published;
+
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -21,11 +24,13 @@ use kakoi_net::{IpNet, names};
 use kakoi_policy::confinement::Reach;
 use serde::{Deserialize, Serialize};
 
+use self::published::{proxies, publish};
+pub(super) use self::published::{target, turn_away_early};
 use super::ask;
 use super::files::{ResolvConf, Resolving, resolving};
 use super::kernel::on_thread;
 use super::place::{self, Taken, Who};
-use super::{NetworkRecord, Networks, ports};
+use super::{NetworkRecord, Networks};
 use crate::engine::Engine;
 use crate::refusal::{Answer, Refusal, chain};
 use crate::shim;
@@ -123,6 +128,9 @@ pub struct Kept {
     pub name: String,
     /// What its policy lets it reach.
     pub reach: Reach,
+    /// Whether it runs beside another, whose ports and names it is to take over: it has neither yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_beside: bool,
 }
 
 /// A container that runs, or is about to.
@@ -148,7 +156,8 @@ impl Live {
 
 impl Networks {
     /// Takes places and ports for a container that is about to start, and writes its `/etc` files. [`Networks::leave`] gives them back.
-    pub async fn prepare(&self, engine: &Arc<Engine>, record: &Record) -> Answer<()> {
+    /// One that starts beside another publishes nothing before it takes over.
+    pub async fn prepare(&self, engine: &Arc<Engine>, record: &Record, is_beside: bool) -> Answer<()> {
         let _turn = self.turn.lock().await;
         if record.networks.contains_key(super::BRIDGE) {
             let engine = engine.clone();
@@ -168,7 +177,12 @@ impl Networks {
         live.kept.is_embedded = resolving.is_embedded;
         live.kept.upstreams.clone_from(&resolving.upstreams);
         self.check(&record.id, &live.kept)?;
-        publish(&mut live, &rows, record)?;
+        if is_beside {
+            live.kept.is_beside = true;
+            handover::keep_own_names(&mut live.kept, &rows, record);
+        } else {
+            publish(&mut live, &mut [], &rows, record)?;
+        }
         write_files(engine, record, &rows, &live.kept, &resolving).map_err(|cause| {
             Refusal::failed("writing the container's hosts and resolv.conf failed", cause)
         })?;
@@ -315,6 +329,7 @@ impl Networks {
                 return;
             };
             let reservations = &mut live.reservations;
+            let all = live.kept.ports.len();
             // One that is somebody else's now leads nowhere any more.
             live.kept.ports.retain(|port| {
                 let range = port.host.port()..=port.host.port();
@@ -327,6 +342,9 @@ impl Networks {
                 }
                 true
             });
+            // Where the daemon before was killed as one container took over from another, they are in the files of both: who is to have them is the
+            // supervisor's to say.
+            live.kept.is_beside |= live.kept.ports.len() < all;
             live.kept.is_embedded
         };
         let adopted = async {
@@ -632,104 +650,6 @@ fn read(run_dir: &Path) -> Option<Kept> {
         tracing::error!(path = %run_dir.join(KEPT).display(), %cause, "a container's addresses cannot be read");
     }
     kept.ok()
-}
-
-/// Reserves the ports that a container publishes, and says where they lead.
-fn publish(live: &mut Live, rows: &[NetworkRecord], record: &Record) -> Answer<()> {
-    for wanted in ports::wanted(&record.host_config, &record.config.exposed_ports)? {
-        let otherwise = rows.iter().find_map(|row| {
-            let text = row.options.get(super::record::option::HOST_BINDING)?;
-            text.parse().ok()
-        });
-        // A network that leads nowhere publishes nothing: dockerd accepts it in silence, and so do its clients.
-        if live.kept.places.iter().all(|place| place.gateways.is_empty()) {
-            continue;
-        }
-        let reservations = reserve(&wanted, &wanted.hosts(otherwise)).map_err(|error| Refusal {
-            message: format!(
-                "failed to set up container networking: driver failed programming external connectivity on endpoint {} ({}): {error}",
-                record.name,
-                live.kept.places.first().map_or("", |place| &place.endpoint_id),
-            ),
-            ..Refusal::broken("")
-        })?;
-        for reservation in reservations {
-            live.kept.ports.push(Port {
-                inside: wanted.inside.port,
-                protocol: wanted.inside.protocol.to_string(),
-                host: reservation.address(),
-            });
-            live.reservations.push(reservation);
-        }
-    }
-    Ok(())
-}
-
-/// The first port that is free at every address. A family that this kernel does not have is left out, if it is not the only one.
-fn reserve(wanted: &ports::Wanted, hosts: &[IpAddr]) -> Result<Vec<Reservation>, host_ports::PortError> {
-    let protocol = wanted.inside.protocol;
-    let range = wanted.ports.clone().unwrap_or(0..=0);
-    let mut from = range.clone();
-    for attempt in 0.. {
-        let first = host_ports::reserve(hosts[0], from.clone(), protocol)?;
-        let port = first.address().port();
-        let mut all = vec![first];
-        let mut refusal = None;
-        for host in &hosts[1..] {
-            match host_ports::reserve(*host, port..=port, protocol) {
-                Ok(reservation) => all.push(reservation),
-                Err(error @ host_ports::PortError::Taken { .. }) => refusal = Some(error),
-                Err(error) => {
-                    tracing::debug!(%host, error = chain(&error), "a port is not published there, ignoring");
-                }
-            }
-        }
-        let Some(error) = refusal else { return Ok(all) };
-        let is_last = attempt == PORT_ATTEMPTS || port == *range.end();
-        if is_last {
-            return Err(error);
-        }
-        if wanted.ports.is_some() {
-            from = port + 1..=*range.end();
-        }
-    }
-    unreachable!("the attempts are counted")
-}
-
-/// Where a published port leads: the place with the default route of its family, else of the other.
-pub(super) fn target(kept: &Kept, port: &Port) -> Option<SocketAddr> {
-    let address = |is_ipv6: bool| {
-        let mut places = kept.places.iter();
-        let routed = places.find(|place| place.gateways.iter().any(|gateway| gateway.is_ipv6() == is_ipv6));
-        Some(routed?.address(is_ipv6)?.addr())
-    };
-    let own = port.host.is_ipv6();
-    address(own)
-        .or_else(|| address(!own))
-        .map(|address| SocketAddr::new(address, port.inside))
-}
-
-/// Resets what came to published ports before the firewall knew of them.
-pub(super) fn turn_away_early(live: &Live) {
-    for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {
-        if let Some(target) = target(&live.kept, port)
-            && !host_ports::needs_proxy(port.host.ip(), target)
-        {
-            reservation.turn_away();
-        }
-    }
-}
-
-fn proxies(live: &Live) -> Answer<Vec<Proxy>> {
-    let mut proxies = Vec::new();
-    for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {
-        if let Some(target) = target(&live.kept, port)
-            && host_ports::needs_proxy(port.host.ip(), target)
-        {
-            proxies.push(Proxy::start(reservation, target).map_err(|cause| failed("", cause))?);
-        }
-    }
-    Ok(proxies)
 }
 
 /// What a container itself says of resolving names.

@@ -107,7 +107,7 @@ pub fn choose(
 }
 
 /// Names that lead to a container in a network; in the network `bridge` there are none, as with Docker.
-fn names_of(network: &NetworkRecord, settings: &EndpointSettings, who: Who<'_>) -> Vec<String> {
+pub(super) fn names_of(network: &NetworkRecord, settings: &EndpointSettings, who: Who<'_>) -> Vec<String> {
     if network.name == BRIDGE {
         return Vec::new();
     }

@@ -35,7 +35,7 @@ pub struct Acts {
     pub name: String,
 }
 
-fn trouble(refusal: &Refusal) -> Trouble {
+pub(super) fn trouble(refusal: &Refusal) -> Trouble {
     Trouble {
         reason: refusal.message.clone(),
         again: !refusal.status.is_client_error(),
@@ -66,7 +66,7 @@ pub fn local_image(engine: &Engine, name: &str) -> Answer<Option<String>> {
 }
 
 impl Acts {
-    fn container(&self, slot: Slot) -> Option<Arc<Container>> {
+    pub(super) fn container(&self, slot: Slot) -> Option<Arc<Container>> {
         let name = request::container_name(&self.name, slot);
         let found = self.engine.containers.find(&name).ok();
         found.filter(|container| container.name() == name)
@@ -95,7 +95,7 @@ impl Acts {
         removed.map_err(|refusal| trouble(&refusal))
     }
 
-    async fn start(&self, release: &Release) -> Act<()> {
+    async fn start(&self, release: &Release, cause: start::Cause) -> Act<()> {
         let container = match self.container(release.slot) {
             Some(container) => container,
             None => {
@@ -110,7 +110,7 @@ impl Acts {
         ) {
             return Ok(());
         }
-        match start::start(&self.engine, &container, start::Cause::Hand).await {
+        match start::start(&self.engine, &container, cause).await {
             Err(refusal) if refusal.status != hyper::StatusCode::NOT_MODIFIED => Err(Trouble {
                 reason: refusal.message,
                 again: true,
@@ -158,12 +158,19 @@ impl World for Acts {
     }
 
     async fn switch(&self, from: Option<&Release>, to: &Release) -> Act<()> {
+        if let Some(from) = from
+            && self.may_run_beside(from, to)?
+        {
+            // Another attempt begins anew.
+            self.stop(to.slot).await?;
+            return self.start(to, start::Cause::Beside).await;
+        }
         if let Some(from) = from {
             self.stop(from.slot).await?;
         }
         // Another attempt begins anew, whatever the one before has come to.
         self.stop(to.slot).await?;
-        self.start(to).await
+        self.start(to, start::Cause::Hand).await
     }
 
     async fn trial(&self, release: &Release) -> Act<()> {
@@ -175,13 +182,16 @@ impl World for Acts {
     }
 
     async fn settle(&self, runs: Option<&Release>, empties: Option<Slot>) -> Act<()> {
+        if let Some(runs) = runs {
+            self.take_over(runs).await?;
+        }
         for slot in Slot::BOTH {
             if runs.is_none_or(|runs| runs.slot != slot) {
                 self.stop(slot).await?;
             }
         }
         if let Some(runs) = runs {
-            self.start(runs).await?;
+            self.start(runs, start::Cause::Hand).await?;
         }
         match empties.filter(|slot| runs.is_none_or(|runs| runs.slot != *slot)) {
             Some(slot) => self.empty(slot).await,

@@ -6,6 +6,7 @@
 //! | `drive.rs` | the order of acts and writes, over a world that tests fake |
 //! | `request.rs` | pure: what a document asks for, on the wire |
 //! | `act.rs` | the acts, by the engine's own ways |
+//! | `handover.rs` | how a version takes over from one that runs on meanwhile |
 //! | `record.rs` | the stored form |
 //!
 //! Owns the table of apps. One task per app does its work; whoever orders something waits for the table's word, not for the work. A daemon that
@@ -15,6 +16,7 @@ mod act;
 #[cfg(test)]
 mod cuts;
 mod drive;
+mod handover;
 mod record;
 pub mod request;
 pub mod table;

@@ -189,6 +189,16 @@ mod tests {
         );
     }
 
+    /// Records name documents by it: words that are new to the language may not change it where a document does not say them.
+    #[test]
+    fn the_digest_of_a_document_is_the_same_for_ever() {
+        let document = app("health: {tcp: 80}\nupdate: {trial: 1s}\n");
+        assert_eq!(
+            digest(&document),
+            "afb925f5543598a740d24c8c8b64cbf79f474125175af183c5f316cbb7476b01"
+        );
+    }
+
     #[test]
     fn a_generation_alone_changes_no_digest() {
         let one = app("");

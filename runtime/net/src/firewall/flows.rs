@@ -7,7 +7,7 @@
 //! ```text
 //! body    family u8 · 0 u8 · 0 be16 · attributes
 //! tuple   1: addresses (v4 source 1, destination 2; v6 3, 4) · 2: protocol (number u8 1, source port be16 2, destination port be16 3)
-//! flow    1: tuple as asked · 2: tuple of the answers · 12: id
+//! flow    1: tuple as asked · 2: tuple of the answers · 4: protocol's own (TCP 1: state 1 u8) · 12: id
 //! ```
 
 use std::collections::BTreeSet;
@@ -25,9 +25,13 @@ const DELETE: u16 = SUBSYSTEM | 2;
 const HEADER_BYTES: usize = 4;
 const ASKED: u16 = 1;
 const ANSWERED: u16 = 2;
+const OWN: u16 = 4;
 const ID: u16 = 12;
 const NESTED: u16 = 0x8000;
 const UDP: u8 = 17;
+const TCP: u8 = 6;
+/// TCP's states from SYN_SENT to CLOSE_WAIT, in which either side may still say something.
+const OPEN_STATES: std::ops::RangeInclusive<u8> = 1..=5;
 
 /// Requests that are on their way at a time: their acknowledgements fit the socket.
 const DELETIONS_AT_ONCE: usize = 256;
@@ -117,6 +121,12 @@ impl Ended {
         self.direct.extend(other.direct);
     }
 
+    /// Leaves alone what came by ports that are published elsewhere now.
+    pub fn keep_published(&mut self) {
+        self.withdrawn.clear();
+        self.redirected.clear();
+    }
+
     fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
@@ -184,6 +194,28 @@ fn ends(tuple: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let addresses = Attributes(Attributes(tuple).find(1)?);
     let of = |ipv4: u16, ipv6: u16| address(addresses.find(ipv4).or_else(|| addresses.find(ipv6))?);
     Some((of(1, 3)?, of(2, 4)?))
+}
+
+/// How many TCP connections to or from these addresses are open.
+pub(super) fn open(socket: &Socket, addresses: &[IpAddr]) -> Result<usize> {
+    let mut count = 0;
+    let question = Message::new(GET, libc::NLM_F_DUMP, &[0; HEADER_BYTES]);
+    socket.ask(question, |received| {
+        let is_theirs = |flow: &Flow<'_>| {
+            flow.protocol == TCP && (addresses.contains(&flow.from) || addresses.contains(&flow.answers_from))
+        };
+        let state = || {
+            let attributes = Attributes(received.body.get(HEADER_BYTES..)?);
+            let own = Attributes(Attributes(attributes.find(OWN)?).find(1)?);
+            own.find(1)?.first().copied()
+        };
+        if read_flow(received).is_some_and(|flow| is_theirs(&flow))
+            && state().is_some_and(|state| OPEN_STATES.contains(&state))
+        {
+            count += 1;
+        }
+    })?;
+    Ok(count)
 }
 
 /// Ends what has to. Takes a socket of NETLINK_NETFILTER.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -35,12 +35,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The largest datagram there is.
 const DATAGRAM_BYTES: usize = 65_535;
 
-pub(super) async fn carry_connections(listener: TcpListener, target: SocketAddr) {
+pub(super) async fn carry_connections(listener: TcpListener, targets: watch::Receiver<SocketAddr>) {
     let mut carried = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if carried.len() < CONNECTIONS_MAX => match accepted {
                 Ok((client, _)) => {
+                    let target = *targets.borrow();
                     carried.spawn(async move {
                         if let Err(error) = carry(client, target).await {
                             tracing::debug!(%target, %error, "a carried connection broke off");
@@ -65,13 +66,19 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(PAUSE).await;
 }
 
-pub(super) async fn carry_datagrams(socket: UdpSocket, target: SocketAddr) {
+pub(super) async fn carry_datagrams(socket: UdpSocket, mut targets: watch::Receiver<SocketAddr>) {
     let socket = Arc::new(socket);
     let mut senders: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
     let mut carried = JoinSet::new();
     let mut bytes = vec![0; DATAGRAM_BYTES];
     loop {
+        let target = *targets.borrow_and_update();
         tokio::select! {
+            // No datagram goes to a target of before; one that nobody changes any more goes on.
+            Ok(()) = targets.changed() => {
+                carried.abort_all();
+                senders.clear();
+            }
             received = socket.recv_from(&mut bytes) => match received {
                 Ok((count, from)) => {
                     if !senders.contains_key(&from) && senders.len() < SENDERS_MAX {
@@ -93,8 +100,11 @@ pub(super) async fn carry_datagrams(socket: UdpSocket, target: SocketAddr) {
                 }
                 Err(error) => pause(&error).await,
             },
-            Some(Ok(from)) = carried.join_next() => {
-                senders.remove(&from);
+            Some(ended) = carried.join_next() => {
+                // One that was aborted has no sender any more.
+                if let Ok(from) = ended {
+                    senders.remove(&from);
+                }
             }
         }
     }
