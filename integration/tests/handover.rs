@@ -154,6 +154,56 @@ fn no_request_fails_while_a_version_takes_over() {
     host.is_clean();
 }
 
+/// Connection requests that were sent again since nobody had answered the first, for which TCP waits a second.
+fn asked_again() -> u64 {
+    let counters = std::fs::read_to_string("/proc/thread-self/net/netstat").expect("it is there");
+    let mut lines = counters.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let mut both = std::iter::zip(names.split(' '), values.split(' '));
+    let (_, value) = both
+        .find(|(name, _)| *name == "TCPSynRetrans")
+        .expect("it is counted");
+    value.parse().expect("a number")
+}
+
+/// Between the two versions whoever connects is refused at once, and can try again: nothing leads to where nobody would answer.
+#[test]
+fn nobody_waits_while_one_version_stops_and_the_next_starts() {
+    needs_root!();
+    network::own();
+    let host = Host::new();
+    let update = BESIDE.replace(
+        "handover: start-then-stop, drain: 5s",
+        "handover: stop-then-start",
+    );
+    apply(&host, &document(1, "one", &update)).ok();
+    let ends = Arc::new(AtomicBool::new(false));
+    let client = std::thread::spawn({
+        let ends = ends.clone();
+        move || {
+            let mut pages = BTreeSet::new();
+            while !ends.load(Ordering::Relaxed) {
+                pages.extend(ask("127.0.0.1:8080".parse().expect("an address")));
+            }
+            pages
+        }
+    });
+    let before = asked_again();
+    for generation in 2..6 {
+        apply(
+            &host,
+            &document(generation, &format!("page{generation}"), &update),
+        )
+        .ok();
+    }
+    ends.store(true, Ordering::Relaxed);
+    let seen = client.join().expect("no panic");
+    assert!(seen.contains("page4") && seen.contains("page5"), "{seen:?}");
+    assert_eq!(asked_again(), before, "connection requests were lost");
+    host.ok(&["app", "remove", "web"]);
+    host.is_clean();
+}
+
 /// However far it had come when the daemon was killed, one of the two answers afterwards, and in the end the version that is to run.
 #[test]
 fn a_daemon_that_is_killed_in_a_hand_over_leaves_one_that_answers() {

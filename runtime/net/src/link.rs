@@ -291,8 +291,9 @@ impl Host {
     }
 
     /// Puts a link into a network namespace: afterwards `lo` and the link are up and everything can be reached that routes and firewall
-    /// let through. Nothing but a raised `lo` is left on failure. Apply the firewall before the first program runs inside.
-    pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+    /// let through. Nothing but a raised `lo` is left on failure. Apply the firewall before the first program runs inside, and have what this gives
+    /// announced behind that.
+    pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attached> {
         check_endpoint(endpoint)?;
         let bridge = match self.find(&endpoint.bridge)? {
             Some(found) if self.owns(&found) && found.kind == "bridge" => found.index,
@@ -318,7 +319,7 @@ impl Host {
         done
     }
 
-    fn complete_pair(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+    fn complete_pair(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<Attached> {
         let host_link = &endpoint.host_link;
         self.socket
             .request(vec![
@@ -330,23 +331,27 @@ impl Host {
         inside
             .request(requests_inside(found.index, endpoint))
             .map_err(named("configure", &endpoint.name))?;
-        self.wait_for_port(host_link)?;
-        // Whoever knew the address with another MAC hears of this one only now that the bridge listens.
-        inside
-            .request(vec![request::announce(found.index, endpoint.mac)])
-            .map_err(named("announce", &endpoint.name))
+        // The bridge too: its first port is what raises it, and the host's own packets, a question for a MAC among them, would be dropped before.
+        self.wait_for(host_link)?;
+        self.wait_for(&endpoint.bridge)?;
+        Ok(Attached {
+            inside,
+            index: found.index,
+            mac: endpoint.mac,
+            name: endpoint.name.clone(),
+        })
     }
 
-    /// Waits until the bridge forwards what comes from a link: it learns asynchronously that there is somebody at the other end, and drops the
-    /// first packets until then. Since Linux 6.8 a question is answered only when that has happened.
-    fn wait_for_port(&self, host_link: &str) -> Result<()> {
+    /// Waits until a link carries packets: it learns asynchronously that there is somebody at the other end, and drops the first ones until then,
+    /// for which TCP and ARP wait a second. Since Linux 6.8 a question is answered only when that has happened.
+    fn wait_for(&self, link: &str) -> Result<()> {
         for _ in 0..PORT_ATTEMPTS {
-            if self.find(host_link)?.is_some_and(|found| found.is_operational) {
+            if self.find(link)?.is_some_and(|found| found.is_operational) {
                 return Ok(());
             }
             std::thread::park_timeout(PORT_PAUSE);
         }
-        tracing::warn!(link = host_link, "ignoring that the bridge does not forward yet");
+        tracing::warn!(link, "ignoring that a link does not carry packets yet");
         Ok(())
     }
 
@@ -455,6 +460,25 @@ impl Host {
         if let Err(error) = self.remove_link(name) {
             tracing::warn!(link = name, %error, "ignoring that a half-made link could not be removed");
         }
+    }
+}
+
+/// A link that was put into a namespace.
+#[derive(Debug)]
+#[must_use = "nobody hears of its address before it is announced"]
+pub struct Attached {
+    inside: Socket,
+    index: u32,
+    mac: Mac,
+    name: String,
+}
+
+impl Attached {
+    /// Tells whoever knew the address with another MAC of this one. Behind the firewall's word, which keeps a link that it does not know silent.
+    pub fn announce(&self) -> Result<()> {
+        self.inside
+            .request(vec![request::announce(self.index, self.mac)])
+            .map_err(named("announce", &self.name))
     }
 }
 

@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
@@ -101,22 +100,6 @@ impl Reservation {
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
-
-    /// Resets the connections that came to the socket before the firewall redirected the port: nobody would ever answer them, and whoever is refused
-    /// tries again. Not for a port with a [`Proxy`].
-    pub fn turn_away(&self) {
-        if self.protocol == Protocol::Udp || self.socket.set_nonblocking(true).is_err() {
-            return;
-        }
-        for _ in 0..BACKLOG {
-            let Ok((connection, _)) = self.socket.accept() else {
-                return;
-            };
-            if let Err(error) = connection.set_linger(Some(Duration::ZERO)) {
-                tracing::debug!(%error, "an early connection is closed, not reset");
-            }
-        }
-    }
 }
 
 /// Reserves the first free port of a range, in the caller's network namespace. `0..=0` lets the kernel choose. A range of one port that is
@@ -180,12 +163,14 @@ pub fn needs_proxy(host_address: IpAddr, target: SocketAddr) -> bool {
     is_differing || host_address.is_ipv6() && (host_address.is_unspecified() || host_address.is_loopback())
 }
 
-/// Carries, in this process, what reaches the reserved socket itself. Ends when dropped, and with it what it carried.
+/// Answers, in this process, what reaches the reserved socket itself: carries it to a target, or refuses it. Ends when dropped, and with it what it
+/// carried.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     protocol: Protocol,
-    target: watch::Sender<SocketAddr>,
+    /// None where it refuses.
+    target: Option<watch::Sender<SocketAddr>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -221,14 +206,49 @@ impl Proxy {
         Ok(Self {
             address,
             protocol,
-            target: sender,
+            target: Some(sender),
             task,
         })
     }
 
+    /// Resets every connection that comes to the reserved socket, for a port that the firewall redirects: one that was begun before it did, and whose
+    /// client answers only now, would wait for ever, and whoever is refused tries again. Starts on the current tokio runtime. There is nothing to
+    /// refuse in UDP.
+    pub fn refuse(reservation: &Reservation) -> Result<Self, PortError> {
+        let (address, protocol) = (reservation.address, reservation.protocol);
+        let adopt = || -> io::Result<Option<JoinHandle<()>>> {
+            if protocol == Protocol::Udp {
+                return Ok(None);
+            }
+            let socket = reservation.socket.try_clone()?;
+            socket.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
+            Ok(Some(tokio::spawn(proxy::refuse_connections(listener))))
+        };
+        let task = adopt().map_err(|source| PortError::Serve {
+            address,
+            protocol,
+            source,
+        })?;
+        Ok(Self {
+            address,
+            protocol,
+            target: None,
+            task,
+        })
+    }
+
+    /// Whether it carries what comes, or refuses it.
+    pub fn is_carrying(&self) -> bool {
+        self.target.is_some()
+    }
+
     /// Carries what comes from now on to another target: connections that are being carried go on where they are, datagrams go to the new one.
+    /// Nothing changes for one that refuses.
     pub fn retarget(&self, target: SocketAddr) {
-        self.target.send_replace(target);
+        if let Some(targets) = &self.target {
+            targets.send_replace(target);
+        }
     }
 
     /// Whether it carries what comes to this reservation.

@@ -198,6 +198,7 @@ fn first_address(network: &IpNet) -> IpAddr {
 pub(crate) fn attached(host: &Host, endpoint: &Endpoint) -> Namespace {
     let namespace = Namespace::new();
     host.attach(namespace.as_fd(), endpoint)
+        .and_then(|attached| attached.announce())
         .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
     namespace
 }

@@ -70,15 +70,24 @@ impl Networks {
         self.exchange(&Kept::default(), kept, Some(network))
     }
 
+    /// Has nothing lead to ports any more that nobody publishes; [`Networks::end_rest`] has to follow.
+    pub(super) fn withdraw(&self) -> Answer<()> {
+        self.tell(|kernel| {
+            let picture = wanted(&self.state());
+            self.told(kernel.firewall.withdraw(&picture))
+        })
+    }
+
     /// Takes away the links of one that is down, and what the firewall says of them; [`Networks::end_rest`] has to follow.
     pub(super) fn disconnect_all(&self, links: &[String]) -> Answer<()> {
+        let withdrawn = self.withdraw();
         self.tell(|kernel| {
             for link in links {
                 kernel.host.release(link)?;
             }
-            let picture = wanted(&self.state());
-            self.told(kernel.firewall.withdraw(&picture))
-        })
+            Ok(())
+        })?;
+        withdrawn
     }
 
     /// Tells the firewall that ports went from one container to another.
@@ -107,9 +116,6 @@ impl Networks {
 
     fn told(&self, done: Result<(), FirewallError>) -> Result<(), KernelError> {
         done?;
-        for live in self.state().live.values() {
-            super::live::turn_away_early(live);
-        }
         self.is_told.send_replace(true);
         Ok(())
     }
@@ -141,19 +147,32 @@ impl Networks {
             for place in before.places.iter().filter(|place| !known(now, place)) {
                 kernel.host.detach(&place.host_link)?;
             }
-            // First what packets may do, then the links that they come through.
-            self.apply(kernel)?;
-            let Some(network) = network else { return Ok(()) };
+            let Some(network) = network else {
+                return self.apply(kernel);
+            };
+            // A firewall that stands closes links that it does not know. So links come first: what reached one too early would be lost, and whoever sent
+            // it would wait a second.
+            let is_told = *self.is_told.borrow();
+            if !is_told {
+                self.apply(kernel)?;
+            }
             // A default route is taken from one link before it is given to another.
             self.reroute(kernel, before, now, network, |old, new| {
                 new.gateways.len() < old.gateways.len()
             })?;
+            let mut attached = Vec::new();
             for place in now.places.iter().filter(|place| !known(before, place)) {
                 let row = self.state().rows.get(&place.network).cloned();
                 if let Some(row) = row {
                     kernel.host.ensure_bridge(&bridge(&row))?;
-                    kernel.host.attach(network.as_fd(), &endpoint(&row, place))?;
+                    attached.push(kernel.host.attach(network.as_fd(), &endpoint(&row, place))?);
                 }
+            }
+            if is_told {
+                self.apply(kernel)?;
+            }
+            for link in &attached {
+                link.announce()?;
             }
             self.reroute(kernel, before, now, network, |old, new| {
                 new.gateways.len() > old.gateways.len()
@@ -198,7 +217,7 @@ impl Networks {
                 } else {
                     kernel.host.detach(&place.host_link)?;
                     kernel.host.ensure_bridge(&bridge(row))?;
-                    kernel.host.attach(network.as_fd(), &whole)?;
+                    kernel.host.attach(network.as_fd(), &whole)?.announce()?;
                 }
             }
             Ok(())

@@ -24,8 +24,8 @@ use kakoi_net::{IpNet, names};
 use kakoi_policy::confinement::Reach;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::published::target;
 use self::published::{proxies, publish};
-pub(super) use self::published::{target, turn_away_early};
 use super::ask;
 use super::files::{ResolvConf, Resolving, resolving};
 use super::kernel::on_thread;
@@ -286,6 +286,26 @@ impl Networks {
     /// Gives back all that a container has of networks, for one that is down or did not start. Failures are logged: it is down all the same.
     pub async fn leave(&self, engine: &Arc<Engine>, id: &str) {
         let _turn = self.turn.lock().await;
+        let had_ports = {
+            let mut state = self.state();
+            let ports = state
+                .live
+                .get_mut(id)
+                .map(|live| std::mem::take(&mut live.kept.ports));
+            ports.is_some_and(|ports| !ports.is_empty())
+        };
+        // As long as ports lead to it, its namespace and link stand, and whoever connects is refused by it. Behind a link that is down, or closed by
+        // the firewall, he would wait.
+        if had_ports {
+            let kernel = engine.clone();
+            if let Err(refusal) = on_thread(move || kernel.networks.withdraw()).await {
+                tracing::warn!(
+                    container = id,
+                    error = chain(&refusal),
+                    "ignoring ports that stay until its links go"
+                );
+            }
+        }
         let Some(live) = self.state().live.remove(id) else {
             return;
         };

@@ -65,7 +65,8 @@ fn a_default_route_moves_from_link_to_link() {
             name: "eth1".into(),
             ..silent(&endpoint("vb", "br1", &["10.8.0.2/24"]))
         };
-        host.attach(inside.as_fd(), &second).expect("another name");
+        let attached = host.attach(inside.as_fd(), &second).expect("another name");
+        attached.announce().expect("it is up");
         // An address that only the default route leads to.
         let far = "203.0.113.9:81";
         let leads = |inside: &Namespace| {
@@ -177,7 +178,9 @@ fn what_fails_leaves_nothing() {
 
         assert_eq!(own_names(&host), ["br0", "va"]);
         second.gateways.clear();
-        host.attach(there.as_fd(), &second)
+        let attached = host.attach(there.as_fd(), &second);
+        attached
+            .and_then(|attached| attached.announce())
             .expect("a second link without a default route");
         assert_eq!(own_names(&host), ["br0", "va", "vc"]);
         host.detach("vc").expect("it is ours");
@@ -187,7 +190,7 @@ fn what_fails_leaves_nothing() {
     });
 }
 
-fn errno(done: Result<()>) -> Option<Errno> {
+fn errno<T: std::fmt::Debug>(done: Result<T>) -> Option<Errno> {
     match done {
         Err(LinkError::Netlink { source, .. }) => source.errno(),
         other => panic!("not refused by the kernel: {other:?}"),
@@ -293,7 +296,8 @@ fn a_namespace_of_another_user_is_configured() {
         let names = crate::names::Sockets::open(netns.as_fd());
         drop(child.stdin.take());
         child.wait().expect("it ends with its input");
-        done.expect("root of the host may");
+        done.and_then(|attached| attached.announce())
+            .expect("root of the host may");
         names.expect("root of the host may");
     });
 }

@@ -1,4 +1,4 @@
-//! Carrying connections and datagrams between a reserved port and its target.
+//! Carrying connections and datagrams between a reserved port and its target, or refusing them.
 //!
 //! Owns how many of them one port carries and for how long. Everything that was begun ends with the task that these functions are.
 
@@ -51,6 +51,20 @@ pub(super) async fn carry_connections(listener: TcpListener, targets: watch::Rec
                 Err(error) => pause(&error).await,
             },
             Some(_) = carried.join_next() => {}
+        }
+    }
+}
+
+pub(super) async fn refuse_connections(listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            // Reset, not closed: with nothing left to send, closing says that all went well.
+            Ok((client, _)) => {
+                if let Err(error) = client.set_zero_linger() {
+                    tracing::debug!(%error, "an early connection is closed, not reset");
+                }
+            }
+            Err(error) => pause(&error).await,
         }
     }
 }

@@ -58,21 +58,30 @@ fn a_port_is_given_once() {
     });
 }
 
-/// Whoever came before the firewall knew where to is told to try again, at once, instead of waiting for an answer of nobody's.
+/// Whoever came before the firewall knew where to is told to try again, at once, instead of waiting for an answer of nobody's; so is whoever was on his
+/// way then.
 #[test]
-fn early_connections_are_turned_away() {
+fn early_connections_are_refused() {
     on_a_fresh_host(|| {
         let held = reserve(ip("127.0.0.1"), 80..=80, Protocol::Tcp).expect("it is free");
-        let mut early: Vec<_> = (0..3)
-            .map(|_| TcpStream::connect(held.address()).expect("the kernel takes it"))
-            .collect();
-        held.turn_away();
-        for connection in &mut early {
+        let connect = || TcpStream::connect(held.address()).expect("the kernel takes it");
+        let refused = |mut connection: TcpStream| {
             connection.set_read_timeout(Some(PATIENCE)).expect("a limit");
             let ended = connection.read(&mut [0]).expect_err("it was reset");
             assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset);
-        }
-        held.turn_away();
+        };
+        let early: Vec<_> = (0..3).map(|_| connect()).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let refusing = Proxy::refuse(&held).expect("it listens");
+            assert!(!refusing.is_carrying() && refusing.serves(&held));
+            let asking = tokio::task::spawn_blocking(move || early.into_iter().for_each(refused));
+            asking.await.expect("all of them");
+            let late = connect();
+            tokio::task::spawn_blocking(move || refused(late))
+                .await
+                .expect("it too");
+        });
         reserve(ip("127.0.0.1"), 80..=80, Protocol::Tcp).expect_err("it is still held");
     });
 }

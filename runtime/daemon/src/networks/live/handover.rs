@@ -11,6 +11,7 @@ use kakoi_api::network::EndpointSettings;
 use kakoi_net::ports::{self as host_ports, Proxy};
 
 use super::place::{self, Who};
+use super::published::answer;
 use super::{Kept, Live, keep_while_it_runs, on_thread, publish, target};
 use crate::engine::Engine;
 use crate::networks::{NetworkRecord, Networks};
@@ -127,20 +128,23 @@ impl Networks {
         };
         let mut moved = Vec::new();
         for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {
-            let to = target(&live.kept, port);
-            let Some(to) = to.filter(|to| host_ports::needs_proxy(port.host.ip(), *to)) else {
+            let Some(to) = target(&live.kept, port) else {
                 continue;
             };
-            let at = had.iter().position(|proxy| proxy.serves(reservation));
+            let is_carried = host_ports::needs_proxy(port.host.ip(), to);
+            let fits = |proxy: &Proxy| proxy.serves(reservation) && proxy.is_carrying() == is_carried;
+            let at = had.iter().position(fits);
             moved.push(match at.map(|at| had.swap_remove(at)) {
                 Some(proxy) => {
                     proxy.retarget(to);
                     proxy
                 }
-                None => Proxy::start(reservation, to).map_err(|cause| super::failed(own, cause))?,
+                None => answer(reservation, to)?,
             });
         }
         live.proxies = moved;
+        // One that does not fit answers the same socket: it goes.
+        had.retain(|proxy| !live.reservations.iter().any(|held| proxy.serves(held)));
         // The rest is of ports that only the other one publishes.
         if let Some(other) = from.and_then(|id| state.live.get_mut(id)) {
             other.proxies = had;

@@ -124,25 +124,18 @@ pub(in crate::networks) fn target(kept: &Kept, port: &Port) -> Option<SocketAddr
         .map(|address| SocketAddr::new(address, port.inside))
 }
 
-/// Resets what came to published ports before the firewall knew of them.
-pub(in crate::networks) fn turn_away_early(live: &Live) {
-    for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {
-        if let Some(target) = target(&live.kept, port)
-            && !host_ports::needs_proxy(port.host.ip(), target)
-        {
-            reservation.turn_away();
-        }
-    }
+/// Answers what comes to the sockets themselves, for all ports that lead somewhere.
+pub(super) fn proxies(live: &Live) -> Answer<Vec<Proxy>> {
+    std::iter::zip(&live.reservations, &live.kept.ports)
+        .filter_map(|(reservation, port)| Some(answer(reservation, target(&live.kept, port)?)))
+        .collect()
 }
 
-pub(super) fn proxies(live: &Live) -> Answer<Vec<Proxy>> {
-    let mut proxies = Vec::new();
-    for (reservation, port) in std::iter::zip(&live.reservations, &live.kept.ports) {
-        if let Some(target) = target(&live.kept, port)
-            && host_ports::needs_proxy(port.host.ip(), target)
-        {
-            proxies.push(Proxy::start(reservation, target).map_err(|cause| failed("", cause))?);
-        }
+/// Carries what the firewall cannot, and refuses what came before the firewall knew of the port.
+pub(super) fn answer(reservation: &Reservation, target: SocketAddr) -> Answer<Proxy> {
+    match host_ports::needs_proxy(reservation.address().ip(), target) {
+        true => Proxy::start(reservation, target),
+        false => Proxy::refuse(reservation),
     }
-    Ok(proxies)
+    .map_err(|cause| failed("", cause))
 }
