@@ -1,10 +1,11 @@
 //! Times Kakoi beside its peers, in one run on one machine, and prints a table in Markdown.
 //!
-//! `bench RELEASE_FOLDER [pull]`: the folder holds the release binaries, `pull` leaves out all but pulling; peers are whatever of crun, runc, podman
-//! and docker is installed. Rounds are
+//! `bench RELEASE_FOLDER [pull|apps]`: the folder holds the release binaries, `pull` leaves out all but pulling, `apps` all but the change of versions of
+//! an app; peers are whatever of crun, runc, podman and docker is installed. Rounds are
 //! interleaved, so that a machine that slows down slows everyone down. Everything runs in a temporary folder and a daemon of its own.
 #![forbid(unsafe_code)]
 
+mod apps;
 mod network;
 mod peers;
 mod pull;
@@ -316,7 +317,7 @@ fn leave_the_hosts_mounts() -> nix::Result<()> {
 
 fn main() -> ExitCode {
     let Some(release) = std::env::args().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: bench RELEASE_FOLDER");
+        eprintln!("usage: bench RELEASE_FOLDER [pull|apps]");
         return ExitCode::from(2);
     };
     if let Err(errno) = leave_the_hosts_mounts() {
@@ -325,7 +326,12 @@ fn main() -> ExitCode {
     }
     let made = tempfile::tempdir().expect("making a temporary folder");
     let layout = made.path().join("layout");
-    let image = pull::make_image(&layout);
+    let only = std::env::args().nth(2).unwrap_or_default();
+    let image = if only == "apps" {
+        Ok(())
+    } else {
+        pull::make_image(&layout)
+    };
     if let Err(why) = network::leave_the_hosts() {
         eprintln!("bench: leaving the host's network: {why}");
         return ExitCode::FAILURE;
@@ -347,6 +353,10 @@ fn main() -> ExitCode {
         std::env::consts::ARCH
     );
 
+    if only == "apps" {
+        apps::print(&bench);
+        return ExitCode::SUCCESS;
+    }
     let mut engines = vec![Peer::new("kakoi run --rm --network none", {
         let (release, flags) = (release.clone(), flags(bench.folder.path()));
         move |_| {
@@ -359,8 +369,7 @@ fn main() -> ExitCode {
     })];
     let (running, found) = peers::engines(bench.folder.path(), &rootfs);
     engines.extend(found);
-    let only_pull = std::env::args().nth(2).is_some_and(|what| what == "pull");
-    if !only_pull {
+    if only != "pull" {
         print_race("a container's life, whole command", race(&mut engines));
         let mut runtimes = peers::runtimes(bench.folder.path(), &release, &rootfs);
         print_race(
@@ -372,6 +381,7 @@ fn main() -> ExitCode {
         memory(&bench);
         sizes(&release);
         network::print(&bench);
+        apps::print(&bench);
     }
     match image.and_then(|()| pull::Registry::start(bench.folder.path(), &place, &layout)) {
         Ok(registry) => pull::race(&bench, &registry),
