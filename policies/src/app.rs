@@ -12,6 +12,8 @@
 //! # Ok::<(), kakoi_policy::Diagnostics>(())
 //! ```
 
+mod secret;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -22,6 +24,8 @@ use crate::decode::{policy_name, version};
 use crate::diagnostics::{Diagnostics, Report, Span};
 use crate::units;
 use crate::yaml::{self, Kind, Node};
+
+pub use secret::{AppSecret, SecretPlace};
 
 /// Longest name: with `-a` and `-b` behind it it is a host's name too, of which DNS knows 63 characters.
 const NAME_CHARS_MAX: usize = 48;
@@ -34,7 +38,7 @@ const DRAIN_MS_DEFAULT: u64 = 10_000;
 /// Most attempts at one version, and most failures in a row.
 const TIMES_MAX: u64 = 10;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "kakoi",
     "kind",
     "name",
@@ -44,6 +48,7 @@ const KEYS: [&str; 15] = [
     "args",
     "env",
     "policy",
+    "secrets",
     "volumes",
     "networks",
     "ports",
@@ -69,6 +74,9 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// A policy that the device knows; else the image's own, or the device's default.
     pub policy: Option<String>,
+    /// Secrets of the device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<AppSecret>,
     /// Volumes and folders of the device.
     pub volumes: Vec<AppVolume>,
     /// Networks; empty leaves it to the policy.
@@ -227,6 +235,7 @@ fn app(node: Node, report: &mut Report<'_>) -> Option<App> {
         let node = fields.take(name, report);
         node.map(|node| entries(node, what, report)).unwrap_or_default()
     };
+    let secrets = rows("secrets", "secrets", report);
     let volumes = rows("volumes", "volumes", report);
     let networks = rows("networks", "networks", report);
     let ports = rows("ports", "ports", report);
@@ -241,6 +250,7 @@ fn app(node: Node, report: &mut Report<'_>) -> Option<App> {
         args,
         env: env.map(|node| variables(node, report)).unwrap_or_default(),
         policy: policy.and_then(|node| policy_name(&node, report)),
+        secrets: each(&secrets, secret::read, report),
         volumes: each(&volumes, volume, report),
         networks: each(&networks, network, report),
         ports: each(&ports, port, report),
@@ -335,10 +345,7 @@ fn variables(node: Node, report: &mut Report<'_>) -> BTreeMap<String, String> {
     };
     let mut all = BTreeMap::new();
     for (key, node) in rows {
-        let is_good = !key.text.is_empty()
-            && !key.text.starts_with(|c: char| c.is_ascii_digit())
-            && key.text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if !is_good {
+        if !is_variable(&key.text) {
             let message = format!("`{}` is not a variable's name", printable(&key.text));
             report
                 .error(key.span, message)
@@ -352,6 +359,12 @@ fn variables(node: Node, report: &mut Report<'_>) -> BTreeMap<String, String> {
         all.extend(value.map(|value| (key.text, value)));
     }
     all
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn volume(node: &Node, report: &mut Report<'_>) -> Option<AppVolume> {

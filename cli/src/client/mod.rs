@@ -188,11 +188,27 @@ impl Client {
         self.json(Method::DELETE, target, None).await
     }
 
+    /// Sends bytes as they are, and reads a JSON document.
+    pub async fn post_bytes(&self, target: Target, bytes: Vec<u8>) -> Result<Value, ClientError> {
+        let body = Full::new(Bytes::from(bytes)).map_err(|never| match never {});
+        self.exchange(Method::POST, target, body.boxed_unsync(), false)
+            .await
+    }
+
     async fn json(&self, method: Method, target: Target, body: Option<&Value>) -> Result<Value, ClientError> {
+        self.exchange(method, target, json_body(body)?, body.is_some())
+            .await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        target: Target,
+        body: Body,
+        is_json: bool,
+    ) -> Result<Value, ClientError> {
         let request = format!("{method} {}", target.as_str());
-        let (answer, sender) = self
-            .send(method, &target, json_body(body)?, body.is_some())
-            .await?;
+        let (answer, sender) = self.send(method, &target, body, is_json).await?;
         let bytes = collect(answer, ANSWER_BYTES_MAX, &request).await?;
         *self.idle.borrow_mut() = Some(sender);
         if bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! `kakoi container exists`, `kakoi image exists`, `kakoi network exists`, `kakoi volume exists`: an answer by the exit code alone, 0 or 1.
+//! `kakoi container exists`, `kakoi image exists`, `kakoi network exists`, `kakoi secret exists`, `kakoi volume exists`: an answer by the exit code alone, 0 or 1.
 
 use super::inspect;
 use crate::client::Client;

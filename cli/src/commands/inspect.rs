@@ -47,6 +47,7 @@ enum Kind {
     Image,
     Network,
     Volume,
+    Secret,
 }
 
 /// Inspects whatever has the name.
@@ -79,6 +80,11 @@ pub async fn run_network(arguments: KindArguments, client: &Client) -> Result<u8
 /// Inspects volumes.
 pub async fn run_volume(arguments: KindArguments, client: &Client) -> Result<u8, Failure> {
     inspect(&arguments, &[Kind::Volume], client).await
+}
+
+/// Inspects secrets.
+pub async fn run_secret(arguments: KindArguments, client: &Client) -> Result<u8, Failure> {
+    inspect(&arguments, &[Kind::Secret], client).await
 }
 
 async fn inspect(arguments: &KindArguments, kinds: &[Kind], client: &Client) -> Result<u8, Failure> {
@@ -123,6 +129,7 @@ async fn find(name: &str, kinds: &[Kind], has_size: bool, client: &Client) -> Re
             Kind::Image => Target::new("/images").segment(name).segment("json"),
             Kind::Network => Target::new("/networks").segment(name),
             Kind::Volume => Target::new("/volumes").segment(name),
+            Kind::Secret => Target::new("/secrets").segment(name),
         };
         match client.get(target).await {
             Ok(document) => return Ok(document),
@@ -145,7 +152,7 @@ async fn find(name: &str, kinds: &[Kind], has_size: bool, client: &Client) -> Re
 /// Whether something of that name exists.
 pub async fn exists(name: &str, collection: &'static str, client: &Client) -> Result<bool, ClientError> {
     let target = match collection {
-        "/networks" | "/volumes" => Target::new(collection).segment(name),
+        "/networks" | "/volumes" | "/secrets" => Target::new(collection).segment(name),
         _ => Target::new(collection).segment(name).segment("json"),
     };
     match client.get(target).await {

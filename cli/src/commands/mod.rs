@@ -45,6 +45,7 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod secret;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -183,6 +184,9 @@ pub enum Command {
     /// Commands about volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Values that apps are given and nobody else
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Apps as files in the style of systemd's units
     #[command(subcommand)]
     Quadlet(quadlet::QuadletCommand),
@@ -379,6 +383,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
         Command::Container(command) => run_container(command, client).await,
         Command::Image(command) => run_image(command, client).await,
         Command::Network(command) => network::run(command, client).await,
+        Command::Secret(command) => secret::run(command, client).await,
         Command::Volume(command) => volume::run(command, client).await,
         Command::Quadlet(command) => quadlet::run(command),
         Command::System(command) => run_system(command, client).await,

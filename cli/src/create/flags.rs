@@ -143,6 +143,9 @@ pub struct ContainerFlags {
         help_heading = "Storage"
     )]
     pub volume: Vec<String>,
+    /// A secret, as the file /run/secrets/NAME or as said: target=/PATH,uid=U,gid=G,mode=0400, or type=env,target=VARIABLE
+    #[arg(long, value_name = "NAME[,OPTION=VALUE...]", help_heading = "Storage")]
+    pub secret: Vec<String>,
     /// Mount in the long form, as in type=bind,source=/a,target=/b,readonly
     #[arg(long, value_name = "KEY=VALUE,...", help_heading = "Storage")]
     pub mount: Vec<String>,
@@ -246,9 +249,6 @@ pub struct ContainerFlags {
     /// Link-local addresses (not supported)
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub link_local_ip: Vec<String>,
-    /// Secret (not supported)
-    #[arg(long, value_name = "SECRET", hide = true)]
-    pub secret: Vec<String>,
     /// Unpacked root file system (not supported)
     #[arg(long, hide = true)]
     pub rootfs: bool,

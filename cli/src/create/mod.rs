@@ -9,6 +9,7 @@ mod mounts;
 pub mod networks;
 mod policy;
 mod ports;
+mod secrets;
 mod values;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use mounts::MountError;
 pub use networks::NetworkError;
 pub use policy::{PolicyError, choose_policy, is_file_name, read_policy};
 pub use ports::PortError;
+pub use secrets::SecretError;
 pub use values::{ValueError, health_test, parse_cpus, parse_limit, parse_restart};
 
 use crate::text::{TextError, parse_duration, parse_size};
@@ -59,6 +61,9 @@ pub enum FlagError {
     /// Ports.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// Secrets.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -127,6 +132,7 @@ pub fn create_body(
     body.host_config = host_config(flags, binds)?;
     ports::fill(&mut body, &flags.publish, &flags.expose)?;
     networks::fill(&mut body, flags)?;
+    body.secrets = secrets::read(&flags.secret)?;
     // The other way to say it is Docker's, whose daemon would look for the file on the device.
     let option = flags
         .security_opt
@@ -178,12 +184,6 @@ fn refuse_unsupported(flags: &ContainerFlags) -> Result<(), FlagError> {
         return refused(
             "--pod",
             "is not supported: join another container with --network container:NAME",
-        );
-    }
-    if !flags.secret.is_empty() {
-        return refused(
-            "--secret",
-            "is not supported: mount a file read-only with --volume FILE:INSIDE:ro",
         );
     }
     if flags.rootfs {

@@ -131,7 +131,10 @@ fn wrong_values_are_refused_by_the_flag_s_name() {
     refuse("--policy missing.yaml img", "--policy");
     refuse("--env-file /nonexistent img", "--env-file");
     refuse("--pod x img", "--pod is not supported");
-    refuse("--secret x img", "--secret is not supported");
+    refuse(
+        "--secret x,mode=9 img",
+        "--secret: \"x,mode=9\": mode=\"9\" is not one of",
+    );
     refuse("--rootfs /x", "--rootfs is not supported");
     refuse("--no-hosts --add-host a:1.1.1.1 img", "--no-hosts");
     refuse(
@@ -411,7 +414,7 @@ const PLACES: &[(&str, &str)] = &[
     ("restart", "RestartPolicy"),
     ("rm", "AutoRemove"),
     ("rootfs", "refused"),
-    ("secret", "refused"),
+    ("secret", "Secrets"),
     ("security-opt", "SecurityOpt"),
     ("shm-size", "ShmSize"),
     ("stop-signal", "StopSignal"),

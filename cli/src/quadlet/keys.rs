@@ -131,10 +131,7 @@ const CONTAINER: &[Key] = &[
     ),
     ("RunInit", Switch("--init")),
     ("SeccompProfile", Own),
-    (
-        "Secret",
-        Refused("secrets are not supported: mount a file with Volume=FILE:INSIDE:ro"),
-    ),
+    ("Secret", Each("--secret")),
     ("SecurityLabelDisable", SELINUX),
     ("SecurityLabelFileType", SELINUX),
     ("SecurityLabelLevel", SELINUX),

@@ -145,7 +145,7 @@ fn what_cannot_be_names_file_line_and_key() {
             "/q/web.container:3: PodmanArgs=--rm: it is not taken",
         ),
         ("GlobalArgs=--log-level=debug", "GlobalArgs="),
-        ("Secret=x", "secrets are not supported"),
+        ("Secret=x,type=y", "there is no option \"type=y\""),
         ("Pod=x.pod", "pods are not supported"),
         ("Rootfs=/x", "'kakoi import'"),
         ("Notify=true", "an app cannot tell systemd"),

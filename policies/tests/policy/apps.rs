@@ -109,6 +109,21 @@ fn what_is_not_understood_is_refused_at_its_place() {
         ("ports: [\"80:0\"]\n", &["a published port"]),
         ("ports: [\"80:80/icmp\"]\n", &["a published port"]),
         ("ports: [\"host:80:80\"]\n", &["a published port"]),
+        ("secrets: [\"a/b\"]\n", &["a secret's name", "kakoi secret ls"]),
+        ("secrets: [{target: /x}]\n", &["name"]),
+        ("secrets: [{name: pw, target: etc}]\n", &["a secret's place"]),
+        ("secrets: [{name: pw, target: /a/../b}]\n", &["a secret's place"]),
+        (
+            "secrets: [{name: pw, mode: \"0999\"}]\n",
+            &["a file's mode", "octal"],
+        ),
+        ("secrets: [{name: pw, mode: \"4755\"}]\n", &["a file's mode"]),
+        ("secrets: [{name: pw, env: 1X}]\n", &["a variable's name"]),
+        (
+            "secrets: [{name: pw, env: PW, mode: \"0400\"}]\n",
+            &["a variable has no path, owner or mode"],
+        ),
+        ("secrets: [{name: pw, colour: red}]\n", &["colour"]),
         ("volumes: [data]\n", &["a volume"]),
         ("volumes: [\"data:relative\"]\n", &["a volume"]),
         ("volumes: [\"../x:/x\"]\n", &["a volume"]),
@@ -120,7 +135,7 @@ fn what_is_not_understood_is_refused_at_its_place() {
         ("env: [A=b]\n", &["write `env:"]),
         ("env: {A-B: x}\n", &["a variable's name"]),
         ("env: {A: yes}\n", &["disagree"]),
-        ("secrets: [x]\n", &["unknown field `secrets`"]),
+        ("privileged: true\n", &["unknown field `privileged`"]),
         ("generation: 4\n", &["field `generation` twice"]),
     ] {
         refused(&format!("{HEAD}{rest}"), words);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kakoi::{ContainerKakoi, PolicyChoice};
 use crate::network::EndpointSettings;
+use crate::secret::SecretUse;
 use crate::{Empty, Words};
 
 /// The body of `POST /containers/create`.
@@ -27,6 +28,14 @@ pub struct CreateBody {
     /// Kakoi's own: the policy, where it is neither in a label nor in `SecurityOpt`.
     #[serde(rename = "Policy", default, deserialize_with = "crate::decode::nullable")]
     pub policy: Option<PolicyChoice>,
+    /// Kakoi's own: the secrets that it is given.
+    #[serde(
+        rename = "Secrets",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::decode::nullable"
+    )]
+    pub secrets: Vec<SecretUse>,
 }
 
 wire! { "PascalCase";

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::secret::SecretUse;
+
 wire! { "PascalCase";
     /// A container's policy: `Source`, a whole policy, or `Name`, one that the daemon knows.
     pub struct PolicyChoice {
@@ -21,6 +23,8 @@ wire! { "PascalCase";
         pub confinement: Value,
         /// What the kernel accepted when it was started last; `null` before.
         pub receipt: Value,
+        /// The secrets that it is given, never their values.
+        pub secrets: Vec<SecretUse>,
     }
 
     /// The answer to `GET /kakoi/v1/containers/{id}/denials`.

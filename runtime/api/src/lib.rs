@@ -20,6 +20,7 @@ pub mod kakoi;
 pub mod network;
 pub mod os;
 pub mod registry;
+pub mod secret;
 pub mod stats;
 pub mod stream;
 pub mod system;

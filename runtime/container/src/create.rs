@@ -57,6 +57,8 @@ pub struct Bundle<'a> {
     pub bundle: &'a Path,
     /// The OCI document.
     pub spec: Value,
+    /// `NAME=value` of the first process that no document may hold, in the place of what the document says of the same names.
+    pub secrets: Vec<String>,
     /// What confines every process.
     pub confinement: &'a Confinement,
     /// Where the first process reads and writes.
@@ -208,6 +210,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         cgroup,
         cgroup_path,
         resources,
+        secrets,
         confinement,
         stdio,
         preserve_fds,
@@ -232,7 +235,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         .with_executor(FirstProcess::new(Parts {
             confinement: confinement.clone(),
             args: left.args.clone(),
-            env: left.env.clone(),
+            env: with_secrets(&left.env, secrets),
             status: writer,
             preserve_fds,
             keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
@@ -268,6 +271,13 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         hooks: left.hooks,
         state,
     })
+}
+
+fn with_secrets(env: &[String], secrets: Vec<String>) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let hidden: Vec<String> = secrets.iter().map(|entry| name(entry)).collect();
+    let shown = env.iter().filter(|entry| !hidden.contains(&name(entry)));
+    shown.cloned().chain(secrets).collect()
 }
 
 fn run_builder(

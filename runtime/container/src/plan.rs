@@ -61,6 +61,10 @@ pub struct RunPlan {
     pub cgroup: String,
     /// Limits of the control group, after flags and policy were combined.
     pub resources: Resources,
+    /// A file in memory with further `NAME=value` of the first process, each ended by a zero byte: secrets, which stand nowhere else. The daemon makes it
+    /// before it starts the shim, and takes it away when the app runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_environment: Option<PathBuf>,
     /// Whether the shim waits, before the app runs, until somebody has furnished the new network namespace.
     #[serde(default)]
     pub awaits_network: bool,
@@ -172,13 +176,15 @@ pub enum MountKind {
     },
     /// Memory.
     Tmpfs,
+    /// A file in memory that is at this path of the host while the container is made, and not before or after: a secret.
+    Secret(PathBuf),
 }
 
 impl MountKind {
     /// The path of the host by which the source is known; to be opened, it is resolved part by part.
     pub fn source(&self) -> Option<PathBuf> {
         match self {
-            Self::Bind(path) => Some(path.clone()),
+            Self::Bind(path) | Self::Secret(path) => Some(path.clone()),
             Self::Volume { data, subpath } if subpath.as_os_str().is_empty() => Some(data.clone()),
             Self::Volume { data, subpath } => Some(data.join(subpath)),
             Self::Tmpfs => None,

@@ -16,6 +16,7 @@ use crate::life::Table;
 use crate::networks::Networks;
 use crate::os::Os;
 use crate::policy::{Most, Shelf};
+use crate::secrets::Secrets;
 use crate::shim::Program;
 use crate::state::Store;
 use crate::supervise::Apps;
@@ -46,6 +47,8 @@ pub struct Engine {
     pub os: Os,
     /// Volumes.
     pub volumes: Volumes,
+    /// Secrets.
+    pub secrets: Secrets,
     /// Networks.
     pub networks: Arc<Networks>,
     /// Further processes.

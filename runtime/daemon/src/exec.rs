@@ -20,6 +20,7 @@ use crate::life::container::{Container, Phase};
 use crate::life::stop;
 use crate::names;
 use crate::refusal::{Answer, Refusal};
+use crate::secrets::give;
 use crate::shim;
 use crate::signal;
 
@@ -248,10 +249,11 @@ async fn ask(
     attach: Streams,
     size: Option<[u16; 2]>,
 ) -> Answer<Option<BufReader<UnixStream>>> {
-    let plan = crate::plan::read(&engine.paths.state_dir(&container.id))?;
+    let mut base = crate::plan::read(&engine.paths.state_dir(&container.id))?.process;
+    give::reveal(engine, &container.shared().record.clone(), &mut base.env)?;
     let request = Request::Exec {
         exec_id: exec.id.clone(),
-        process: process_of(plan.process, &exec.body, size),
+        process: process_of(base, &exec.body, size),
         user: exec.user.clone(),
         attach,
     };

@@ -64,6 +64,7 @@ pub fn prepare(paths: &Paths) -> Result<Locks, HostError> {
         paths.root.join("volumes"),
         paths.root.join("apps"),
         paths.root.join("audit"),
+        paths.root.join("secrets"),
         paths.run.join("containers"),
         paths.run.join("records"),
     ] {

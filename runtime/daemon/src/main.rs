@@ -26,6 +26,7 @@ mod policy;
 mod quota;
 mod refusal;
 mod restart;
+mod secrets;
 mod serve;
 mod shim;
 mod signal;
@@ -81,6 +82,8 @@ enum Failure {
     Mark(#[source] io::Error),
     #[error("opening the audit log")]
     Audit(#[source] io::Error),
+    #[error("opening the secrets")]
+    Secrets(#[source] io::Error),
     #[error("making an id")]
     Id(#[source] io::Error),
     #[error("serving")]
@@ -176,6 +179,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         ids: ids::IdPool::new(&settings),
         trust: trust::Gate::open(&paths.config, &paths.root),
         volumes: volumes::Volumes::new(kept.volumes),
+        secrets: secrets::Secrets::open(&paths.root).map_err(Failure::Secrets)?,
         networks: Arc::new(networks::Networks::open(&paths.root, &paths.run)),
         containers: life::Table::default(),
         apps: supervise::Apps::default(),

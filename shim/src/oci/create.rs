@@ -142,6 +142,7 @@ fn build(
         state_dir: folder,
         bundle,
         spec,
+        secrets: Vec::new(),
         confinement: &bounded.confinement,
         stdio,
         preserve_fds: flags.preserve_fds,

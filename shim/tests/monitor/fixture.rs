@@ -120,6 +120,7 @@ impl Ground {
                 gids: Vec::new(),
             },
             resources: Resources::default(),
+            secret_environment: None,
             awaits_network: false,
             sysctls: BTreeMap::new(),
             shm_bytes: 1 << 20,

@@ -62,7 +62,7 @@ fn client(ends: Arc<AtomicBool>) -> JoinHandle<Seen> {
                 last = Instant::now();
             } else {
                 seen.failed += 1;
-                thread::sleep(PAUSE);
+                wait::poll(PAUSE, || None::<()>);
             }
         }
         seen

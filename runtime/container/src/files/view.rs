@@ -24,7 +24,7 @@ use super::words::Request;
 use super::{FilesError, paths, step};
 use crate::client::{Lines, encode};
 use crate::frames::{Reply, Request as ShimRequest, State};
-use crate::plan::RunPlan;
+use crate::plan::{MountKind, RunPlan};
 use crate::rootfs::{self, Bind, IDENTITY_FILES};
 use crate::spec::has_user_namespace;
 
@@ -81,6 +81,9 @@ impl Root {
 /// Mounts a container's root, and, where a path is given, what else it leads to.
 pub(super) fn show(plan: &RunPlan, request: &Request, path: Option<&str>) -> Result<Root, FilesError> {
     let mut plan = plan.clone();
+    // Whoever copies files gets no secrets, which are nowhere any more.
+    plan.mounts
+        .retain(|mount| !matches!(mount.kind, MountKind::Secret(_)));
     let root = match request.up {
         true => join_shim(&plan)?,
         false => None,

@@ -167,6 +167,11 @@ pub(super) fn open(kind: &MountKind, target: &str) -> Result<OwnedFd, RootfsErro
     let (start, below) = match kind {
         // The way to a volume is the owner's, and may hold links of the owner's making.
         MountKind::Volume { data, subpath } => (open_start(data).map_err(failed)?, subpath.as_path()),
+        MountKind::Secret(file) => {
+            let folder = file.parent().unwrap_or(Path::new("/"));
+            let name = file.file_name().map(Path::new).unwrap_or(Path::new(""));
+            (open_start(folder).map_err(failed)?, name)
+        }
         _ => (
             open_start(Path::new("/")).map_err(failed)?,
             path.strip_prefix("/").unwrap_or(&path),

@@ -202,7 +202,7 @@ fn planned(plan: &RunPlan, mount: &MountPlan) -> Result<Value, SpecError> {
     let mut options: Vec<String> = Vec::new();
     let source = mount.kind.source();
     let (kind, source) = match &mount.kind {
-        MountKind::Bind(_) | MountKind::Volume { .. } => {
+        MountKind::Bind(_) | MountKind::Volume { .. } | MountKind::Secret(_) => {
             if !has(&["bind", "rbind"]) {
                 options.push("rbind".into());
             }

@@ -55,6 +55,7 @@ fn plan() -> RunPlan {
         },
         cgroup: "/kakoi/golden".into(),
         resources: Resources::default(),
+        secret_environment: None,
         awaits_network: false,
         sysctls: BTreeMap::new(),
         shm_bytes: 64 << 20,

@@ -3,7 +3,7 @@
 //! Owns the way from the daemon's words to the rooms that do it, and from their errors to a kind and a text. Refuses to know about connections.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
@@ -58,6 +58,24 @@ pub(crate) struct Control<'a> {
     oom_kills_seen: u64,
 }
 
+/// Bytes of all secrets in the environment: more than execve(2) takes.
+const SECRETS_BYTES_MAX: u64 = 8 << 20;
+
+/// What stands in the file of the plan's secrets.
+fn secrets(plan: &RunPlan) -> Result<Vec<String>, Refusal> {
+    let Some(path) = &plan.secret_environment else {
+        return Ok(Vec::new());
+    };
+    let read = || {
+        let mut text = String::new();
+        let file = fs::File::open(path)?.take(SECRETS_BYTES_MAX);
+        std::io::BufReader::new(file).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|error: std::io::Error| Refusal::runtime("read the secrets", &error))?;
+    Ok(text.split_terminator('\0').map(str::to_owned).collect())
+}
+
 impl<'a> Control<'a> {
     /// Makes the container over the assembled root file system; its first process waits for [`Control::start`].
     pub(crate) fn create(plan: &'a RunPlan, rootfs: &Assembled) -> Result<(Self, Ends), Refusal> {
@@ -76,6 +94,7 @@ impl<'a> Control<'a> {
             state_dir: &state_dir,
             bundle: &plan.state_dir,
             spec,
+            secrets: secrets(plan)?,
             confinement: &plan.confinement,
             stdio,
             preserve_fds: 0,

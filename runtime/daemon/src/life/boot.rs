@@ -18,6 +18,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::refusal::chain;
 use crate::restart::{self, Policy};
+use crate::secrets::give;
 use crate::shim::{self, Word};
 use crate::state::{Record, copies};
 
@@ -79,6 +80,9 @@ async fn take_over_one(engine: &Arc<Engine>, record: Record) {
     } else {
         settle(engine, &container, &state_dir, &run_dir).await;
         engine.networks.leave(engine, &id).await;
+    }
+    if !container.shared().record.secrets.is_empty() {
+        give::sweep(&run_dir);
     }
     if removing {
         if let Err(refusal) = remove::remove(engine, &container, true, true).await {

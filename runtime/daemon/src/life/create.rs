@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, HostConfig, MountPoint};
 use kakoi_api::kakoi::PolicyChoice;
+use kakoi_api::secret::SecretUse;
 
 use kakoi_container::discard::remove_tree;
 use kakoi_container::plan::{MountKind, MountPlan, RootfsDriver, RunPlan};
@@ -31,6 +32,7 @@ use crate::plan::{self, limits, merge, requests};
 use crate::policy::Door;
 use crate::refusal::{Answer, Refusal};
 use crate::restart;
+use crate::secrets::give;
 use crate::serve::denials::KEPT;
 use crate::signal;
 use crate::state::record::RECORD_FORMAT;
@@ -234,6 +236,7 @@ struct Settled {
     config: ContainerConfig,
     args: Vec<String>,
     mounts: Vec<Asked>,
+    secrets: Vec<SecretUse>,
     confinement: Confinement,
     user: User,
     own_limits: OwnLimits,
@@ -244,7 +247,11 @@ fn settle(engine: &Engine, body: &mut CreateBody, image: &Image) -> Answer<Settl
     let peers = Peers::find(engine, &body.config, &mut body.host_config)?;
     let config = merge::merge(&body.config, &image.document.config);
     let args = merge::arguments(&config)?;
-    let mounts = settled_mounts(engine, &config, &body.host_config)?;
+    let secrets = give::settle(engine, &body.secrets)?;
+    let mut mounts = settled_mounts(engine, &config, &body.host_config)?;
+    for secret in give::mounts(&secrets) {
+        mounts::add(&mut mounts, secret)?;
+    }
     let (confinement, user, own_limits) = confine(engine, body, &config, image, &mounts, &peers)?;
     let networks = settle_networks(engine, body, &config, &confinement)?;
     Ok(Settled {
@@ -252,6 +259,7 @@ fn settle(engine: &Engine, body: &mut CreateBody, image: &Image) -> Answer<Settl
         config,
         args,
         mounts,
+        secrets,
         confinement,
         user,
         own_limits,
@@ -297,8 +305,9 @@ async fn make(
     let mut files = identity::files(&plan, &config, &body, &peers)?;
     files.extend(kept_policy(&body));
     files.retain(|(name, _)| *name != "hosts" || !host.no_hosts);
-    let (planned, points, anonymous) = make_mounts(engine, &plan.confinement, settled.mounts, undo).await?;
+    let (planned, points, anonymous) = make_mounts(engine, &plan, settled.mounts, undo).await?;
     plan.mounts = planned;
+    give::plan(&settled.secrets, &mut plan);
     let record = Record {
         format: RECORD_FORMAT,
         id: id.to_owned(),
@@ -312,6 +321,7 @@ async fn make(
         reach: plan.confinement.reach.clone(),
         args,
         mounts: points,
+        secrets: settled.secrets,
         anonymous_volumes: anonymous,
         policy: plan.confinement.policy.clone(),
         limits: settled.own_limits,
@@ -447,6 +457,8 @@ fn confine(
                 Source::Bind { path, .. } => MountSource::Bind(path.display().to_string()),
                 Source::Volume { name, .. } => MountSource::Volume(name.clone()),
                 Source::Tmpfs => MountSource::Tmpfs(mounts::tmpfs_bytes(&mount.options)?),
+                // Takes nothing of what the container may keep in memory.
+                Source::Secret { .. } => MountSource::Tmpfs(Some(0)),
             };
             Ok(requests::mount(source, &mount.target, mount.read_only))
         })
@@ -640,13 +652,17 @@ fn with_policy_volumes(asked: Vec<Asked>, confinement: &Confinement) -> Vec<Aske
 /// Makes volumes and missing bind sources.
 async fn make_mounts(
     engine: &Arc<Engine>,
-    confinement: &Confinement,
+    plan: &RunPlan,
     asked: Vec<Asked>,
     undo: &mut Undo<'_>,
 ) -> Answer<(Vec<MountPlan>, Vec<MountPoint>, Vec<String>)> {
-    let all = with_policy_volumes(asked, confinement);
+    let all = with_policy_volumes(asked, &plan.confinement);
     let (mut plans, mut points, mut anonymous_names) = (Vec::new(), Vec::new(), Vec::new());
     for mount in all {
+        if let Source::Secret { number } = mount.source {
+            plans.push(give::mount_plan(&plan.run_dir, number, mount));
+            continue;
+        }
         let mut point = MountPoint {
             destination: mount.target.clone(),
             mode: mount.mode.clone(),
@@ -691,7 +707,7 @@ async fn make_mounts(
                     data,
                 }
             }
-            Source::Tmpfs => {
+            Source::Tmpfs | Source::Secret { .. } => {
                 point.kind = "tmpfs".into();
                 MountKind::Tmpfs
             }

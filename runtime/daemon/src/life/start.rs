@@ -17,6 +17,7 @@ use crate::host;
 use crate::networks;
 use crate::plan::peers;
 use crate::refusal::{Answer, Refusal, chain};
+use crate::secrets::give;
 use crate::shim::{self, ShimError};
 use crate::state::Record;
 use crate::trust;
@@ -170,6 +171,7 @@ async fn spawn_networked(
         Some(listener) => listener,
         None => shim::bind(&run_dir).map_err(failed)?,
     };
+    let laid_out = give::lay_out(engine, &container.shared().record.clone())?;
     let record = {
         // Nobody exchanges or removes a layer between looking at who has it mounted and doing so.
         let _image_turn = engine.image_turn.read().await;
@@ -192,6 +194,8 @@ async fn spawn_networked(
             async |network| { engine.networks.furnish(engine, &container.id, network).await }
         )
     );
+    // The container's own mounts hold them now.
+    drop(laid_out);
     let running = match running {
         Ok(running) => running,
         Err(error) => {
@@ -363,6 +367,7 @@ pub(crate) mod tests {
             reach: Default::default(),
             args: vec!["true".into()],
             mounts: Vec::new(),
+            secrets: Vec::new(),
             anonymous_volumes: Vec::new(),
             policy: PolicyIdentity {
                 name: "strict".into(),

@@ -103,6 +103,7 @@ pub fn build(decided: Decided<'_>) -> Answer<RunPlan> {
         id_mappings: id_mappings(&decided.confinement, decided.range_first)?,
         cgroup: cgroup(&host.cgroup_parent, decided.id)?,
         resources: limits::resources(host, &decided.confinement.limits)?,
+        secret_environment: None,
         awaits_network: ask::is_bridged(&host.network_mode),
         sysctls: sysctls(&host.sysctls, &namespaces)?,
         shm_bytes: shm_bytes(host, decided.confinement.limits.tmpfs_bytes),

@@ -33,6 +33,11 @@ pub enum Source {
     },
     /// Memory.
     Tmpfs,
+    /// A file in memory: the secret of this number among the container's.
+    Secret {
+        /// The number.
+        number: usize,
+    },
 }
 
 /// One mount that was asked for.
@@ -134,7 +139,8 @@ pub fn of_points(points: &[MountPoint], read_only: bool) -> impl Iterator<Item =
     })
 }
 
-fn add(all: &mut Vec<Asked>, mount: Asked) -> Answer<()> {
+/// Adds a mount; two at one place are refused.
+pub fn add(all: &mut Vec<Asked>, mount: Asked) -> Answer<()> {
     if all.iter().any(|other| other.target == mount.target) {
         return Err(Refusal::bad(format!("Duplicate mount point: {}", mount.target)));
     }

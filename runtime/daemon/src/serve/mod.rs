@@ -19,6 +19,7 @@ pub mod registry;
 pub mod reply;
 pub mod room;
 pub mod router;
+pub mod secrets;
 pub mod stats;
 pub mod system;
 pub mod top;

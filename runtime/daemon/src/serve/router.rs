@@ -15,7 +15,7 @@ use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{
     apps, archive, attach, audit, commit, containers, denials, exec, images, logs, networks, os, registry,
-    room, stats, system, top, trust, volumes,
+    room, secrets, stats, system, top, trust, volumes,
 };
 use crate::engine::Engine;
 use crate::policy::Door;
@@ -177,6 +177,13 @@ async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, pat
             ("POST", ["commit"]) => os::commit(&asked).await,
             ("POST", ["rollback"]) => os::rollback(&asked).await,
             ("POST", ["push"]) => os::push(asked).await,
+            _ => unknown(),
+        },
+        "secrets" if door == Door::Kakoi => match (method.as_str(), &parts[1..]) {
+            ("GET", []) => Ok(secrets::list(&asked)),
+            ("POST", ["create"]) => secrets::create(asked).await,
+            ("GET", [name]) => secrets::inspect(&asked, name),
+            ("DELETE", [name]) => secrets::delete(&asked, name),
             _ => unknown(),
         },
         "apps" if door == Door::Kakoi => route_apps(asked, &method, &parts[1..]).await,

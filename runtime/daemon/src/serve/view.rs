@@ -184,6 +184,7 @@ fn kakoi(engine: &Engine, record: &crate::state::Record) -> ContainerKakoi {
         policy_sha256: record.policy.sha256.clone(),
         confinement: confinement.unwrap_or(Value::Null),
         receipt: receipt.unwrap_or(Value::Null),
+        secrets: record.secrets.clone(),
     }
 }
 

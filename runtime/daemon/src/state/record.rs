@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use kakoi_api::container::{ContainerConfig, HostConfig, MountPoint};
 use kakoi_api::network::EndpointSettings;
+use kakoi_api::secret::SecretUse;
 use kakoi_policy::OwnLimits;
 use kakoi_policy::confinement::{PolicyIdentity, Reach};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ pub struct Record {
     pub args: Vec<String>,
     /// The mounts that came of it.
     pub mounts: Vec<MountPoint>,
+    /// The secrets that it is given, with every place filled in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// Volumes that go when the container goes.
     pub anonymous_volumes: Vec<String>,
     /// The policy that confines it.

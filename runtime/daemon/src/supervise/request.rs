@@ -5,8 +5,9 @@
 use kakoi_api::container::{CreateBody, DeviceMapping, HealthConfig, Mount, PortBinding, RestartPolicy};
 use kakoi_api::kakoi::PolicyChoice;
 use kakoi_api::network::EndpointSettings;
+use kakoi_api::secret::SecretUse;
 use kakoi_api::{Empty, Words};
-use kakoi_policy::app::{App, AppHealth, Probe};
+use kakoi_policy::app::{App, AppHealth, AppSecret, Probe, SecretPlace};
 
 use super::table::Slot;
 use crate::life::health::{HTTP, TCP};
@@ -82,6 +83,7 @@ pub fn body(app: &App) -> CreateBody {
             cgroup_permissions: device.access.clone(),
         })
         .collect();
+    body.secrets = app.secrets.iter().map(secret).collect();
     body.policy = app.policy.clone().map(|name| PolicyChoice { name, source: None });
     networks(app, &mut body);
     body
@@ -106,6 +108,26 @@ fn networks(app: &App, body: &mut CreateBody) {
             endpoints.insert(name.clone(), Some(settings));
         }
     }
+}
+
+fn secret(secret: &AppSecret) -> SecretUse {
+    let mut used = SecretUse {
+        name: secret.name.clone(),
+        ..SecretUse::default()
+    };
+    match &secret.place {
+        SecretPlace::Env(name) => used.env.clone_from(name),
+        SecretPlace::File {
+            target,
+            uid,
+            gid,
+            mode,
+        } => {
+            used.target.clone_from(target);
+            (used.uid, used.gid, used.mode) = (*uid, *gid, *mode);
+        }
+    }
+    used
 }
 
 fn health(health: &AppHealth) -> HealthConfig {
