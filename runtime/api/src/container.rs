@@ -29,12 +29,7 @@ pub struct CreateBody {
     #[serde(rename = "Policy", default, deserialize_with = "crate::decode::nullable")]
     pub policy: Option<PolicyChoice>,
     /// Kakoi's own: the secrets that it is given.
-    #[serde(
-        rename = "Secrets",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::decode::nullable"
-    )]
+    #[serde(rename = "Secrets", default, deserialize_with = "crate::decode::nullable")]
     pub secrets: Vec<SecretUse>,
 }
 

@@ -190,9 +190,12 @@ pub fn control_group(spec: &Value, id: &str) -> String {
 }
 
 /// Makes a container. The caller must have one thread.
-pub fn create(bundle: Bundle<'_>) -> Result<Created, CreateError> {
+pub fn create(mut bundle: Bundle<'_>) -> Result<Created, CreateError> {
     let state_dir = bundle.state_dir.to_owned();
-    let prepared = bundle::prepare(bundle)?;
+    let secrets = std::mem::take(&mut bundle.secrets);
+    let mut prepared = bundle::prepare(bundle)?;
+    // Only now: what was prepared is written down.
+    prepared.left.env = with_secrets(&prepared.left.env, secrets);
     let cgroup = prepared.cgroup.clone();
     let built = build(prepared);
     if built.is_err() {
@@ -210,7 +213,6 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         cgroup,
         cgroup_path,
         resources,
-        secrets,
         confinement,
         stdio,
         preserve_fds,
@@ -235,7 +237,7 @@ fn build(prepared: bundle::Prepared<'_>) -> Result<Created, CreateError> {
         .with_executor(FirstProcess::new(Parts {
             confinement: confinement.clone(),
             args: left.args.clone(),
-            env: with_secrets(&left.env, secrets),
+            env: left.env.clone(),
             status: writer,
             preserve_fds,
             keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),

@@ -315,6 +315,17 @@ fn leave_the_hosts_mounts() -> nix::Result<()> {
     Ok(())
 }
 
+fn print_machine() {
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    println!(
+        "Linux {}, {} processors, {}; medians of {ROUNDS} interleaved rounds; everybody's run-time folders on a tmpfs.",
+        kernel.trim(),
+        cpus,
+        std::env::consts::ARCH
+    );
+}
+
 fn main() -> ExitCode {
     let Some(release) = std::env::args().nth(1).map(PathBuf::from) else {
         eprintln!("usage: bench RELEASE_FOLDER [pull|apps]");
@@ -344,14 +355,7 @@ fn main() -> ExitCode {
     fs::write(&rootfs, image::busybox_layer(&host::binary("attacker")))
         .expect("writing the root file system");
 
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!(
-        "Linux {}, {} processors, {}; medians of {ROUNDS} interleaved rounds; everybody's run-time folders on a tmpfs.",
-        kernel.trim(),
-        cpus,
-        std::env::consts::ARCH
-    );
+    print_machine();
 
     if only == "apps" {
         apps::print(&bench);

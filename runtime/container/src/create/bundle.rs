@@ -25,8 +25,6 @@ pub(super) struct Prepared<'a> {
     pub cgroup_path: String,
     /// The document's limits.
     pub resources: Value,
-    /// Variables that no document holds.
-    pub secrets: Vec<String>,
     pub confinement: &'a Confinement,
     pub stdio: Stdio,
     pub preserve_fds: u32,
@@ -43,7 +41,7 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         state_dir,
         bundle,
         mut spec,
-        secrets,
+        secrets: _,
         confinement,
         stdio,
         preserve_fds,
@@ -101,7 +99,6 @@ pub(super) fn prepare(bundle: Bundle<'_>) -> Result<Prepared<'_>, CreateError> {
         cgroup,
         cgroup_path,
         resources: spec["linux"]["resources"].take(),
-        secrets,
         confinement,
         stdio,
         preserve_fds,

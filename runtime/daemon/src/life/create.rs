@@ -6,22 +6,21 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, HostConfig, MountPoint};
+use kakoi_api::container::{ContainerConfig, CreateAnswer, CreateBody, HostConfig};
 use kakoi_api::kakoi::PolicyChoice;
 use kakoi_api::secret::SecretUse;
 
 use kakoi_container::discard::remove_tree;
-use kakoi_container::plan::{MountKind, MountPlan, RootfsDriver, RunPlan};
+use kakoi_container::plan::{RootfsDriver, RunPlan};
 use kakoi_image::{Image, ResolveError, StoreError};
 use kakoi_policy::confinement::{Confinement, MountSource, NetworkMode, UserNamespace};
 use kakoi_policy::{Composed, OwnLimits};
 use kakoi_trust::{BroughtPolicy, Repository};
 
 use super::container::{Container, Phase};
-use super::{health, identity};
+use super::{health, identity, mounts as mounts_of};
 use crate::clock;
 use crate::engine::Engine;
-use crate::host;
 use crate::names;
 use crate::networks::{BRIDGE, ask, ports};
 use crate::plan::build::{self, Decided};
@@ -305,7 +304,8 @@ async fn make(
     let mut files = identity::files(&plan, &config, &body, &peers)?;
     files.extend(kept_policy(&body));
     files.retain(|(name, _)| *name != "hosts" || !host.no_hosts);
-    let (planned, points, anonymous) = make_mounts(engine, &plan, settled.mounts, undo).await?;
+    let (planned, points, anonymous) =
+        mounts_of::make(engine, &plan, settled.mounts, &mut undo.volumes).await?;
     plan.mounts = planned;
     give::plan(&settled.secrets, &mut plan);
     let record = Record {
@@ -618,129 +618,6 @@ fn real_path(path: &Path) -> Answer<PathBuf> {
         standing = parent;
     };
     Ok(missing.iter().rev().fold(real, |path, name| path.join(name)))
-}
-
-/// What was asked for, within what was left of it, and the volumes that the policy brings where nothing else is mounted.
-fn with_policy_volumes(asked: Vec<Asked>, confinement: &Confinement) -> Vec<Asked> {
-    let mut all = asked;
-    if let Some(most) = confinement.limits.tmpfs_bytes {
-        for mount in all.iter_mut().filter(|mount| mount.source == Source::Tmpfs) {
-            mount.options = mounts::within_tmpfs(std::mem::take(&mut mount.options), most);
-        }
-    }
-    for mount in &confinement.filesystem.mounts {
-        if let MountSource::Volume(name) = &mount.source
-            && !all.iter().any(|other| other.target == mount.target)
-        {
-            all.push(Asked {
-                source: Source::Volume {
-                    name: name.clone(),
-                    subpath: String::new(),
-                    anonymous: false,
-                },
-                target: mount.target.clone(),
-                read_only: mount.read_only,
-                options: vec![],
-                copy_up: true,
-                mode: String::new(),
-            });
-        }
-    }
-    all
-}
-
-/// Makes volumes and missing bind sources.
-async fn make_mounts(
-    engine: &Arc<Engine>,
-    plan: &RunPlan,
-    asked: Vec<Asked>,
-    undo: &mut Undo<'_>,
-) -> Answer<(Vec<MountPlan>, Vec<MountPoint>, Vec<String>)> {
-    let all = with_policy_volumes(asked, &plan.confinement);
-    let (mut plans, mut points, mut anonymous_names) = (Vec::new(), Vec::new(), Vec::new());
-    for mount in all {
-        if let Source::Secret { number } = mount.source {
-            plans.push(give::mount_plan(&plan.run_dir, number, mount));
-            continue;
-        }
-        let mut point = MountPoint {
-            destination: mount.target.clone(),
-            mode: mount.mode.clone(),
-            rw: !mount.read_only,
-            ..MountPoint::default()
-        };
-        let kind = match &mount.source {
-            Source::Bind { path, .. } => {
-                host::make_folder_if_missing(path).map_err(|cause| {
-                    Refusal::bad(format!(
-                        "error while creating mount source path '{}': {cause}",
-                        path.display()
-                    ))
-                })?;
-                point.kind = "bind".into();
-                point.source = path.display().to_string();
-                point.propagation = "rprivate".into();
-                MountKind::Bind(path.clone())
-            }
-            Source::Volume {
-                name,
-                subpath,
-                anonymous,
-            } => {
-                let (volume, made) = engine
-                    .volumes
-                    .create(engine, name, Default::default(), Default::default(), None)
-                    .await?;
-                if made {
-                    undo.volumes.push(volume.name.clone());
-                }
-                if *anonymous {
-                    anonymous_names.push(volume.name.clone());
-                }
-                let data = engine.paths.volume_dir(&volume.name).join("_data");
-                point.kind = "volume".into();
-                point.name.clone_from(&volume.name);
-                point.driver = "local".into();
-                point.source = data.display().to_string();
-                MountKind::Volume {
-                    subpath: within(&data, subpath)?,
-                    data,
-                }
-            }
-            Source::Tmpfs | Source::Secret { .. } => {
-                point.kind = "tmpfs".into();
-                MountKind::Tmpfs
-            }
-        };
-        points.push(point);
-        plans.push(MountPlan {
-            target: mount.target,
-            copy_up: mount.copy_up && matches!(mount.source, Source::Volume { .. }),
-            kind,
-            read_only: mount.read_only,
-            options: mount.options,
-        });
-    }
-    Ok((plans, points, anonymous_names))
-}
-
-/// The real path of a folder within a volume, below the volume: it must be there and must not lead out by a link. Whether it still does so is
-/// looked at anew by each start.
-fn within(data: &Path, subpath: &str) -> Answer<PathBuf> {
-    if subpath.is_empty() {
-        return Ok(PathBuf::new());
-    }
-    let missing = |_| {
-        Refusal::bad(format!(
-            "cannot access path {subpath:?} in the volume: it does not exist"
-        ))
-    };
-    let top = fs::canonicalize(data).map_err(missing)?;
-    let real = fs::canonicalize(data.join(subpath)).map_err(missing)?;
-    let below = real
-        .strip_prefix(&top)
-        .map_err(|_| Refusal::bad(format!("path {subpath:?} leads out of the volume")))?;
-    Ok(below.to_owned())
 }
 
 /// A policy that came with the request is kept, so that refusals can be explained by it.

@@ -9,6 +9,7 @@ pub mod create;
 pub mod freeze;
 pub mod health;
 mod identity;
+mod mounts;
 pub mod remove;
 pub mod start;
 pub mod stop;

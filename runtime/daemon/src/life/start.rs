@@ -150,17 +150,10 @@ async fn spawn_networked(
         let is_beside = cause == Cause::Beside;
         engine.networks.prepare(engine, &record, is_beside).await?;
     }
-    let host_config = record.host_config;
-    peers::check_running(engine, &host_config)?;
+    peers::check_running(engine, &record.host_config)?;
     let state_dir = engine.paths.state_dir(&container.id);
     let run_dir = engine.paths.run_dir(&container.id);
-    let program = container
-        .shared()
-        .record
-        .args
-        .first()
-        .cloned()
-        .unwrap_or_default();
+    let program = record.args.first().cloned().unwrap_or_default();
     let failed = |error: ShimError| as_failure(&container.id, &program, error);
     host::make_private_folder(&run_dir)
         .map_err(|cause| Refusal::failed("preparing the run-time folder failed", cause))?;
@@ -171,7 +164,7 @@ async fn spawn_networked(
         Some(listener) => listener,
         None => shim::bind(&run_dir).map_err(failed)?,
     };
-    let laid_out = give::lay_out(engine, &container.shared().record.clone())?;
+    let laid_out = give::lay_out(engine, &record)?;
     let record = {
         // Nobody exchanges or removes a layer between looking at who has it mounted and doing so.
         let _image_turn = engine.image_turn.read().await;
