@@ -144,11 +144,69 @@ fn a_bad_version_comes_back_with_its_reason_and_is_not_tried_again() {
     }
     assert_eq!(status(&host)["Blocked"].as_array().map(Vec::len), Some(3));
     // What fails is said to fail where nothing ran before, too.
-    host.ok(&["app", "remove", "web"]);
+    host.ok(&["app", "remove", "--forget", "web"]);
     let failed = apply(&host, &document(1, "busybox:test", CRASHES));
     assert_eq!(failed.code, 1, "{failed}");
     assert!(failed.stderr.contains("nothing ran before"), "{failed}");
     assert_eq!(running(&host), Vec::<String>::new());
+    remove(&host);
+}
+
+/// The version before outlives updates that fail, in its place or not, and names that lead elsewhere.
+#[test]
+fn a_version_to_return_to_outlives_failed_updates_and_moved_names() {
+    needs_root!();
+    let host = Host::new();
+    version(&host, "web:2");
+    apply(&host, &document(1, "busybox:test", STAYS)).ok();
+    apply(&host, &document(2, "web:2", STAYS)).ok();
+    let image = |host: &Host, slot: &str| host.ok(&["inspect", "--format", "{{.Image}}", slot]);
+    let (first, second) = (image(&host, "web-a"), image(&host, "web-b"));
+    assert_eq!(apply(&host, &document(3, "web:2", CRASHES)).code, 1);
+    assert_eq!(status(&host)["Previous"]["Generation"], 1);
+    // Its container made room, its image did not, though another image has its name now.
+    let layer = image::Layer::new().file("other", 0o644, b"other");
+    let config = json!({ "Cmd": ["sh"], "Env": ["PATH=/bin:/usr/bin"] });
+    host.load_variant("busybox:test", &config, layer).ok();
+    host.ok(&["system", "prune", "--all", "--force"]);
+    assert_ne!(host.kakoi(&["rmi", &first]).code, 0);
+    host.ok(&["app", "rollback", "web"]);
+    assert_eq!(
+        (running(&host), image(&host, "web-a")),
+        (vec!["web-a".to_owned()], first.clone())
+    );
+    assert_eq!(image(&host, "web-b"), second);
+    // A container that somebody else's hand put into the slot is not what the record says, and is not started.
+    host.kill_daemon();
+    host.start_daemon();
+    assert_eq!(
+        (running(&host), image(&host, "web-a")),
+        (vec!["web-a".to_owned()], first)
+    );
+    remove(&host);
+}
+
+/// Whoever keeps an old document cannot bring it back by having the app removed; the owner can.
+#[test]
+fn a_removed_app_is_not_followed_by_an_older_generation() {
+    needs_root!();
+    let host = Host::new();
+    apply(&host, &document(5, "busybox:test", STAYS)).ok();
+    host.ok(&["app", "remove", "web"]);
+    host.stop_daemon();
+    host.start_daemon();
+    apply(&host, &document(4, "busybox:test", STAYS)).fails(125, "generation 4 is older than generation 5");
+    apply(&host, &document(5, "busybox:test", CRASHES))
+        .fails(125, "generation 5 is taken by another document");
+    // What was taken last may come again.
+    apply(&host, &document(5, "busybox:test", STAYS)).ok();
+    host.ok(&["app", "remove", "web"]);
+    host.ok(&["app", "remove", "--forget", "web"]);
+    host.kakoi(&["app", "remove", "--forget", "web"])
+        .fails(125, "No such app: web");
+    apply(&host, &document(1, "busybox:test", STAYS)).ok();
+    host.ok(&["app", "remove", "--forget", "web"]);
+    apply(&host, &document(1, "busybox:test", STAYS)).ok();
     remove(&host);
 }
 

@@ -46,9 +46,9 @@ pub enum AppCommand {
     List(ListArguments),
     /// Show what the version of an app that runs printed
     Logs(LogsArguments),
-    /// Remove apps with their containers; named volumes stay
+    /// Remove apps with their containers; named volumes stay, and no older generation comes back
     #[command(visible_alias = "rm")]
-    Remove(NamesArguments),
+    Remove(RemoveArguments),
     /// Go back to the version before, or stop an update that is under way
     #[command(after_help = EXIT_STATUS)]
     Rollback(RollbackArguments),
@@ -83,6 +83,17 @@ pub struct RollbackArguments {
 /// The arguments of commands about several apps.
 #[derive(clap::Args, Debug)]
 pub struct NamesArguments {
+    /// The apps
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+}
+
+/// The arguments of `kakoi app remove`.
+#[derive(clap::Args, Debug)]
+pub struct RemoveArguments {
+    /// Forget which generation was taken last, too, also of apps that were removed before: an older document may come again
+    #[arg(long)]
+    forget: bool,
     /// The apps
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
@@ -159,7 +170,7 @@ pub async fn run(command: AppCommand, client: &Client) -> Result<u8, Failure> {
         AppCommand::Logs(arguments) => show_logs(arguments, client).await,
         AppCommand::Remove(arguments) => {
             let request = async |name: String| {
-                client.delete(of(&name)).await?;
+                client.delete(of(&name).flag("forget", arguments.forget)).await?;
                 Ok(Told::Line(name))
             };
             each::run(&arguments.names, request, each::engine_status).await

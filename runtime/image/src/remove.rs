@@ -18,7 +18,7 @@ const SHORT_DIGITS: usize = 12;
 /// A container that uses an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// The container's id.
+    /// The container's id, or in words who else uses it.
     pub container: String,
     /// Whether it runs (or is paused).
     pub running: bool,
@@ -382,6 +382,9 @@ fn unpacked_bytes(index: &Index) -> u64 {
     unique.values().sum()
 }
 
-fn short(id: &str) -> String {
-    id.chars().take(SHORT_DIGITS).collect()
+/// An id's first digits; what is no id stays whole.
+fn short(user: &str) -> String {
+    let is_id = user.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let most = if is_id { SHORT_DIGITS } else { usize::MAX };
+    user.chars().take(most).collect()
 }

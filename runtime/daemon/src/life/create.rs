@@ -39,11 +39,17 @@ use crate::state::{Life, Record};
 use crate::trust;
 
 /// Makes a container.
-pub async fn create(
+pub async fn create(engine: &Arc<Engine>, door: Door, name: &str, body: CreateBody) -> Answer<CreateAnswer> {
+    create_of(engine, door, name, body, None).await
+}
+
+/// Makes a container of the image with this id, whatever its name leads to by now; it is judged under its name all the same.
+pub async fn create_of(
     engine: &Arc<Engine>,
     door: Door,
     name: &str,
     mut body: CreateBody,
+    image_id: Option<&str>,
 ) -> Answer<CreateAnswer> {
     check(&body)?;
     // Docker's clients may name a network that comes into being later; of a person at this device's own command it is a slip.
@@ -53,7 +59,7 @@ pub async fn create(
     let id = names::new_id().map_err(|cause| Refusal::failed("no random bytes for an id", cause))?;
     // No image may go between its being found and the record that says that it is used.
     let _image_turn = engine.image_turn.read().await;
-    let image = find_image(engine, &body.config.image)?;
+    let image = find_image(engine, &body.config.image, image_id)?;
     let (trusted_as, policy) = trust::admit_image(engine, &image).await?;
     take_brought_policy(engine, door, &mut body, policy);
     let name = engine.containers.reserve(name, &id)?;
@@ -202,9 +208,22 @@ fn take_brought_policy(engine: &Engine, door: Door, body: &mut CreateBody, polic
     });
 }
 
-fn find_image(engine: &Engine, name: &str) -> Answer<Image> {
+fn find_image(engine: &Engine, name: &str, id: Option<&str>) -> Answer<Image> {
     engine.search_images();
-    engine.images.resolve(name).map_err(image_refusal)
+    let named = engine.images.resolve(name);
+    let Some(id) = id else {
+        return named.map_err(image_refusal);
+    };
+    if let Ok(image) = named
+        && image.id.to_string() == id
+    {
+        return Ok(image);
+    }
+    let image = engine.images.resolve(id).map_err(image_refusal)?;
+    Ok(Image {
+        name: Some(name.to_owned()),
+        ..image
+    })
 }
 
 /// An image that cannot be had, as an answer.
@@ -216,17 +235,22 @@ pub fn image_refusal(error: StoreError) -> Refusal {
     }
 }
 
-/// Judges a request as [`create`] does, and makes nothing; says the id of the image.
-pub async fn examine(engine: &Arc<Engine>, door: Door, mut body: CreateBody) -> Answer<String> {
+/// Judges a request as [`create_of`] does, and makes nothing.
+pub async fn examine(
+    engine: &Arc<Engine>,
+    door: Door,
+    mut body: CreateBody,
+    image_id: Option<&str>,
+) -> Answer<()> {
     check(&body)?;
     if door == Door::Kakoi {
         ask::check_there(&engine.networks, &body)?;
     }
-    let image = find_image(engine, &body.config.image)?;
+    let image = find_image(engine, &body.config.image, image_id)?;
     let (_, policy) = trust::admit_image(engine, &image).await?;
     take_brought_policy(engine, door, &mut body, policy);
     settle(engine, &mut body, &image)?;
-    Ok(image.id.to_string())
+    Ok(())
 }
 
 /// All that is decided about a container before anything of it is made.

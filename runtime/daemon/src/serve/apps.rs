@@ -129,9 +129,13 @@ pub async fn unblock(asked: &Asked, name: &str) -> Answer<Reply> {
     Ok(reply::ok(&status(&asked.engine, name, &state)))
 }
 
-/// `DELETE /kakoi/v1/apps/{name}`: answered when nothing of it is left but its volumes.
+/// `DELETE /kakoi/v1/apps/{name}`: answered when nothing of it is left but its volumes, and, without `forget=1`, which generation was taken last.
 pub async fn delete(asked: &Asked, name: &str) -> Answer<Reply> {
-    let mut standing = supervise::order(&asked.engine, name, Event::Remove).await?;
+    let forgets = asked.query.flag("forget");
+    if forgets && supervise::forget(&asked.engine, name).await? {
+        return Ok(reply::nothing());
+    }
+    let mut standing = supervise::order(&asked.engine, name, Event::Remove { forgets }).await?;
     supervise::until_steady(&mut standing).await;
     if asked.engine.apps.find(name).is_ok() {
         return Err(Refusal::broken(format!(

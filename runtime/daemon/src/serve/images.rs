@@ -30,6 +30,7 @@ use crate::life::create::image_refusal;
 use crate::plan::merge;
 use crate::policy::Door;
 use crate::refusal::{Answer, Refusal, chain};
+use crate::supervise;
 
 /// Chunks of an archive between the socket and the store.
 const CHUNKS_MAX: usize = 8;
@@ -39,18 +40,25 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 /// Who uses an image.
 pub fn uses(engine: &Engine, image: &Digest) -> Vec<Use> {
     let id = image.to_string();
-    engine
-        .containers
-        .all()
-        .into_iter()
-        .filter_map(|container| {
-            let shared = container.shared();
-            (shared.record.image_id == id).then(|| Use {
-                container: container.id.clone(),
-                running: shared.phase.is_up(),
+    let of_apps = engine.apps.all().into_iter().flat_map(|(name, state)| {
+        let used = supervise::images(&state).filter(|(image, _)| *image == id);
+        let uses: Vec<Use> = used
+            .map(|(_, running)| Use {
+                container: format!("app {name}"),
+                running,
             })
+            .collect();
+        uses
+    });
+    let of_containers = engine.containers.all().into_iter().filter_map(|container| {
+        let shared = container.shared();
+        (shared.record.image_id == id).then(|| Use {
+            container: container.id.clone(),
+            running: shared.phase.is_up(),
         })
-        .collect()
+    });
+    // Whoever is told why an image stays is told of a container first.
+    of_containers.chain(of_apps).collect()
 }
 
 /// Gives up images that were removed by force while a stopped container used them, once that container is gone.

@@ -11,6 +11,7 @@ use kakoi_policy::App;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::drive::{Act, Trouble, World};
+use super::graves::{self, Grave};
 use super::table::{Phase as AppPhase, Release, Slot, State};
 use super::{record, request};
 use crate::clock;
@@ -95,8 +96,17 @@ impl Acts {
         removed.map_err(|refusal| trouble(&refusal))
     }
 
+    /// Whether a container was made for a version: of its image and of its document. What else may lie in the slot is not started for it.
+    fn is_of(&self, container: &Container, release: &Release) -> bool {
+        let shared = container.shared();
+        let record = &shared.record;
+        let digest = record.config.labels.get(request::DIGEST_LABEL);
+        record.image_id == release.image_id && digest == Some(&release.digest)
+    }
+
     async fn start(&self, release: &Release, cause: start::Cause) -> Act<()> {
-        let container = match self.container(release.slot) {
+        let found = self.container(release.slot);
+        let container = match found.filter(|container| self.is_of(container, release)) {
             Some(container) => container,
             None => {
                 self.stage(release).await?;
@@ -136,25 +146,22 @@ impl World for Acts {
 
     async fn verify(&self, release: &Release) -> Act<()> {
         let body = request::body(&document(release)?);
-        let image_id = create::examine(&self.engine, Door::Kakoi, body)
+        create::examine(&self.engine, Door::Kakoi, body, Some(&release.image_id))
             .await
-            .map_err(|refusal| trouble(&refusal))?;
-        same_image(&image_id, release)
+            .map_err(|refusal| trouble(&refusal))
     }
 
     async fn stage(&self, release: &Release) -> Act<()> {
         let app = document(release)?;
         self.empty(release.slot).await?;
         let name = request::container_name(&self.name, release.slot);
-        let made = create::create(&self.engine, Door::Kakoi, &name, request::body(&app)).await;
+        let (body, image) = (request::body(&app), Some(release.image_id.as_str()));
+        let made = create::create_of(&self.engine, Door::Kakoi, &name, body, image).await;
         let made = made.map_err(|refusal| trouble(&refusal))?;
         for warning in made.warnings {
             tracing::warn!(app = self.name, warning, "a container of an app");
         }
-        let image_id = self
-            .container(release.slot)
-            .map(|container| container.shared().record.image_id.clone());
-        same_image(&image_id.unwrap_or_default(), release)
+        Ok(())
     }
 
     async fn switch(&self, from: Option<&Release>, to: &Release) -> Act<()> {
@@ -181,7 +188,7 @@ impl World for Acts {
         watch(&self.engine, &container, period).await
     }
 
-    async fn settle(&self, runs: Option<&Release>, empties: Option<Slot>) -> Act<()> {
+    async fn settle(&self, runs: Option<&Release>, left: Option<&Release>) -> Act<()> {
         if let Some(runs) = runs {
             self.take_over(runs).await?;
         }
@@ -193,10 +200,23 @@ impl World for Acts {
         if let Some(runs) = runs {
             self.start(runs, start::Cause::Hand).await?;
         }
-        match empties.filter(|slot| runs.is_none_or(|runs| runs.slot != *slot)) {
-            Some(slot) => self.empty(slot).await,
+        // What else is in its slot is the version before, which the candidate never came to replace.
+        let left = left.filter(|left| runs.is_none_or(|runs| runs.slot != left.slot));
+        let is_there = |left: &&Release| {
+            let container = self.container(left.slot);
+            container.is_some_and(|container| self.is_of(&container, left))
+        };
+        match left.filter(is_there) {
+            Some(left) => self.empty(left.slot).await,
             None => Ok(()),
         }
+    }
+
+    async fn is_up(&self, release: &Release) -> bool {
+        let container = self.container(release.slot);
+        container.is_some_and(|container| {
+            self.is_of(&container, release) && container.shared().phase == Phase::Running
+        })
     }
 
     async fn clear(&self) -> Act<()> {
@@ -229,26 +249,22 @@ impl World for Acts {
         Ok(())
     }
 
-    async fn forget(&self) -> std::io::Result<()> {
+    async fn forget(&self, state: &State) -> std::io::Result<()> {
         let (root, name) = (self.engine.paths.root.clone(), self.name.clone());
-        let removed = tokio::task::spawn_blocking(move || record::remove(&root, &name));
+        let grave = (!state.forgets).then(|| Grave {
+            floor: state.floor,
+            floor_digest: state.floor_digest.clone(),
+        });
+        let removed = tokio::task::spawn_blocking(move || {
+            graves::put(&root, &name, grave)?;
+            record::remove(&root, &name)
+        });
         removed.await.map_err(std::io::Error::other)?
     }
 
     fn now(&self) -> String {
         clock::now()
     }
-}
-
-/// A tag may have been given to another image since the one that it led to was judged.
-fn same_image(image_id: &str, release: &Release) -> Act<()> {
-    if image_id == release.image_id {
-        return Ok(());
-    }
-    Err(lasting(format!(
-        "the image's name leads to {image_id} now, and led to {} when the document was taken",
-        release.image_id
-    )))
 }
 
 /// How a container on trial looks.

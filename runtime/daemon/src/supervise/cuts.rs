@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drive::{Act, Driver, End, Order, Trouble, World};
 use super::table::{
-    Blocked, Event, FETCH_ATTEMPTS, HISTORY_MAX, Phase, RETURN_ATTEMPTS, Release, Slot, State, Unfit,
-    transition,
+    Blocked, Event, FETCH_ATTEMPTS, HISTORY_MAX, Phase, RESUMES_MAX, RETURN_ATTEMPTS, Release, Slot, State,
+    Unfit, transition,
 };
 
 const NOW: &str = "2026-12-01T00:00:00Z";
@@ -57,9 +57,11 @@ fn events() -> Vec<Event> {
         failed(true),
         failed(false),
         Event::Restarted,
+        Event::Resumed,
         Event::Rollback,
         Event::Unblock,
-        Event::Remove,
+        Event::Remove { forgets: false },
+        Event::Remove { forgets: true },
     ]
 }
 
@@ -100,8 +102,9 @@ fn states() -> Vec<State> {
 fn expected(phase: Phase, event: &Event) -> &'static [Phase] {
     use Phase::{Commit, Fetch, Remove, Rollback, Stage, Steady, Switch, Trial, Verify};
     match (phase, event) {
+        (_, Event::Remove { forgets: true }) => &[Remove],
         (Remove, _) => &[],
-        (_, Event::Remove) => &[Remove],
+        (_, Event::Remove { .. }) => &[Remove],
         (Steady, Event::Apply(_)) => &[Fetch],
         (_, Event::Apply(_)) => &[],
         (_, Event::Unblock) => match phase {
@@ -120,7 +123,8 @@ fn expected(phase: Phase, event: &Event) -> &'static [Phase] {
         (Steady, Event::Failed { .. }) => &[Steady],
         (Fetch, Event::Failed { again: true, .. }) => &[Fetch, Rollback],
         (Fetch | Verify | Stage, Event::Failed { .. }) => &[Rollback],
-        (Switch | Trial, Event::Failed { .. } | Event::Restarted) => &[Switch, Rollback],
+        (Trial, Event::Resumed) => &[Trial],
+        (Switch | Trial, Event::Failed { .. } | Event::Restarted | Event::Resumed) => &[Switch, Rollback],
         (Commit, Event::Failed { .. }) => &[Commit, Steady],
         (Rollback, Event::Failed { .. }) => &[Rollback, Steady],
         (Fetch, Event::Fetched { .. }) => &[Verify, Rollback],
@@ -424,10 +428,9 @@ impl World for Fake {
             (slot.1, slot.2) = (false, true);
         }
         self.step().await;
-        match self.device().slots.get_mut(to.slot.word()) {
-            Some(slot) => (slot.1, slot.2) = (true, false),
-            None => panic!("nothing was made in {:?}", to.slot),
-        }
+        // What is not there is made anew, of what its record says.
+        let made = (to.generation, true, false);
+        self.device().slots.insert(to.slot.word(), made);
         self.step().await;
         Ok(())
     }
@@ -450,7 +453,7 @@ impl World for Fake {
         }
     }
 
-    async fn settle(&self, runs: Option<&Release>, empties: Option<Slot>) -> Act<()> {
+    async fn settle(&self, runs: Option<&Release>, left: Option<&Release>) -> Act<()> {
         for slot in Slot::BOTH {
             self.step().await;
             if runs.is_none_or(|runs| runs.slot != slot)
@@ -463,14 +466,24 @@ impl World for Fake {
         if let Some(runs) = runs {
             let mut device = self.device();
             let made = (runs.generation, true, false);
-            let slot = device.slots.entry(runs.slot.word()).or_insert(made);
-            (slot.1, slot.2) = (true, false);
+            device.slots.insert(runs.slot.word(), made);
         }
         self.step().await;
-        if let Some(slot) = empties.filter(|slot| runs.is_none_or(|runs| runs.slot != *slot)) {
-            self.device().slots.remove(slot.word());
+        let mut device = self.device();
+        let is_there = |left: &&Release| {
+            let made = device.slots.get(left.slot.word());
+            made.is_some_and(|made| made.0 == left.generation)
+        };
+        if let Some(left) = left.filter(is_there) {
+            device.slots.remove(left.slot.word());
         }
         Ok(())
+    }
+
+    async fn is_up(&self, release: &Release) -> bool {
+        let device = self.device();
+        let made = device.slots.get(release.slot.word());
+        made.is_some_and(|made| made.0 == release.generation && made.1)
     }
 
     async fn clear(&self) -> Act<()> {
@@ -503,7 +516,7 @@ impl World for Fake {
         Ok(())
     }
 
-    async fn forget(&self) -> Result<(), String> {
+    async fn forget(&self, _: &State) -> Result<(), String> {
         self.step().await;
         self.device().disk = None;
         self.step().await;
@@ -608,7 +621,7 @@ fn every_write_and_act_may_be_the_last_one() {
     let newer = Event::Apply(Box::new(release(2, Slot::A)));
     let mut cuts = check_cuts(&[], &newer, &[&[1], &[2]]);
     cuts += check_cuts(&[2], &newer, &[&[1]]);
-    cuts += check_cuts(&[], &Event::Remove, &[&[1], &[]]);
+    cuts += check_cuts(&[], &Event::Remove { forgets: false }, &[&[1], &[]]);
     assert!(cuts > 1000, "{cuts}");
     println!("{cuts} cuts");
 }
@@ -626,6 +639,67 @@ fn what_was_never_staged_costs_no_fallback() {
     assert!(state.failure.contains("no such image") && state.blocked.is_empty());
     let previous = state.previous.map(|release| release.generation);
     assert_eq!((previous, fake.runs()), (Some(1), vec![2]));
+}
+
+/// The version before is there whatever comes of an update: a candidate that had its place and failed costs it its container, not itself.
+#[test]
+fn a_failed_update_costs_no_fallback() {
+    let fake = device(&[3]);
+    daemon(&fake, &[Event::Apply(Box::new(release(2, Slot::A)))]);
+    daemon(&fake, &[Event::Apply(Box::new(release(3, Slot::A)))]);
+    let state = fake.device().disk.clone().expect("a record");
+    assert_eq!((fake.runs(), state.blocked.len()), (vec![2], 1));
+    let previous = |fake: &Fake| {
+        let state = fake.device().disk.clone().expect("a record");
+        state
+            .previous
+            .map(|release| (release.generation, release.by_hand))
+    };
+    assert_eq!(previous(&fake), Some((1, false)));
+    daemon(&fake, &[Event::Rollback]);
+    assert_eq!((fake.runs(), previous(&fake)), (vec![1], Some((2, false))));
+    // One that fails as it comes back by hand is still what there is to come back to.
+    fake.device().bad.push(2);
+    daemon(&fake, &[Event::Rollback]);
+    assert_eq!((fake.runs(), previous(&fake)), (vec![1], Some((2, false))));
+    assert!(fake.device().slots.values().any(|slot| slot.0 == 2));
+}
+
+/// Asked for twice, a version comes back once, and is not blocked for it.
+#[test]
+fn to_come_back_twice_is_to_come_back_once() {
+    let steady = State {
+        previous: Some(release(4, Slot::B)),
+        ..steady()
+    };
+    let mut state = transition(&steady, Event::Rollback, NOW).expect("there is a version before");
+    for event in [Event::Switched, Event::Healthy] {
+        assert_eq!(transition(&state, Event::Rollback, NOW), Err(Unfit::Nothing));
+        state = transition(&state, event, NOW).expect("it goes on");
+    }
+    assert!(state.blocked.iter().all(|blocked| blocked.generation != 4));
+}
+
+/// A trial goes on under the next daemon, a bounded number of times; what did not run on has used up an attempt.
+#[test]
+fn a_daemon_that_ends_alone_costs_no_attempt() {
+    let mut state = State {
+        phase: Phase::Trial,
+        candidate: Some(release(6, Slot::B)),
+        ..steady()
+    };
+    assert_eq!(
+        transition(&state, Event::Restarted, NOW)
+            .expect("it fits")
+            .attempt,
+        2
+    );
+    for _ in 0..RESUMES_MAX {
+        state = transition(&state, Event::Resumed, NOW).expect("it fits");
+        assert_eq!((state.phase, state.attempt), (Phase::Trial, 1));
+    }
+    let next = transition(&state, Event::Resumed, NOW).expect("it fits");
+    assert_eq!((next.phase, next.attempt, next.resumed), (Phase::Switch, 2, 0));
 }
 
 #[test]
@@ -648,6 +722,9 @@ fn what_is_steady_is_written_no_more() {
     assert_eq!(fake.runs(), [1]);
     daemon(&fake, &[Event::Rollback]);
     assert_eq!(fake.runs(), [2]);
-    assert_eq!(daemon(&fake, &[Event::Remove]), Some(End::Removed));
+    assert_eq!(
+        daemon(&fake, &[Event::Remove { forgets: false }]),
+        Some(End::Removed)
+    );
     assert!(fake.device().disk.is_none() && fake.device().slots.is_empty());
 }

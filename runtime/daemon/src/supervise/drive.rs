@@ -8,7 +8,7 @@ use std::pin::pin;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::table::{Event, Phase, Release, Slot, State, Unfit, transition};
+use super::table::{Event, Phase, Release, State, Unfit, transition};
 
 /// Why an act failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,10 @@ pub trait World: Send + Sync {
     fn switch(&self, from: Option<&Release>, to: &Release) -> impl Future<Output = Act<()>> + Send;
     /// Watches the candidate until it stood its trial or failed.
     fn trial(&self, release: &Release) -> impl Future<Output = Act<()>> + Send;
-    /// Has exactly this version run; a slot that is named is emptied, after the rest is down.
-    fn settle(&self, runs: Option<&Release>, empties: Option<Slot>) -> impl Future<Output = Act<()>> + Send;
+    /// Has exactly this version run; the container of one that is `left` goes, after the rest is down.
+    fn settle(&self, runs: Option<&Release>, left: Option<&Release>) -> impl Future<Output = Act<()>> + Send;
+    /// Whether a version's container runs.
+    fn is_up(&self, release: &Release) -> impl Future<Output = bool> + Send;
     /// Empties both slots.
     fn clear(&self) -> impl Future<Output = Act<()>> + Send;
     /// Waits before another attempt.
@@ -46,7 +48,7 @@ pub trait World: Send + Sync {
     /// Puts a state on the disk.
     fn keep(&self, state: &State) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Takes the record off the disk.
-    fn forget(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn forget(&self, state: &State) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Now, RFC 3339.
     fn now(&self) -> String;
 }
@@ -93,11 +95,12 @@ impl<W: World> Driver<W> {
 
     /// Takes over from a daemon that is gone, and then does what there is to be done and is ordered, for as long as somebody may order.
     pub async fn run(&self, orders: &mut mpsc::Receiver<Order>) -> End {
-        if self
-            .happen(Event::Restarted)
-            .await
-            .is_err_and(|error| error.is_disk())
-        {
+        let state = self.now();
+        let event = match &state.candidate {
+            Some(tried) if state.phase == Phase::Trial && self.world.is_up(tried).await => Event::Resumed,
+            _ => Event::Restarted,
+        };
+        if self.happen(event).await.is_err_and(|error| error.is_disk()) {
             return End::Stuck;
         }
         self.converge().await;
@@ -130,11 +133,18 @@ impl<W: World> Driver<W> {
     async fn work(&self, orders: &mut mpsc::Receiver<Order>) -> Result<(), End> {
         loop {
             let state = self.now();
+            if state.attempt > 1 && state.phase != Phase::Trial && !self.waited(&state, orders).await {
+                continue;
+            }
             let event = match state.phase {
                 Phase::Steady => return Ok(()),
                 Phase::Remove => {
                     let cleared = match self.world.clear().await {
-                        Ok(()) => self.world.forget().await.map_err(|error| format!("{error:?}")),
+                        Ok(()) => self
+                            .world
+                            .forget(&state)
+                            .await
+                            .map_err(|error| format!("{error:?}")),
                         Err(trouble) => Err(trouble.reason),
                     };
                     match cleared {
@@ -179,9 +189,6 @@ impl<W: World> Driver<W> {
             reason: "its record names no candidate".to_owned(),
             again: false,
         };
-        if state.attempt > 1 && state.phase != Phase::Trial {
-            self.world.pause(state.attempt).await;
-        }
         let candidate = state.candidate.as_ref();
         let came = match (state.phase, candidate) {
             (Phase::Commit, _) => {
@@ -189,10 +196,9 @@ impl<W: World> Driver<W> {
                 settled.map(|()| Event::Done)
             }
             (Phase::Rollback, _) => {
-                // Before it was staged, the version before is still in its slot.
-                let is_kept = |slot: &Slot| state.previous.as_ref().is_some_and(|it| it.slot == *slot);
-                let empties = candidate.map(|it| it.slot).filter(|slot| !is_kept(slot));
-                let settled = self.world.settle(state.current.as_ref(), empties).await;
+                // What was to come back by hand is the fallback, whatever became of it.
+                let left = candidate.filter(|candidate| !candidate.by_hand);
+                let settled = self.world.settle(state.current.as_ref(), left).await;
                 settled.map(|()| Event::Done)
             }
             (_, None) => Err(none()),
@@ -210,6 +216,22 @@ impl<W: World> Driver<W> {
             (Phase::Steady | Phase::Remove, _) => Err(none()),
         };
         came.unwrap_or_else(failed)
+    }
+
+    /// Waits before another attempt; an order that changes something ends the wait, and gives `false`.
+    async fn waited(&self, state: &State, orders: &mut mpsc::Receiver<Order>) -> bool {
+        let mut pause = pin!(self.world.pause(state.attempt));
+        loop {
+            tokio::select! {
+                () = &mut pause => return true,
+                Some(order) = orders.recv() => {
+                    self.obey(order).await;
+                    if self.now() != *state {
+                        return false;
+                    }
+                }
+            }
+        }
     }
 
     /// Obeys an order, or says why not.

@@ -8,6 +8,7 @@
 //! | `act.rs` | the acts, by the engine's own ways |
 //! | `handover.rs` | how a version takes over from one that runs on meanwhile |
 //! | `record.rs` | the stored form |
+//! | `graves.rs` | which generations of removed apps were taken |
 //!
 //! Owns the table of apps. One task per app does its work; whoever orders something waits for the table's word, not for the work. A daemon that
 //! starts reads the records and goes on where the one before was: nothing here needs a network.
@@ -16,6 +17,7 @@ mod act;
 #[cfg(test)]
 mod cuts;
 mod drive;
+mod graves;
 mod handover;
 mod record;
 pub mod request;
@@ -223,7 +225,11 @@ pub async fn apply(engine: &Arc<Engine>, file: &str, text: &str) -> Answer<(Stri
     }));
     let known = engine.apps.rows().get(&app.name).cloned();
     let state = known.as_ref().map(|row| row.state.borrow().clone());
-    let asked = transition(&state.unwrap_or_else(State::new), event.clone(), &clock::now());
+    let state = match state {
+        Some(state) => state,
+        None => unknown(engine, &app.name)?,
+    };
+    let asked = transition(&state, event.clone(), &clock::now());
     match asked {
         Ok(_) => judge(engine, &app, known.is_some(), image_id.is_some()).await?,
         Err(Unfit::Nothing) => {}
@@ -231,7 +237,7 @@ pub async fn apply(engine: &Arc<Engine>, file: &str, text: &str) -> Answer<(Stri
     }
     let row = match &known {
         Some(row) => row.clone(),
-        None => spawn(engine, &app.name, State::new()),
+        None => spawn(engine, &app.name, unknown(engine, &app.name)?),
     };
     let told = tell(&app.name, &row, event).await;
     if told.is_err() && known.is_none() {
@@ -240,6 +246,44 @@ pub async fn apply(engine: &Arc<Engine>, file: &str, text: &str) -> Answer<(Stri
     }
     told?;
     Ok((app.name, row.state))
+}
+
+/// The state of an app that is not there: what was taken of one of that name is not forgotten with it.
+fn unknown(engine: &Engine, name: &str) -> Answer<State> {
+    let graves = graves::read(&engine.paths.root).map_err(|cause| {
+        Refusal::failed(
+            "which generations of removed apps were taken cannot be read, so no app of a new name is",
+            cause,
+        )
+    })?;
+    Ok(graves.get(name).map_or_else(State::new, |grave| State {
+        floor: grave.floor,
+        floor_digest: grave.floor_digest.clone(),
+        ..State::new()
+    }))
+}
+
+/// Lets go of what was taken of an app that was removed before; says whether there was such a one.
+pub async fn forget(engine: &Arc<Engine>, name: &str) -> Answer<bool> {
+    let _turn = engine.apps.turn.lock().await;
+    let is_known = engine.apps.rows().contains_key(name) || engine.apps.damaged().contains_key(name);
+    let root = engine.paths.root.clone();
+    let failed = |cause| Refusal::failed(format!("what was taken of {name} cannot be let go"), cause);
+    if is_known || !graves::read(&root).map_err(failed)?.contains_key(name) {
+        return Ok(false);
+    }
+    graves::put(&root, name, None).map_err(failed)?;
+    Ok(true)
+}
+
+/// Ids of the images of an app's versions, those among them whose container is not there.
+pub fn images(state: &State) -> impl Iterator<Item = (&str, bool)> {
+    let stopped = [&state.candidate, &state.previous].into_iter().flatten();
+    let running = state
+        .current
+        .iter()
+        .map(|release| (release.image_id.as_str(), true));
+    running.chain(stopped.map(|release| (release.image_id.as_str(), false)))
 }
 
 /// What can be known before the image is here.
@@ -260,7 +304,7 @@ async fn judge(engine: &Arc<Engine>, app: &App, is_known: bool, is_here: bool) -
         }
     }
     if is_here {
-        create::examine(engine, Door::Kakoi, request::body(app)).await?;
+        create::examine(engine, Door::Kakoi, request::body(app), None).await?;
     }
     Ok(())
 }

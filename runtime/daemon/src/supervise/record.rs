@@ -89,7 +89,14 @@ pub fn write(root: &Path, name: &str, state: &State) -> io::Result<()> {
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path(root, name))?;
-    File::open(&folder)?.sync_all()
+    File::open(&folder)?.sync_all()?;
+    match fs::read(path(root, name))? == bytes {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "what is read back is not what was written",
+        )),
+    }
 }
 
 /// Removes an app, durably.

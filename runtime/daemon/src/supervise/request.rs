@@ -17,6 +17,8 @@ use crate::networks::{BRIDGE, ask};
 pub const LABEL: &str = "io.kakoi.app";
 /// The label that says of which generation of its app it was made.
 pub const GENERATION_LABEL: &str = "io.kakoi.app.generation";
+/// The label that says of which document it was made: what the supervisor knows a version's container by, besides its name and image.
+pub const DIGEST_LABEL: &str = "io.kakoi.app.digest";
 /// The name of an app's container in a slot.
 pub fn container_name(app: &str, slot: Slot) -> String {
     format!("{app}-{}", slot.word())
@@ -39,6 +41,7 @@ pub fn body(app: &App) -> CreateBody {
     config
         .labels
         .insert(GENERATION_LABEL.into(), app.generation.to_string());
+    config.labels.insert(DIGEST_LABEL.into(), digest(app));
     for port in &app.ports {
         let inside = format!("{}/{}", port.container, port.protocol);
         config.exposed_ports.insert(inside.clone(), Empty);

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub const FETCH_ATTEMPTS: u64 = 3;
 /// How often the return to what worked is tried in one go; each later start of the daemon tries anew.
 pub const RETURN_ATTEMPTS: u64 = 5;
+/// How often a trial goes on under another daemon before that counts as an attempt.
+pub const RESUMES_MAX: u64 = 3;
 /// Events that are remembered of one app.
 pub const HISTORY_MAX: usize = 64;
 /// Versions that are remembered as blocked; the oldest is forgotten.
@@ -165,7 +167,8 @@ pub struct State {
     pub current: Option<Release>,
     /// What is being tried.
     pub candidate: Option<Release>,
-    /// What worked before `current`, kept and down.
+    /// What worked before `current`, kept and down; while a candidate is in its slot, and after that failed, its document and image alone, of which
+    /// its container is made anew.
     pub previous: Option<Release>,
     /// Attempts at the phase, from 1; over switch and trial together.
     pub attempt: u64,
@@ -177,6 +180,12 @@ pub struct State {
     pub blocked: Vec<Blocked>,
     /// What happened, the oldest first.
     pub history: Vec<Happened>,
+    /// How often a trial was taken up again by another daemon, the candidate having run on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resumed: u64,
+    /// Whether its removal is to let go of its floor too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgets: bool,
     /// When the phase began, RFC 3339.
     pub since: String,
 }
@@ -210,12 +219,17 @@ pub enum Event {
     },
     /// A daemon takes over from one that was killed or whose device lost its power.
     Restarted,
+    /// The same, and what was being tried ran on.
+    Resumed,
     /// The owner wants what worked before.
     Rollback,
     /// The owner lets what is blocked be tried again.
     Unblock,
     /// The owner wants the app to be gone.
-    Remove,
+    Remove {
+        /// And that older generations may come again.
+        forgets: bool,
+    },
 }
 
 /// Why something that happened changes nothing.
@@ -273,6 +287,8 @@ impl State {
             trouble: String::new(),
             blocked: Vec::new(),
             history: Vec::new(),
+            resumed: 0,
+            forgets: false,
             since: String::new(),
         }
     }
@@ -286,6 +302,7 @@ impl State {
     fn to(mut self, phase: Phase, now: &str) -> Self {
         self.phase = phase;
         self.attempt = 1;
+        self.resumed = 0;
         self.since = now.to_owned();
         self
     }
@@ -334,27 +351,34 @@ impl State {
 pub fn transition(state: &State, event: Event, now: &str) -> Result<State, Unfit> {
     let phase = state.phase;
     match (phase, event) {
-        (Phase::Remove, Event::Remove | Event::Restarted) => Err(Unfit::Nothing),
+        (Phase::Remove, Event::Remove { forgets: true }) if !state.forgets => Ok(State {
+            forgets: true,
+            ..state.clone()
+        }),
+        (Phase::Remove, Event::Remove { .. } | Event::Restarted | Event::Resumed) => Err(Unfit::Nothing),
         (Phase::Remove, _) => Err(Unfit::OutOfPlace(phase.word())),
-        (_, Event::Remove) => Ok(state.clone().to(Phase::Remove, now)),
+        (_, Event::Remove { forgets }) => Ok(State {
+            forgets,
+            ..state.clone().to(Phase::Remove, now)
+        }),
         (_, Event::Apply(release)) => apply(state, *release, now),
         (_, Event::Unblock) => unblock(state, now),
         (_, Event::Rollback) => rollback(state, now),
         (_, Event::Failed { reason, again }) => failed(state, &shortened(&reason), again, now),
-        (Phase::Switch | Phase::Trial, Event::Restarted) => failed(
+        // Nothing ended by it. A daemon that ends again and again in a trial may do so because of what is tried.
+        (Phase::Trial, Event::Resumed) if state.resumed < RESUMES_MAX => Ok(State {
+            resumed: state.resumed + 1,
+            ..state.clone()
+        }),
+        (Phase::Switch | Phase::Trial, Event::Restarted | Event::Resumed) => failed(
             state,
             "the daemon or the device was restarted in the middle of its trial",
             true,
             now,
         ),
-        (_, Event::Restarted) => Err(Unfit::Nothing),
+        (_, Event::Restarted | Event::Resumed) => Err(Unfit::Nothing),
         (Phase::Fetch, Event::Fetched { image_id }) => fetched(state, image_id, now),
-        (Phase::Verify, Event::Verified) => {
-            let mut next = state.clone().to(Phase::Stage, now);
-            // Its slot is the candidate's from here on.
-            next.previous = None;
-            Ok(next)
-        }
+        (Phase::Verify, Event::Verified) => Ok(state.clone().to(Phase::Stage, now)),
         (Phase::Stage, Event::Staged) => Ok(state.clone().to(Phase::Switch, now)),
         (Phase::Switch, Event::Switched) => {
             let mut next = state.clone().to(Phase::Trial, now);
@@ -528,7 +552,6 @@ fn rollback(state: &State, now: &str) -> Result<State, Unfit> {
             };
             target.by_hand = true;
             let mut next = next.to(Phase::Switch, now);
-            next.previous = None;
             next.failure.clear();
             next.note(
                 "applied",
@@ -540,6 +563,10 @@ fn rollback(state: &State, now: &str) -> Result<State, Unfit> {
             Ok(next)
         }
         Phase::Fetch | Phase::Verify | Phase::Stage => Ok(give_up(next, BY_HAND, false, now)),
+        // It is under way.
+        Phase::Switch | Phase::Trial if state.candidate.as_ref().is_some_and(|it| it.by_hand) => {
+            Err(Unfit::Nothing)
+        }
         Phase::Switch | Phase::Trial => Ok(give_up(next, BY_HAND, true, now)),
         Phase::Commit | Phase::Rollback | Phase::Remove => Err(Unfit::Busy(state.phase.word())),
     }
@@ -571,6 +598,10 @@ fn unblock(state: &State, now: &str) -> Result<State, Unfit> {
     let generation = next.generation();
     next.note("unblocked", generation, "", now);
     Ok(next)
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn shortened(reason: &str) -> String {
