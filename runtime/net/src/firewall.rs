@@ -1,6 +1,6 @@
 //! What packets of this scope's bridges may do.
 //!
-//! Owns the scope's two nftables tables and touches no other. Takes what is wanted whole and works out what differs; the tables' chains never
+//! Owns the scope's two nftables tables, and for the device's own ports a third (`device`), and touches no other. Takes what is wanted whole and works out what differs; the tables' chains never
 //! change, one more container is a few elements of their sets. What is not to or from a bridge of the scope passes untouched.
 //!
 //! ```text
@@ -52,7 +52,10 @@ use crate::ports::Protocol;
 use boxes::Box3;
 use flows::Ended;
 
+pub use device::{DeviceFilter, Input, OpenPorts};
+
 mod boxes;
+mod device;
 mod elements;
 mod flows;
 mod standing;

@@ -50,12 +50,12 @@ fn put(elements: &mut Elements, set: (Family, &'static str), key: Vec<u8>) {
     elements.entry(set).or_default().insert(Element::of(key));
 }
 
-fn per_family(ipv4: &'static str, ipv6: &'static str, address: IpAddr) -> &'static str {
+pub(super) fn per_family(ipv4: &'static str, ipv6: &'static str, address: IpAddr) -> &'static str {
     if address.is_ipv4() { ipv4 } else { ipv6 }
 }
 
 /// An interface name in a register: zeros behind it.
-fn name(name: &str) -> Result<[u8; 16]> {
+pub(super) fn name(name: &str) -> Result<[u8; 16]> {
     let mut register = [0; 16];
     if name.is_empty() || name.len() > 15 {
         return Err(FirewallError::Name {

@@ -6,26 +6,34 @@ use std::collections::BTreeMap;
 
 use super::{elements, tables};
 use crate::netlink::{Result, Socket};
-use crate::nft::{Elements, events};
+use crate::nft::{Elements, Table, events};
 
 /// The elements of all sets but those that names feed; nothing where a chain or a rule is missing, or there is one more.
 pub(super) fn read(socket: &Socket, table: &str) -> Result<Option<Elements>> {
-    for of in &tables::TABLES {
-        let chains = of.chains.iter();
-        let expected: BTreeMap<_, _> = chains
-            .map(|chain| (chain.name.to_owned(), chain.rules.len()))
-            .collect();
-        if events::rules(socket, table, of.family)? != expected {
-            return Ok(None);
-        }
-    }
     let mut standing = Elements::new();
     for of in &tables::TABLES {
-        let sets = of.sets.iter().map(|set| (of.family, set.name));
-        for set in sets.filter(|set| !elements::NAMED.contains(set)) {
-            let there = events::elements(socket, table, set)?;
-            standing.insert(set, there.into_iter().collect());
+        match read_table(socket, table, of)? {
+            Some(elements) => standing.extend(elements),
+            None => return Ok(None),
         }
+    }
+    Ok(Some(standing))
+}
+
+/// The same of one table.
+pub(super) fn read_table(socket: &Socket, table: &str, of: &Table) -> Result<Option<Elements>> {
+    let chains = of.chains.iter();
+    let expected: BTreeMap<_, _> = chains
+        .map(|chain| (chain.name.to_owned(), chain.rules.len()))
+        .collect();
+    if events::rules(socket, table, of.family)? != expected {
+        return Ok(None);
+    }
+    let mut standing = Elements::new();
+    let sets = of.sets.iter().map(|set| (of.family, set.name));
+    for set in sets.filter(|set| !elements::NAMED.contains(set)) {
+        let there = events::elements(socket, table, set)?;
+        standing.insert(set, there.into_iter().collect());
     }
     Ok(Some(standing))
 }

@@ -1,4 +1,4 @@
-//! The two tables, which never change but in the elements of their sets.
+//! The tables, which never change but in the elements of their sets.
 //!
 //! Pure constants. Each chain reads like nft(8); the drawing of a packet's way is in the module above.
 
@@ -34,6 +34,9 @@ const FRAME_IS_IPV4: Step = Is(FRAME_TYPE, &[0x08, 0x00]);
 const FRAME_IS_ARP: Step = Is(FRAME_TYPE, &[0x08, 0x06]);
 const FRAME_IS_IPV6: Step = Is(FRAME_TYPE, &[0x86, 0xdd]);
 const IS_ICMPV6: Step = Is(PROTOCOL, &[58]);
+const IS_ICMPV4: Step = Is(PROTOCOL, &[1]);
+const IS_ECHO_REQUEST4: Step = Is(ICMP_TYPE, &[8]);
+const IS_ECHO_REQUEST6: Step = Is(ICMP_TYPE, &[128]);
 const IS_ROUTER_ADVERTISEMENT: Step = Is(ICMP_TYPE, &[134]);
 const IS_NEIGHBOUR_SOLICITATION: Step = Is(ICMP_TYPE, &[135]);
 const IS_NEIGHBOUR_ADVERTISEMENT: Step = Is(ICMP_TYPE, &[136]);
@@ -419,6 +422,64 @@ pub(super) const BRIDGED: Table = Table {
     ],
 };
 
+/// Packets for the device itself; see `device`.
+pub(super) const DEVICE: Table = Table {
+    family: Family::Inet,
+    sets: &[
+        set("echo", &[Protocol]),
+        ranges("open4", &[Ipv4, Protocol, Port], false),
+        ranges("open6", &[Ipv6, Protocol, Port], false),
+        ranges("open_on4", &[Name, Ipv4, Protocol, Port], false),
+        ranges("open_on6", &[Name, Ipv6, Protocol, Port], false),
+    ],
+    chains: &[
+        Chain {
+            name: "input",
+            // Behind the scope's own `to_host`, which knows members and strangers.
+            hook: hook("filter", HookNumber::Input, 10),
+            rules: &[
+                &[Is(IN_LINK, b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), Accept],
+                &[IS_ANSWER, Accept],
+                &[IS_INVALID, Drop],
+                &[IS_IPV6, IS_ICMPV6, Goto("icmp6")],
+                &[
+                    IS_IPV4,
+                    IS_ICMPV4,
+                    IS_ECHO_REQUEST4,
+                    In(&[PROTOCOL], "echo"),
+                    Accept,
+                ],
+                &[IS_IPV4, In(&[FROM4, PROTOCOL, TO_PORT], "open4"), Accept],
+                &[IS_IPV6, In(&[FROM6, PROTOCOL, TO_PORT], "open6"), Accept],
+                &[
+                    IS_IPV4,
+                    In(&[IN_LINK, FROM4, PROTOCOL, TO_PORT], "open_on4"),
+                    Accept,
+                ],
+                &[
+                    IS_IPV6,
+                    In(&[IN_LINK, FROM6, PROTOCOL, TO_PORT], "open_on6"),
+                    Accept,
+                ],
+                &[Drop],
+            ],
+        },
+        // Without these there is no IPv6 (RFC 4890, section 4.4); errors belong to what stands, and were let through.
+        Chain {
+            name: "icmp6",
+            hook: None,
+            rules: &[
+                &[IS_ROUTER_ADVERTISEMENT, Accept],
+                &[IS_NEIGHBOUR_SOLICITATION, Accept],
+                &[IS_NEIGHBOUR_ADVERTISEMENT, Accept],
+                &[Is(ICMP_TYPE, &[130]), Accept],
+                &[IS_ECHO_REQUEST6, In(&[PROTOCOL], "echo"), Accept],
+                &[Drop],
+            ],
+        },
+    ],
+};
+
 /// Both.
 pub(super) const TABLES: [Table; 2] = [ROUTED, BRIDGED];
 
@@ -428,7 +489,7 @@ mod tests {
 
     #[test]
     fn rules_name_what_is_there() {
-        for table in TABLES {
+        for table in [ROUTED, BRIDGED, DEVICE] {
             let findings = crate::nft::check_table(&table);
             assert!(findings.is_empty(), "{:?}: {findings:#?}", table.family);
         }

@@ -13,6 +13,7 @@ use crate::testing::{
     Namespace, attached, bridge, endpoint, on_a_fresh_host, scope, talk, with_and_without_br_netfilter,
 };
 
+mod device;
 mod kept;
 mod limited;
 mod links;
