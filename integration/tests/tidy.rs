@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("kakoi-archive", &["kakoi-sys"]),
     ("kakoi-image", &["kakoi-archive", "kakoi-sys", "kakoi-trust"]),
     ("kakoi-net", &["kakoi-sys"]),
-    ("kakoi-host", &["kakoi-sys"]),
+    ("kakoi-host", &["kakoi-policy", "kakoi-sys"]),
     (
         "kakoi-container",
         &["kakoi-archive", "kakoi-confine", "kakoi-policy", "kakoi-sys"],

@@ -183,7 +183,7 @@ impl Transport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Usb {
-    /// All whose every interface is of this class.
+    /// All whose every interface is of this class, or of another that is listed.
     Class(u8),
     /// One kind of device, or one device.
     Device {
