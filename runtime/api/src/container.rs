@@ -588,6 +588,20 @@ wire! { "PascalCase";
         pub sandbox_id: String,
         /// Path of the network namespace.
         pub sandbox_key: String,
+        /// Superseded.
+        pub hairpin_mode: bool,
+        /// Superseded.
+        #[serde(rename = "LinkLocalIPv6Address")]
+        pub link_local_ipv6_address: String,
+        /// Superseded.
+        #[serde(rename = "LinkLocalIPv6PrefixLen")]
+        pub link_local_ipv6_prefix_len: u8,
+        /// Superseded.
+        #[serde(rename = "SecondaryIPAddresses")]
+        pub secondary_ip_addresses: Option<Vec<serde_json::Value>>,
+        /// Superseded.
+        #[serde(rename = "SecondaryIPv6Addresses")]
+        pub secondary_ipv6_addresses: Option<Vec<serde_json::Value>>,
         /// Published ports.
         pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
         /// The place in the default bridge network, once more; superseded.

@@ -152,6 +152,68 @@ wire! { "PascalCase";
         pub security_options: Vec<String>,
         /// What the user should know.
         pub warnings: Option<Vec<String>>,
+        /// Parts of Docker's own; there are none here.
+        pub containerd_commit: Commit,
+        /// The same.
+        pub runc_commit: Commit,
+        /// The same.
+        pub init_commit: Commit,
+        /// Of swarms.
+        pub generic_resources: Option<Vec<serde_json::Value>>,
+        /// The proxy for registries over HTTP, without credentials.
+        pub http_proxy: String,
+        /// The same over HTTPS.
+        pub https_proxy: String,
+        /// Hosts that are asked without it.
+        pub no_proxy: String,
+        /// Of Windows.
+        pub isolation: String,
+        /// Gone from kernels.
+        #[serde(rename = "KernelMemoryTCP")]
+        pub kernel_memory_tcp: bool,
+        /// Folders of device descriptions, which are not read here.
+        #[serde(rename = "CDISpecDirs")]
+        pub cdi_spec_dirs: Vec<String>,
+        /// Who filters packets.
+        pub firewall_backend: FirewallBackend,
+        /// How registries are spoken to.
+        pub registry_config: RegistryConfig,
+    }
+
+    /// The version of a part.
+    pub struct Commit {
+        /// `N/A`: it is not there.
+        #[serde(rename = "ID")]
+        pub id: String,
+    }
+
+    /// Who filters packets.
+    pub struct FirewallBackend {
+        /// `nftables`.
+        pub driver: String,
+    }
+
+    /// How registries are spoken to.
+    pub struct RegistryConfig {
+        /// None by address: the owner names each.
+        #[serde(rename = "InsecureRegistryCIDRs")]
+        pub insecure_registry_cidrs: Vec<String>,
+        /// By host and port.
+        pub index_configs: BTreeMap<String, IndexConfig>,
+        /// Mirrors of `docker.io`.
+        pub mirrors: Vec<String>,
+    }
+
+    /// How one registry is spoken to.
+    pub struct IndexConfig {
+        /// Host and port.
+        pub name: String,
+        /// Places that are asked before it.
+        pub mirrors: Vec<String>,
+        /// Whether by HTTPS, its certificate verified.
+        pub secure: bool,
+        /// Whether it is `docker.io`.
+        pub official: bool,
     }
 
     /// There is no swarm.

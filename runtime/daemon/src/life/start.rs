@@ -213,6 +213,7 @@ fn announce(engine: &Arc<Engine>, container: &Arc<Container>, running: shim::Run
         shared.phase = Phase::Running;
         shared.pid = pid;
     }
+    watch::tell_places(engine, container, true);
     engine
         .events
         .tell("container", "start", &container.id, container.attributes());

@@ -3,6 +3,7 @@
 //! The end is published as soon as it is known, so that `wait` answers at once. Only then comes what takes time: the shim's own leaving,
 //! removal, the next start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,7 @@ pub fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, troubl
         pulse.exit_code = exit.exit_code;
     });
     engine.execs.container_ended(engine, &container.id);
+    tell_places(engine, container, false);
     let mut attributes = container.attributes();
     attributes.insert("exitCode".into(), exit.exit_code.to_string());
     if let Some(ran) = ran(container) {
@@ -151,6 +153,39 @@ pub fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, troubl
     }
     engine.events.tell("container", "die", &container.id, attributes);
     tracing::info!(container = %container.id, exit_code = exit.exit_code, oom, "ended");
+}
+
+/// Tells which networks and volumes a container has from now on, or has no more.
+pub fn tell_places(engine: &Engine, container: &Container, has: bool) {
+    let record = container.shared().record.clone();
+    let tell_networks = || {
+        let what = if has { "connect" } else { "disconnect" };
+        for (name, place) in engine.networks.places(&record) {
+            engine
+                .networks
+                .tell_of(engine, what, &container.id, &place.network_id, &name);
+        }
+    };
+    // In dockerd's order.
+    if !has {
+        tell_networks();
+    }
+    for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+        let mut attributes = BTreeMap::from([
+            ("container".to_owned(), container.id.clone()),
+            ("driver".to_owned(), mount.driver.clone()),
+        ]);
+        if has {
+            attributes.insert("destination".into(), mount.destination.clone());
+            attributes.insert("propagation".into(), mount.propagation.clone());
+            attributes.insert("read/write".into(), mount.rw.to_string());
+        }
+        let what = if has { "mount" } else { "unmount" };
+        engine.events.tell("volume", what, &mount.name, attributes);
+    }
+    if has {
+        tell_networks();
+    }
 }
 
 fn ran(container: &Arc<Container>) -> Option<Duration> {

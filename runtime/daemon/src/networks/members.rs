@@ -55,7 +55,9 @@ impl Networks {
             return Err(refusal);
         }
         container.shared().record.networks = record.networks;
-        self.tell_of(engine, "connect", &container.id, &row.id, &row.name);
+        if phase.is_up() {
+            self.tell_of(engine, "connect", &container.id, &row.id, &row.name);
+        }
         Ok(())
     }
 
@@ -102,7 +104,9 @@ impl Networks {
         }
         keep_record(engine, &record).await?;
         container.shared().record.networks.clone_from(&record.networks);
-        self.tell_of(engine, "disconnect", &container.id, &row.id, &row.name);
+        if phase.is_up() {
+            self.tell_of(engine, "disconnect", &container.id, &row.id, &row.name);
+        }
         Ok(())
     }
 
@@ -200,11 +204,13 @@ impl Networks {
     }
 
     /// Tells that a container is in a network, or no more.
-    pub(super) fn tell_of(&self, engine: &Engine, what: &str, container: &str, id: &str, name: &str) {
+    pub fn tell_of(&self, engine: &Engine, what: &str, container: &str, id: &str, name: &str) {
+        let fixed = FIXED.iter().find(|(fixed, _)| *fixed == name);
+        let driver = fixed.map_or("bridge", |(_, driver)| driver);
         let attributes = BTreeMap::from([
             ("container".into(), container.to_owned()),
             ("name".into(), name.to_owned()),
-            ("type".into(), "bridge".into()),
+            ("type".into(), driver.to_owned()),
         ]);
         engine.events.tell("network", what, id, attributes);
     }

@@ -63,7 +63,7 @@ impl Networks {
             internal: row.internal,
             attachable: row.attachable,
             containers,
-            options: row.options.clone(),
+            options: options(row),
             labels: row.labels.clone(),
             ..Network::default()
         }
@@ -189,6 +189,24 @@ impl Networks {
 fn fixed_id(name: &str) -> String {
     let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("{digits:0<64}")
+}
+
+/// What a network was made with; of the one that is always there, what it would have been made with.
+fn options(row: &NetworkRecord) -> BTreeMap<String, String> {
+    let mut options = row.options.clone();
+    if row.name == BRIDGE {
+        for (name, value) in [
+            ("com.docker.network.bridge.default_bridge", "true"),
+            ("com.docker.network.bridge.enable_icc", "true"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+            ("com.docker.network.bridge.name", row.bridge.as_str()),
+            ("com.docker.network.driver.mtu", "1500"),
+        ] {
+            options.entry(name.into()).or_insert_with(|| value.into());
+        }
+    }
+    options
 }
 
 fn fixed(name: &str, driver: &str) -> Network {

@@ -1,5 +1,6 @@
 //! Containers: everything but their streams.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -350,10 +351,19 @@ pub async fn prune(asked: &Asked) -> Answer<Reply> {
             && until.as_ref().is_none_or(|time| record.created < *time)
     })
     .await;
+    asked
+        .engine
+        .events
+        .tell("container", "prune", "", reclaimed(bytes));
     Ok(reply::ok(&ContainersPruned {
         containers_deleted: (!gone.is_empty()).then_some(gone),
         space_reclaimed: bytes,
     }))
+}
+
+/// What an event of pruning tells.
+pub fn reclaimed(bytes: i64) -> BTreeMap<String, String> {
+    BTreeMap::from([("reclaimed".into(), bytes.to_string())])
 }
 
 /// The `until` filter as RFC 3339.

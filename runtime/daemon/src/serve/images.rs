@@ -20,6 +20,7 @@ use kakoi_image::{
 };
 use tokio::sync::mpsc;
 
+use super::containers::reclaimed;
 use super::reply::{self, Reply};
 use super::router::Asked;
 use super::view;
@@ -371,9 +372,11 @@ pub async fn prune(asked: &Asked) -> Answer<Reply> {
     })
     .await?;
     let rows = deleted(&asked.engine, pruned.removed);
+    let bytes = i64::try_from(pruned.reclaimed_bytes).unwrap_or(i64::MAX);
+    asked.engine.events.tell("image", "prune", "", reclaimed(bytes));
     Ok(reply::ok(&ImagesPruned {
         images_deleted: (!rows.is_empty()).then_some(rows),
-        space_reclaimed: i64::try_from(pruned.reclaimed_bytes).unwrap_or(i64::MAX),
+        space_reclaimed: bytes,
     }))
 }
 

@@ -5,7 +5,7 @@ use kakoi_api::network::{
     Network, NetworkBody, NetworkConnect, NetworkCreated, NetworkDisconnect, NetworksPruned,
 };
 
-use super::containers::until;
+use super::containers::{reclaimed, until};
 use super::reply::{self, Reply};
 use super::router::Asked;
 use crate::filters::{Filters, name_fits};
@@ -130,6 +130,7 @@ pub async fn prune(asked: &Asked) -> Answer<Reply> {
             gone.push(network.name);
         }
     }
+    engine.events.tell("network", "prune", "", reclaimed(0));
     Ok(reply::ok(&NetworksPruned {
         networks_deleted: (!gone.is_empty()).then_some(gone),
     }))

@@ -241,6 +241,18 @@ async fn route_system(asked: Asked, method: &Method, parts: &[&str]) -> Answer<R
         ("GET", ["policies"]) => Ok(system::policies(&asked)),
         ("GET", ["policies", name]) => system::policy(&asked, name),
         ("GET", ["plugins"]) => Ok(reply::ok(&Vec::<String>::new())),
+        (
+            _,
+            [
+                "plugins",
+                name @ ..,
+                "json" | "enable" | "disable" | "upgrade" | "push" | "set",
+            ],
+        ) => Err(Refusal::missing(format!(
+            "plugin \"{}\" not found",
+            name.join("/")
+        ))),
+        ("POST", ["build", "cancel"]) => Ok(reply::empty(StatusCode::OK)),
         ("POST", ["build"]) => Err(Refusal::unsupported(
             "images are not built here: build elsewhere and load them (docker save IMAGE | kakoi load), or push them to a registry (docker buildx build --push)",
         )),

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use hyper::StatusCode;
 use jiff::Timestamp;
 use kakoi_api::kakoi::{Doctor, Finding};
-use kakoi_api::system::{Component, DiskUsage, Event, Info, PlatformName, SwarmInfo, Version};
+use kakoi_api::system::{
+    Commit, Component, DiskUsage, Event, FirewallBackend, IndexConfig, Info, PlatformName, RegistryConfig,
+    SwarmInfo, Version,
+};
 use kakoi_api::{API_VERSION, API_VERSION_MIN};
 use kakoi_confine::FindingState;
+use kakoi_image::registry::{Registry, Transport};
 use kakoi_image::{Depth, Repair};
 use kakoi_policy::kernel::{Arch, CgroupMode, KernelFacts};
 use tokio::sync::broadcast::error::RecvError;
@@ -17,9 +22,13 @@ use super::reply::{self, Reply};
 use super::router::Asked;
 use super::{containers, images, stats, view};
 use crate::clock;
+use crate::config::read_registries;
 use crate::filters::Filters;
 use crate::life::container::Phase;
 use crate::refusal::{Answer, Refusal};
+
+/// The registry of names without one.
+const OFFICIAL: &str = "docker.io";
 
 /// `GET /_ping`
 pub fn ping() -> Reply {
@@ -47,6 +56,10 @@ pub fn version(asked: &Asked) -> Reply {
         ("Arch".to_owned(), arch.clone()),
         ("Os".to_owned(), "linux".to_owned()),
         ("KernelVersion".to_owned(), kernel.clone()),
+        ("BuildTime".to_owned(), String::new()),
+        ("GitCommit".to_owned(), String::new()),
+        ("GoVersion".to_owned(), String::new()),
+        ("Experimental".to_owned(), "false".to_owned()),
     ]);
     reply::ok(&Version {
         platform: PlatformName { name: "Kakoi".into() },
@@ -113,8 +126,42 @@ pub async fn info(asked: &Asked) -> Answer<Reply> {
         },
         live_restore_enabled: true,
         init_binary: "kakoi-shim".into(),
+        containerd_commit: no_part(),
+        runc_commit: no_part(),
+        init_commit: no_part(),
+        firewall_backend: FirewallBackend {
+            driver: "nftables".into(),
+        },
+        registry_config: registry_config(&engine.paths.config),
         ..host_part(&engine.facts)
     }))
+}
+
+/// What of Docker's parts is not there, in its word.
+fn no_part() -> Commit {
+    Commit { id: "N/A".into() }
+}
+
+/// How registries are spoken to, by the owner's file as it is now; one that cannot be read is told to whoever pulls.
+fn registry_config(config: &Path) -> RegistryConfig {
+    let mut registries = read_registries(config).unwrap_or_default().registries;
+    registries.entry(OFFICIAL.to_owned()).or_default();
+    let index = |(name, registry): (&String, &Registry)| {
+        let config = IndexConfig {
+            name: name.clone(),
+            mirrors: registry.mirrors.clone(),
+            secure: registry
+                .transport
+                .is_none_or(|transport| transport == Transport::Https),
+            official: name == OFFICIAL,
+        };
+        (name.clone(), config)
+    };
+    RegistryConfig {
+        index_configs: registries.iter().map(index).collect(),
+        mirrors: registries[OFFICIAL].mirrors.clone(),
+        ..RegistryConfig::default()
+    }
 }
 
 fn wire_count(count: usize) -> i64 {

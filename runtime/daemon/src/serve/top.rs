@@ -21,6 +21,10 @@ pub async fn top(asked: &Asked, id: &str) -> Answer<Reply> {
         Ok((other, _)) => return Err(Refusal::broken(format!("the supervisor answered {other:?}"))),
         Err(error) => return Err(stop::talk_failed(&container, error)),
     };
+    let engine = &asked.engine;
+    engine
+        .events
+        .tell("container", "top", &container.id, container.attributes());
     let now = jiff::Timestamp::now().as_second();
     let processes = rows
         .iter()

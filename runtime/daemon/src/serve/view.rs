@@ -1,6 +1,7 @@
 //! Containers as clients see them: from record and state to the wire's types.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::Timestamp;
 use kakoi_api::ZERO_TIME;
@@ -9,6 +10,7 @@ use kakoi_api::container::{
     SummaryNetworks,
 };
 use kakoi_api::kakoi::ContainerKakoi;
+use kakoi_policy::confinement::Confinement;
 use serde_json::Value;
 
 use crate::clock;
@@ -123,6 +125,16 @@ pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
     if host_config.restart_policy.name.is_empty() {
         host_config.restart_policy.name = "no".into();
     }
+    host_config.oom_kill_disable.get_or_insert(false);
+    let confinement = plan::read(&state_dir).ok().map(|plan| plan.confinement);
+    if let Some(hidden) = confinement.as_ref().map(|confinement| &confinement.filesystem) {
+        host_config
+            .masked_paths
+            .get_or_insert_with(|| hidden.masked_paths.clone());
+        host_config
+            .readonly_paths
+            .get_or_insert_with(|| hidden.read_only_paths.clone());
+    }
     let mut config = record.config.clone();
     if config.hostname.is_empty() {
         config.hostname = record.id[..12.min(record.id.len())].into();
@@ -146,7 +158,7 @@ pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
         restart_count: record.life.restarts.into(),
         driver: driver(engine).into(),
         platform: "linux".into(),
-        exec_ids: (!shared.execs.is_empty()).then(|| shared.execs.clone()),
+        exec_ids: live_execs(engine, &shared),
         graph_driver: GraphDriver {
             data: BTreeMap::from([
                 ("UpperDir".into(), path("upper")),
@@ -163,19 +175,32 @@ pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
             },
             ..engine.networks.settings(record)
         },
-        kakoi: kakoi(engine, record),
+        kakoi: kakoi(&state_dir, record, confinement),
         host_config,
         config,
         ..ContainerInspect::default()
     }
 }
 
+/// Processes that exec added and that have not ended.
+fn live_execs(engine: &Engine, shared: &Shared) -> Option<Vec<String>> {
+    let is_live = |id: &&String| {
+        engine
+            .execs
+            .find(id)
+            .is_ok_and(|exec| exec.state().exit_code.is_none())
+    };
+    let live: Vec<String> = shared.execs.iter().filter(is_live).cloned().collect();
+    (!live.is_empty()).then_some(live)
+}
+
 /// What confines it: asked for, compiled, and accepted by the kernel.
-fn kakoi(engine: &Engine, record: &crate::state::Record) -> ContainerKakoi {
-    let state_dir = engine.paths.state_dir(&record.id);
-    let confinement = plan::read(&state_dir)
-        .ok()
-        .and_then(|plan| serde_json::to_value(plan.confinement).ok());
+fn kakoi(
+    state_dir: &Path,
+    record: &crate::state::Record,
+    confinement: Option<Confinement>,
+) -> ContainerKakoi {
+    let confinement = confinement.and_then(|confinement| serde_json::to_value(confinement).ok());
     let receipt = std::fs::read(state_dir.join("receipt.json"))
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());

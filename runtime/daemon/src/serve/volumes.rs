@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use kakoi_api::volume::{VolumeBody, VolumeList, VolumesPruned};
 
 use super::archive::uncompressed;
+use super::containers::reclaimed;
 use super::reply::{self, Reply};
 use super::router::Asked;
 use crate::files;
@@ -107,6 +108,7 @@ pub async fn prune(asked: &Asked) -> Answer<Reply> {
             bytes += size;
         }
     }
+    engine.events.tell("volume", "prune", "", reclaimed(bytes));
     Ok(reply::ok(&VolumesPruned {
         volumes_deleted: Some(gone),
         space_reclaimed: bytes,
