@@ -65,6 +65,19 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Shows what happens to the device's interfaces, from now on.
+pub async fn follow_host(is_json: bool, client: &Client) -> Result<u8, Failure> {
+    let format = is_json.then(|| "json".to_owned());
+    let arguments = Arguments {
+        filter: vec!["type=host".to_owned()],
+        since: None,
+        until: None,
+        stream: true,
+        format,
+    };
+    run(arguments, client).await
+}
+
 /// `2026-01-31T12:00:00.000000000Z container start <id> (image=web, name=a)`.
 fn spoken(event: &Value) -> String {
     let word = |value: &Value| text::cell(value.as_str().unwrap_or_default());

@@ -19,6 +19,7 @@ pub mod exists;
 pub mod export;
 pub mod gc;
 pub mod history;
+pub mod host;
 pub mod images;
 pub mod import;
 pub mod info;
@@ -169,6 +170,9 @@ pub enum Command {
     /// Show and verify what was decided on this device, by whom and by which rule
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Close the device's interfaces but those that its owner declared open
+    #[command(subcommand)]
+    Host(host::HostCommand),
     /// Install the device's operating system into the slot that does not run, and keep it when it is well
     #[command(subcommand)]
     Os(os::OsCommand),
@@ -341,6 +345,7 @@ pub async fn run(command: Command, client: &Client) -> Result<u8, Failure> {
     match command {
         Command::App(command) => app::run(command, client).await,
         Command::Audit(command) => audit::run(command, client).await,
+        Command::Host(command) => host::run(command, client).await,
         Command::Os(command) => os::run(command, client).await,
         Command::Run(arguments) => run::run(arguments.take(), client).await,
         Command::Create(arguments) => create::run(arguments.take(), client).await,

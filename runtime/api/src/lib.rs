@@ -15,6 +15,7 @@ pub mod audit;
 pub mod container;
 pub mod decode;
 pub mod exec;
+pub mod host;
 pub mod image;
 pub mod kakoi;
 pub mod network;

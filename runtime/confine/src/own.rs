@@ -89,6 +89,8 @@ pub enum Part<'a> {
         containers: u64,
         /// Whether no container may gain privileges by `execve`: then nothing that the daemon starts may.
         no_new_privileges: bool,
+        /// Whether the device's interfaces are declared: then it looks for the processes behind ports, whatever these hold.
+        guards_device: bool,
     },
     /// The shim from its plan to the app's start.
     Making(Granted<'a>),
@@ -127,13 +129,14 @@ impl Part<'_> {
             Self::Daemon {
                 containers,
                 no_new_privileges,
+                guards_device,
             } => {
                 let bounding = mask(&DAEMON) | mask(&MAKING) | containers;
                 // Under no_new_privs `execve` gives no more than is held.
                 let held = if no_new_privileges {
                     bounding
                 } else {
-                    mask(&DAEMON)
+                    mask(&DAEMON) | guard_mask(guards_device)
                 };
                 (bounding, held)
             }
@@ -154,7 +157,7 @@ impl Part<'_> {
 
     fn effective(self, held: u64) -> u64 {
         match self {
-            Self::Daemon { .. } => held & mask(&DAEMON),
+            Self::Daemon { guards_device, .. } => held & (mask(&DAEMON) | guard_mask(guards_device)),
             Self::Making(_) | Self::Supervising(_) | Self::Files { .. } => held,
         }
     }
@@ -205,6 +208,14 @@ fn narrow_sets(part: Part<'_>) -> Result<(), CapabilityError> {
     verify(wanted).map(drop)
 }
 
+/// Whose a port is stands in a folder that is closed to whoever holds less than the process (ptrace(2), access mode checks).
+fn guard_mask(guards_device: bool) -> u64 {
+    match guards_device {
+        true => mask(&[CAP_SYS_PTRACE]),
+        false => 0,
+    }
+}
+
 fn mask(list: &[Capability]) -> u64 {
     list.iter()
         .fold(0, |bits, capability| bits | capability.bitmask())
@@ -217,6 +228,7 @@ mod tests {
     const DAEMON_OF_STRICT: Part<'static> = Part::Daemon {
         containers: 0,
         no_new_privileges: false,
+        guards_device: false,
     };
 
     #[test]
@@ -262,6 +274,7 @@ mod tests {
         let part = Part::Daemon {
             containers: CAP_SYS_TIME_BIT,
             no_new_privileges: true,
+            guards_device: false,
         };
         let (bounding, held) = part.sets();
         assert_eq!(held, bounding);

@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::exec::Execs;
 use crate::ids::IdPool;
 use crate::life::Table;
+use crate::lockdown::Lockdown;
 use crate::networks::Networks;
 use crate::os::Os;
 use crate::policy::{Most, Shelf};
@@ -45,6 +46,8 @@ pub struct Engine {
     pub apps: Apps,
     /// The slots of the operating system, and the watchdog.
     pub os: Os,
+    /// What of the device is open.
+    pub lockdown: Lockdown,
     /// Volumes.
     pub volumes: Volumes,
     /// Secrets.

@@ -18,6 +18,7 @@ mod filters;
 mod host;
 mod ids;
 mod life;
+mod lockdown;
 mod names;
 mod networks;
 mod os;
@@ -165,7 +166,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
     // Asked before anything is given up: what the kernel can do is not what the daemon holds.
     let facts = kakoi_confine::probe()?;
     let most = shelf.most();
-    narrow(most)?;
+    narrow(most, os.declares_lockdown())?;
     let _locks = host::prepare(&paths)?;
     // SIGHUP and SIGTERM are taken in before anything takes long: neither may kill a daemon that is taking over.
     let mut signals = signals()?;
@@ -184,6 +185,7 @@ async fn run(paths: Paths) -> Result<(), Failure> {
         containers: life::Table::default(),
         apps: supervise::Apps::default(),
         os,
+        lockdown: lockdown::Lockdown::new(),
         execs: exec::Execs::default(),
         events: events::Events::new(),
         audit,
@@ -261,6 +263,7 @@ fn begin(engine: &Arc<Engine>) {
     audit::begin(engine);
     supervise::begin(engine);
     os::begin(engine);
+    lockdown::begin(engine);
 }
 
 /// SIGHUP, SIGTERM and SIGINT.
@@ -274,7 +277,7 @@ fn signals() -> Result<[Signal; 3], Failure> {
 }
 
 /// Gives up what neither the daemon nor any container under its ceiling needs. A second thread would keep what it has.
-fn narrow(most: Most) -> Result<(), Failure> {
+fn narrow(most: Most, guards_device: bool) -> Result<(), Failure> {
     let threads = std::fs::read_dir("/proc/self/task")
         .map_err(Failure::Threads)?
         .count();
@@ -285,6 +288,7 @@ fn narrow(most: Most) -> Result<(), Failure> {
     kakoi_confine::narrow(Part::Daemon {
         containers: most.capabilities,
         no_new_privileges: !most.new_privileges,
+        guards_device,
     })
     .map_err(Failure::Narrow)
 }

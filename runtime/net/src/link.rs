@@ -141,6 +141,12 @@ pub enum LinkError {
         /// Its name.
         name: String,
     },
+    /// A link that is not there.
+    #[error("there is no link {name}")]
+    NoLink {
+        /// Its name.
+        name: String,
+    },
     /// A bridge that is not there.
     #[error("there is no bridge {name}")]
     NoBridge {
@@ -420,6 +426,19 @@ impl Host {
             return self.remove_link(host_link);
         }
         Ok(())
+    }
+
+    /// Takes any link of the host up or down, whoever made it. Only what the device's owner declared is to be turned so.
+    pub fn turn(&self, name: &str, is_up: bool) -> Result<()> {
+        check_name(name)?;
+        let found = self.find(name)?.ok_or_else(|| LinkError::NoLink {
+            name: name.to_owned(),
+        })?;
+        let message = match is_up {
+            true => request::raise(found.index, None),
+            false => request::lower(found.index),
+        };
+        self.socket.request(vec![message]).map_err(named("turn", name))
     }
 
     /// The links that bear the scope's mark, for cleaning up after a crash.

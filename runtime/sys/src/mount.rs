@@ -280,6 +280,27 @@ pub fn detach(path: &Path) -> Result<()> {
     .named("umount2")
 }
 
+/// Takes what is mounted at a path away from it; while somebody has files of it open, that is refused (EBUSY).
+pub fn unmount(path: &Path) -> Result<()> {
+    nix::mount::umount2(path, nix::mount::MntFlags::UMOUNT_NOFOLLOW).named("umount2")
+}
+
+/// Sets attributes of the mount at a path: those that are not given are taken away, times of access stay as they are. Works on every kernel, other
+/// than [`add_attributes`]. Needs CAP_SYS_ADMIN over the mount namespace. Source: mount(2), MS_REMOUNT with MS_BIND.
+pub fn remount(path: &Path, attributes: Attributes) -> Result<()> {
+    use nix::mount::MsFlags;
+    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    for (attribute, flag) in [
+        (Attributes::READ_ONLY, MsFlags::MS_RDONLY),
+        (Attributes::NO_SUID, MsFlags::MS_NOSUID),
+        (Attributes::NO_DEVICES, MsFlags::MS_NODEV),
+        (Attributes::NO_EXECUTE, MsFlags::MS_NOEXEC),
+    ] {
+        flags.set(flag, attributes.0 & attribute.0 != 0);
+    }
+    nix::mount::mount(None::<&Path>, path, None::<&Path>, flags, None::<&Path>).named("mount")
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

@@ -77,6 +77,21 @@ impl Networks {
         self.state.lock().expect("no panic while locked")
     }
 
+    /// What sets this daemon's links and tables apart.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Ports of the host that running containers publish, and whose they are.
+    pub fn published(&self) -> Vec<(kakoi_net::ports::Protocol, u16, String)> {
+        let state = self.state();
+        let all = state.live.values().flat_map(|live| {
+            let ports = live.kept.ports.iter();
+            ports.map(|port| (port.transport(), port.host.port(), live.kept.name.clone()))
+        });
+        all.collect()
+    }
+
     /// All, in the order of their names.
     pub fn all(&self) -> Vec<NetworkRecord> {
         let mut all: Vec<NetworkRecord> = self.state().rows.values().cloned().collect();

@@ -13,7 +13,7 @@
 //! does so on the runtime's thread.
 
 mod install;
-mod settings;
+pub(crate) mod settings;
 mod source;
 mod view;
 mod watch;
@@ -76,6 +76,11 @@ impl Os {
             inner: Mutex::default(),
             writing: AtomicBool::new(false),
         })
+    }
+
+    /// Whether the device's interfaces are declared.
+    pub fn declares_lockdown(&self) -> bool {
+        self.host.lockdown.is_some()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -10,6 +10,7 @@ pub mod containers;
 pub mod denials;
 pub mod exec;
 pub mod hijack;
+mod host;
 pub mod images;
 pub mod logs;
 mod networks;

@@ -14,8 +14,8 @@ use super::caller::Caller;
 use super::query::{Query, decode};
 use super::reply::{self, Reply};
 use super::{
-    apps, archive, attach, audit, commit, containers, denials, exec, images, logs, networks, os, registry,
-    room, secrets, stats, system, top, trust, volumes,
+    apps, archive, attach, audit, commit, containers, denials, exec, host, images, logs, networks, os,
+    registry, room, secrets, stats, system, top, trust, volumes,
 };
 use crate::engine::Engine;
 use crate::policy::Door;
@@ -168,6 +168,14 @@ async fn route(engine: &Arc<Engine>, door: Door, request: Request<Incoming>, pat
         "audit" if door == Door::Kakoi => match (method.as_str(), &parts[1..]) {
             ("GET", []) => audit::lines(&asked).await,
             ("GET", ["verify"]) => audit::verify(&asked).await,
+            _ => unknown(),
+        },
+        "host" if door == Door::Kakoi => match (method.as_str(), &parts[1..]) {
+            ("GET", []) => host::show(&asked).await,
+            ("GET", ["plan"]) => host::plan(&asked).await,
+            ("POST", ["apply"]) => host::apply(&asked).await,
+            ("POST", ["confirm"]) => host::confirm(&asked).await,
+            ("POST", ["release"]) => host::release(&asked).await,
             _ => unknown(),
         },
         "os" if door == Door::Kakoi => match (method.as_str(), &parts[1..]) {

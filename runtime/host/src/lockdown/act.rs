@@ -27,8 +27,8 @@ pub trait Hands: Send {
     fn run(&self, words: &[&str]) -> io::Result<()>;
     /// Sets the options of a mount (`ro`, `nosuid`, `nodev`, `noexec`), those that are not named being taken away.
     fn remount(&self, at: &str, options: &str) -> io::Result<()>;
-    /// Unmounts what is on top of a place.
-    fn unmount(&self, at: &str) -> io::Result<()>;
+    /// Unmounts what is on top of a place, now or not at all; or from sight alone, whoever has files of it open.
+    fn unmount(&self, at: &str, is_lazy: bool) -> io::Result<()>;
     /// Mounts a file system of the kernel's own.
     fn mount(&self, at: &str, kind: &str) -> io::Result<()>;
 }
@@ -46,11 +46,11 @@ pub(super) fn turn(
         Knob::Link(name) => hands.set_link(name, to == "up"),
         Knob::Unit(name) => unit(place, hands, name, to),
         Knob::Mount(at) => hands.remount(at, to),
-        Knob::Filesystem(at) if to == "none" => hands.unmount(at),
+        Knob::Filesystem(at) if to == "none" => hands.unmount(at, true),
         // By whoever was killed behind it.
         Knob::Filesystem(at) if is_mounted(place, at, to) => Ok(()),
         Knob::Filesystem(at) => hands.mount(at, to),
-        Knob::Medium(at) => hands.unmount(at),
+        Knob::Medium(at) => hands.unmount(at, false),
         Knob::Ports => hands.set_ports(declared.filter(|_| to == "closed")),
     };
     match done {

@@ -179,6 +179,16 @@ impl Keeper {
         self.round(false)
     }
 
+    /// What apps publish is other than it was: the packet filter hears of it, whatever is corrected otherwise.
+    pub fn ports_changed(&self) -> std::io::Result<()> {
+        match (&self.journal.phase, &self.journal.declared) {
+            (Phase::Trial { .. } | Phase::On, Some(declared)) if declared.ports.only().is_some() => {
+                self.hands.set_ports(Some(declared))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn round(&mut self, all: bool) -> Result<Vec<Outcome>, LockdownError> {
         match self.journal.phase {
             Phase::Off => Ok(Vec::new()),

@@ -101,7 +101,7 @@ impl Hands for Fake {
         })
     }
 
-    fn unmount(&self, at: &str) -> io::Result<()> {
+    fn unmount(&self, at: &str, _: bool) -> io::Result<()> {
         self.world.lock().expect("no panic").unmounted.push(at.to_owned());
         self.change_mounts(|line| (line.split(' ').nth(4) != Some(at)).then(|| line.to_owned()))
     }
