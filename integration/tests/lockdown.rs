@@ -206,3 +206,39 @@ fn drift_is_told_as_it_happens() {
     assert_eq!(refused.code, 125);
     assert!(refused.stderr.contains("lockdown:"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_daemon_that_is_killed_in_an_apply_leaves_the_old_or_the_new() {
+    needs_root!();
+    let outside = Neighbour::new();
+    let host = declared("2007/tcp");
+    [2222, 2007].into_iter().for_each(listen);
+    let ports: &[u16] = &[2222, 2007];
+    let journal = host.path("root/lockdown.json");
+    // When the journal is there, about the time of its steps, and when the filter stands. (Before, the command would start a daemon of its own.)
+    for moment in 0..6 {
+        let mut apply = host.spawn(&["host", "apply"]);
+        match moment % 2 {
+            0 => wait::until("the journal is written", || journal.exists()),
+            _ => wait::until("the filter stands", || {
+                network::tables().iter().any(|name| name.ends_with("-device"))
+            }),
+        }
+        host.kill_daemon();
+        apply.wait().expect("it ends with its daemon");
+        host.start_daemon();
+        wait::until("all of it, or nothing", || {
+            let now = status(&host);
+            let is_closed = item(&now, "ports/filter")["Verdict"] == "ok";
+            (now["Phase"] == "on") == is_closed
+        });
+        let expected = match status(&host)["Phase"].as_str() {
+            Some("on") => &ports[1..],
+            _ => ports,
+        };
+        assert_eq!(reached(&outside, ports), expected, "{moment}");
+        host.kakoi(&["host", "release"]);
+        assert_eq!(reached(&outside, ports), ports, "{moment}");
+        std::fs::remove_file(&journal).ok();
+    }
+}

@@ -364,4 +364,45 @@ mod tests {
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         assert!(NewFilesystem::open("no-such-fs").is_err());
     }
+
+    #[test]
+    fn options_come_and_go_and_what_is_busy_stays() {
+        if !is_privileged() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = folder.path().to_owned();
+        let done = std::thread::spawn(move || {
+            crate::namespace::unshare(&[Kind::Mount]).expect("root makes namespaces");
+            let root = open_start(Path::new("/")).expect("it is there");
+            make_private(root.as_fd(), Reach::Recursive).expect("it is ours now");
+            let tmpfs = NewFilesystem::open("tmpfs").expect("it is built in");
+            let mount = tmpfs.mount(Attributes::NONE).expect("root may mount");
+            let target = open_place(&at).expect("it is there");
+            attach(mount.as_fd(), target.as_fd()).expect("root may mount");
+            drop((mount, target));
+            let options = || {
+                let table = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("readable");
+                let line = table
+                    .lines()
+                    .find(|line| line.contains(at.to_str().expect("text")));
+                let line = line.map(|line| line.split(' ').nth(5).map(str::to_owned));
+                line.flatten().unwrap_or_default()
+            };
+            let before = options();
+            let closed = Attributes::NO_SUID.with(Attributes::NO_EXECUTE);
+            remount(&at, closed).expect("root may");
+            assert!(
+                options().contains("nosuid") && options().contains("noexec") && !options().contains("nodev")
+            );
+            remount(&at, Attributes::NONE).expect("root may");
+            assert_eq!(options(), before);
+            let open = std::fs::File::create(at.join("f")).expect("it is writable");
+            assert_eq!(unmount(&at).expect_err("a file is open").errno, Errno::EBUSY);
+            drop(open);
+            unmount(&at).expect("nothing is open");
+            assert_eq!(options(), "");
+        });
+        done.join().expect("no panic");
+    }
 }

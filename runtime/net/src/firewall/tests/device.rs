@@ -212,3 +212,31 @@ fn what_others_take_away_is_seen() {
         assert!(!filter.is_there().expect("readable"));
     });
 }
+
+#[test]
+fn a_link_is_turned_whoever_made_it() {
+    on_a_fresh_host(|| {
+        let world = World::new();
+        let host = Host::open(&scope("/run/kakoi")).expect("root opens netlink");
+        let is_up = || {
+            let socket = Socket::open(SockProtocol::NetlinkRoute, 0).expect("root opens netlink");
+            let mut is_up = None;
+            let message = Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &[0; 16]);
+            let asked = socket.ask(message, |received| {
+                let attributes = Attributes(received.body.get(16..).unwrap_or_default());
+                if attributes.find_str(libc::IFLA_IFNAME) == Some("ext0") {
+                    is_up = received.body.get(8).map(|flags| flags & 1 == 1);
+                }
+            });
+            asked.expect("it can be asked");
+            is_up.expect("it is there")
+        };
+        assert!(is_up());
+        host.turn("ext0", false).expect("root may");
+        assert!(!is_up());
+        host.turn("ext0", true).expect("root may");
+        assert!(is_up());
+        assert!(host.turn("none0", false).is_err());
+        drop(world);
+    });
+}
