@@ -186,6 +186,30 @@ fn a_version_to_return_to_outlives_failed_updates_and_moved_names() {
     remove(&host);
 }
 
+#[test]
+fn a_pinned_app_takes_no_other_version() {
+    needs_root!();
+    let host = Host::new();
+    version(&host, "web:2");
+    apply(&host, &document(1, "busybox:test", STAYS)).ok();
+    host.ok(&["app", "pin", "--reason", "measured until Friday", "web"]);
+    host.kill_daemon();
+    host.start_daemon();
+    let refused = apply(&host, &document(2, "web:2", STAYS));
+    refused.fails(125, "pinned to the version that runs: measured until Friday; let it take others again: kakoi app unpin web");
+    assert_eq!(status(&host)["Floor"], 1, "nothing was taken");
+    assert!(
+        host.ok(&["app", "status", "web"])
+            .contains("measured until Friday")
+    );
+    assert!(host.ok(&["app", "list"]).contains("pinned"));
+    host.kakoi(&["app", "pin", "nobody"])
+        .fails(125, "No such app: nobody");
+    host.ok(&["app", "unpin", "web"]);
+    apply(&host, &document(2, "web:2", STAYS)).ok();
+    remove(&host);
+}
+
 /// Whoever keeps an old document cannot bring it back by having the app removed; the owner can.
 #[test]
 fn a_removed_app_is_not_followed_by_an_older_generation() {

@@ -46,6 +46,8 @@ pub enum AppCommand {
     List(ListArguments),
     /// Show what the version of an app that runs printed
     Logs(LogsArguments),
+    /// Take no other version of an app than the one that runs, whatever document comes
+    Pin(PinArguments),
     /// Remove apps with their containers; named volumes stay, and no older generation comes back
     #[command(visible_alias = "rm")]
     Remove(RemoveArguments),
@@ -56,6 +58,8 @@ pub enum AppCommand {
     Status(StatusArguments),
     /// Let versions that failed be tried again
     Unblock(NamesArguments),
+    /// Let apps take other versions again
+    Unpin(NamesArguments),
 }
 
 /// The arguments of `kakoi app apply`.
@@ -86,6 +90,17 @@ pub struct NamesArguments {
     /// The apps
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
+}
+
+/// The arguments of `kakoi app pin`.
+#[derive(clap::Args, Debug)]
+pub struct PinArguments {
+    /// Why, for whoever is refused
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// The app
+    #[arg(value_name = "NAME")]
+    name: String,
 }
 
 /// The arguments of `kakoi app remove`.
@@ -168,6 +183,21 @@ pub async fn run(command: AppCommand, client: &Client) -> Result<u8, Failure> {
         AppCommand::History(arguments) => history(&arguments, client).await,
         AppCommand::List(arguments) => list(arguments, client).await,
         AppCommand::Logs(arguments) => show_logs(arguments, client).await,
+        AppCommand::Pin(arguments) => {
+            let body = json!({ "Reason": arguments.reason });
+            client
+                .post(of(&arguments.name).segment("pin"), Some(&body))
+                .await?;
+            output::line(&arguments.name)?;
+            Ok(0)
+        }
+        AppCommand::Unpin(arguments) => {
+            let request = async |name: String| {
+                client.post(of(&name).segment("unpin"), None).await?;
+                Ok(Told::Line(name))
+            };
+            each::run(&arguments.names, request, each::engine_status).await
+        }
         AppCommand::Remove(arguments) => {
             let request = async |name: String| {
                 client.delete(of(&name).flag("forget", arguments.forget)).await?;
@@ -305,6 +335,7 @@ async fn list(arguments: ListArguments, client: &Client) -> Result<u8, Failure> 
 fn row(status: &AppStatus) -> Value {
     let shown = status.current.as_ref().or(status.candidate.as_ref());
     let note = match (status.trouble.as_str(), status.failure.as_str()) {
+        ("", "") if status.pinned.is_some() => "pinned",
         ("", "") => "",
         ("", _) => "the last update failed",
         _ => "not as it should be",
@@ -359,6 +390,13 @@ pub fn spoken(status: &AppStatus) -> String {
         if !words.is_empty() {
             rows.push((label, words.clone()));
         }
+    }
+    if let Some(reason) = &status.pinned {
+        let said = match reason.as_str() {
+            "" => "to the version that runs".to_owned(),
+            reason => format!("to the version that runs: {reason}"),
+        };
+        rows.push(("pinned", said));
     }
     for blocked in &status.blocked {
         let said = format!(

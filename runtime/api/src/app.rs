@@ -37,6 +37,14 @@ wire! { "PascalCase";
         pub trouble: String,
         /// What is not tried again by itself.
         pub blocked: Vec<AppBlocked>,
+        /// Why its owner wants no other version; `null` where it takes what comes.
+        pub pinned: Option<String>,
+    }
+
+    /// The body of `POST /kakoi/v1/apps/{name}/pin`.
+    pub struct AppPin {
+        /// Why, for people; may be empty.
+        pub reason: String,
     }
 
     /// One version of an app.
@@ -73,7 +81,7 @@ wire! { "PascalCase";
     pub struct AppEvent {
         /// When, RFC 3339.
         pub at: String,
-        /// `applied`, `retried`, `committed`, `rolled back`, `gave up`, `unblocked` or `trouble`.
+        /// `applied`, `retried`, `committed`, `rolled back`, `gave up`, `unblocked`, `pinned`, `unpinned` or `trouble`.
         pub what: String,
         /// The generation that it is about.
         pub generation: i64,

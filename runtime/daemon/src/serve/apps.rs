@@ -1,6 +1,6 @@
 //! Apps over the API: `/kakoi/v1/apps`. Docker's clients know nothing of them, so they are not on Docker's socket.
 
-use kakoi_api::app::{AppBlocked, AppBody, AppEvent, AppStatus, AppVersion};
+use kakoi_api::app::{AppBlocked, AppBody, AppEvent, AppPin, AppStatus, AppVersion};
 
 use super::reply::{self, Reply};
 use super::router::Asked;
@@ -65,6 +65,7 @@ fn status(engine: &Engine, name: &str, state: &State) -> AppStatus {
         failure: state.failure.clone(),
         trouble: state.trouble.clone(),
         blocked: blocked.collect(),
+        pinned: state.pinned.clone(),
     }
 }
 
@@ -124,7 +125,22 @@ pub async fn rollback(asked: &Asked, name: &str) -> Answer<Reply> {
 
 /// `POST /kakoi/v1/apps/{name}/unblock`
 pub async fn unblock(asked: &Asked, name: &str) -> Answer<Reply> {
-    let standing = supervise::order(&asked.engine, name, Event::Unblock).await?;
+    told(asked, name, Event::Unblock).await
+}
+
+/// `POST /kakoi/v1/apps/{name}/pin`: no other version is taken until `unpin`.
+pub async fn pin(mut asked: Asked, name: &str) -> Answer<Reply> {
+    let body: AppPin = asked.body().await?;
+    told(&asked, name, Event::Pin { reason: body.reason }).await
+}
+
+/// `POST /kakoi/v1/apps/{name}/unpin`
+pub async fn unpin(asked: &Asked, name: &str) -> Answer<Reply> {
+    told(asked, name, Event::Unpin).await
+}
+
+async fn told(asked: &Asked, name: &str, event: Event) -> Answer<Reply> {
+    let standing = supervise::order(&asked.engine, name, event).await?;
     let state = standing.borrow().clone();
     Ok(reply::ok(&status(&asked.engine, name, &state)))
 }

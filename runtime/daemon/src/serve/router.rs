@@ -222,6 +222,8 @@ async fn route_apps(asked: Asked, method: &Method, parts: &[&str]) -> Answer<Rep
         ("GET", [name, "history"]) => apps::history(&asked, name),
         ("POST", [name, "rollback"]) => apps::rollback(&asked, name).await,
         ("POST", [name, "unblock"]) => apps::unblock(&asked, name).await,
+        ("POST", [name, "pin"]) => apps::pin(asked, name).await,
+        ("POST", [name, "unpin"]) => apps::unpin(&asked, name).await,
         _ => unknown(),
     }
 }

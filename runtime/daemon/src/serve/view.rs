@@ -6,8 +6,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use kakoi_api::ZERO_TIME;
 use kakoi_api::container::{
-    ContainerInspect, ContainerState, ContainerSummary, GraphDriver, NetworkSettings, SummaryHostConfig,
-    SummaryNetworks,
+    ContainerInspect, ContainerState, ContainerSummary, GraphDriver, HostConfig, NetworkSettings,
+    SummaryHostConfig, SummaryNetworks,
 };
 use kakoi_api::kakoi::ContainerKakoi;
 use kakoi_policy::confinement::Confinement;
@@ -17,6 +17,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::life::container::{Container, Phase, Shared};
 use crate::plan;
+use crate::state::Record;
 
 /// Where a container stands.
 pub fn state(shared: &Shared) -> ContainerState {
@@ -101,19 +102,15 @@ pub fn summary(engine: &Engine, shared: &Shared, image_name: Option<&str>) -> Co
     }
 }
 
-fn network_mode(record: &crate::state::Record) -> String {
+fn network_mode(record: &Record) -> String {
     match record.host_config.network_mode.as_str() {
         "" => "default".into(),
         mode => mode.into(),
     }
 }
 
-/// Everything.
-pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
-    let shared = container.shared();
-    let record = &shared.record;
-    let state_dir = engine.paths.state_dir(&record.id);
-    let path = |name: &str| state_dir.join(name).display().to_string();
+/// What was asked of the host, with what was left open filled in.
+fn host_config(record: &Record, confinement: Option<&Confinement>) -> HostConfig {
     let mut host_config = record.host_config.clone();
     host_config.network_mode = network_mode(record);
     if host_config.shm_size == 0 {
@@ -126,8 +123,7 @@ pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
         host_config.restart_policy.name = "no".into();
     }
     host_config.oom_kill_disable.get_or_insert(false);
-    let confinement = plan::read(&state_dir).ok().map(|plan| plan.confinement);
-    if let Some(hidden) = confinement.as_ref().map(|confinement| &confinement.filesystem) {
+    if let Some(hidden) = confinement.map(|confinement| &confinement.filesystem) {
         host_config
             .masked_paths
             .get_or_insert_with(|| hidden.masked_paths.clone());
@@ -135,6 +131,17 @@ pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
             .readonly_paths
             .get_or_insert_with(|| hidden.read_only_paths.clone());
     }
+    host_config
+}
+
+/// Everything.
+pub fn inspect(engine: &Engine, container: &Container) -> ContainerInspect {
+    let shared = container.shared();
+    let record = &shared.record;
+    let state_dir = engine.paths.state_dir(&record.id);
+    let path = |name: &str| state_dir.join(name).display().to_string();
+    let confinement = plan::read(&state_dir).ok().map(|plan| plan.confinement);
+    let host_config = host_config(record, confinement.as_ref());
     let mut config = record.config.clone();
     if config.hostname.is_empty() {
         config.hostname = record.id[..12.min(record.id.len())].into();
@@ -195,11 +202,7 @@ fn live_execs(engine: &Engine, shared: &Shared) -> Option<Vec<String>> {
 }
 
 /// What confines it: asked for, compiled, and accepted by the kernel.
-fn kakoi(
-    state_dir: &Path,
-    record: &crate::state::Record,
-    confinement: Option<Confinement>,
-) -> ContainerKakoi {
+fn kakoi(state_dir: &Path, record: &Record, confinement: Option<Confinement>) -> ContainerKakoi {
     let confinement = confinement.and_then(|confinement| serde_json::to_value(confinement).ok());
     let receipt = std::fs::read(state_dir.join("receipt.json"))
         .ok()

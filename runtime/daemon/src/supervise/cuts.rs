@@ -60,6 +60,8 @@ fn events() -> Vec<Event> {
         Event::Resumed,
         Event::Rollback,
         Event::Unblock,
+        Event::Pin { reason: "why".into() },
+        Event::Unpin,
         Event::Remove { forgets: false },
         Event::Remove { forgets: true },
     ]
@@ -107,7 +109,7 @@ fn expected(phase: Phase, event: &Event) -> &'static [Phase] {
         (_, Event::Remove { .. }) => &[Remove],
         (Steady, Event::Apply(_)) => &[Fetch],
         (_, Event::Apply(_)) => &[],
-        (_, Event::Unblock) => match phase {
+        (_, Event::Unblock | Event::Pin { .. } | Event::Unpin) => match phase {
             Steady => &[Steady],
             Fetch => &[Fetch],
             Verify => &[Verify],
@@ -183,6 +185,7 @@ fn every_state_and_event_leads_where_the_table_says() {
                         // By generation and by what failed: they have tests of their own.
                         (Event::Apply(_), _) => true,
                         (Event::Unblock, Unfit::Nothing) => state.blocked.is_empty(),
+                        (Event::Unpin, Unfit::Nothing) => state.pinned.is_none(),
                         (Event::Rollback, Unfit::NoFallback) => state.previous.is_none(),
                         _ => false,
                     };
@@ -663,6 +666,39 @@ fn a_failed_update_costs_no_fallback() {
     daemon(&fake, &[Event::Rollback]);
     assert_eq!((fake.runs(), previous(&fake)), (vec![1], Some((2, false))));
     assert!(fake.device().slots.values().any(|slot| slot.0 == 2));
+}
+
+/// A pinned app takes nothing but what runs, until its owner says otherwise, whatever its documents say; it may still go back.
+#[test]
+fn what_is_pinned_stays() {
+    let reason = || String::from("in use until Friday");
+    let pinned = transition(&steady(), Event::Pin { reason: reason() }, NOW).expect("it fits");
+    assert_eq!(pinned.history.last().map(|it| it.what.as_str()), Some("pinned"));
+    assert_eq!(ask(&pinned, 6, "another"), Err(Unfit::Pinned(reason())));
+    assert_eq!(ask(&pinned, 6, "digest 5").expect("what runs").floor, 6);
+    assert_eq!(
+        ask(&pinned, 4, "digest 4"),
+        Err(Unfit::Older { asked: 4, floor: 5 })
+    );
+    assert_eq!(
+        transition(&pinned, Event::Pin { reason: reason() }, NOW),
+        Err(Unfit::Nothing)
+    );
+    let other = transition(
+        &pinned,
+        Event::Pin {
+            reason: String::new(),
+        },
+        NOW,
+    )
+    .expect("another reason");
+    let said = ask(&other, 6, "another").expect_err("pinned").to_string();
+    assert!(
+        said.starts_with("it is pinned to the version that runs; let it"),
+        "{said}"
+    );
+    let unpinned = transition(&other, Event::Unpin, NOW).expect("it fits");
+    assert_eq!(ask(&unpinned, 6, "another").expect("taken").phase, Phase::Fetch);
 }
 
 /// Asked for twice, a version comes back once, and is not blocked for it.

@@ -145,7 +145,7 @@ pub struct Blocked {
 pub struct Happened {
     /// When, RFC 3339.
     pub at: String,
-    /// `applied`, `committed`, `retried`, `rolled back`, `gave up`, `unblocked`, `trouble`.
+    /// `applied`, `committed`, `retried`, `rolled back`, `gave up`, `unblocked`, `pinned`, `unpinned`, `trouble`.
     pub what: String,
     /// The generation that it is about.
     pub generation: u64,
@@ -183,6 +183,9 @@ pub struct State {
     /// How often a trial was taken up again by another daemon, the candidate having run on.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resumed: u64,
+    /// Why the owner wants no other version than the one that runs; `None` where he takes what comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
     /// Whether its removal is to let go of its floor too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forgets: bool,
@@ -225,6 +228,13 @@ pub enum Event {
     Rollback,
     /// The owner lets what is blocked be tried again.
     Unblock,
+    /// The owner wants no other version until he says so.
+    Pin {
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// He does no more.
+    Unpin,
     /// The owner wants the app to be gone.
     Remove {
         /// And that older generations may come again.
@@ -261,6 +271,12 @@ pub enum Unfit {
         /// When.
         at: String,
     },
+    /// The owner wants no other version.
+    #[error(
+        "it is pinned to the version that runs{}; let it take others again: kakoi app unpin NAME",
+        if .0.is_empty() { String::new() } else { format!(": {}", .0) }
+    )]
+    Pinned(String),
     /// An update is under way.
     #[error("an update is under way (phase {0}): wait for its end, or stop it: kakoi app rollback NAME")]
     Busy(&'static str),
@@ -288,6 +304,7 @@ impl State {
             blocked: Vec::new(),
             history: Vec::new(),
             resumed: 0,
+            pinned: None,
             forgets: false,
             since: String::new(),
         }
@@ -363,6 +380,8 @@ pub fn transition(state: &State, event: Event, now: &str) -> Result<State, Unfit
         }),
         (_, Event::Apply(release)) => apply(state, *release, now),
         (_, Event::Unblock) => unblock(state, now),
+        (_, Event::Pin { reason }) => pin(state, Some(shortened(&reason)), now),
+        (_, Event::Unpin) => pin(state, None, now),
         (_, Event::Rollback) => rollback(state, now),
         (_, Event::Failed { reason, again }) => failed(state, &shortened(&reason), again, now),
         // Nothing ended by it. A daemon that ends again and again in a trial may do so because of what is tried.
@@ -436,6 +455,9 @@ fn apply(state: &State, asked: Release, now: &str) -> Result<State, Unfit> {
         next.failure.clear();
         next.note("applied", asked.generation, "", now);
         return Ok(next);
+    }
+    if let Some(reason) = &state.pinned {
+        return Err(Unfit::Pinned(reason.clone()));
     }
     if let Some(blocked) = state.blocked(&asked.digest, &asked.image_id) {
         return Err(Unfit::Blocked {
@@ -587,6 +609,19 @@ fn give_up(mut state: State, reason: &str, is_blocked: bool, now: &str) -> State
         );
     }
     state.to(Phase::Rollback, now)
+}
+
+/// What is under way goes on: it was taken before.
+fn pin(state: &State, reason: Option<String>, now: &str) -> Result<State, Unfit> {
+    if state.pinned == reason {
+        return Err(Unfit::Nothing);
+    }
+    let mut next = state.clone();
+    let what = if reason.is_some() { "pinned" } else { "unpinned" };
+    let generation = next.generation();
+    next.note(what, generation, reason.as_deref().unwrap_or_default(), now);
+    next.pinned = reason;
+    Ok(next)
 }
 
 fn unblock(state: &State, now: &str) -> Result<State, Unfit> {
