@@ -42,10 +42,15 @@ impl Acts {
         taken.map_err(|refusal| trouble(&refusal))?;
         let Some(other) = other else { return Ok(()) };
         let until = Instant::now() + Duration::from_millis(document(runs)?.update.drain_ms);
+        // Twice in a row: one that was on its way when the ports moved may not be counted yet.
+        let mut was_quiet = false;
         while Instant::now() < until {
             match networks.connections(&self.engine, &other.id).await {
-                Ok(0) => break,
-                Ok(_) => sleep(LOOK_PERIOD).await,
+                Ok(0) if was_quiet => break,
+                Ok(count) => {
+                    was_quiet = count == 0;
+                    sleep(LOOK_PERIOD).await;
+                }
                 Err(refusal) => {
                     tracing::warn!(app = self.name, error = %refusal, "ignoring connections that cannot be counted: they end now");
                     break;
