@@ -146,6 +146,15 @@ where
     Ok(status)
 }
 
+/// The exit status of a removal that failed, Podman's: 1 where it does not exist, 2 where it is in use or runs.
+pub fn removal_status(error: &ClientError) -> u8 {
+    match error.status() {
+        Some(404) => 1,
+        Some(409) => 2,
+        _ => ENGINE,
+    }
+}
+
 /// The exit status of a failed request, for most commands.
 pub const fn engine_status(_: &ClientError) -> u8 {
     ENGINE

@@ -77,6 +77,16 @@ fn a_good_version_commits_and_the_one_before_is_kept() {
         (&state["Current"]["Generation"], &state["Previous"]["Generation"]),
         (&json!(3), &json!(2))
     );
+    // An app that has a container of an image is not another one.
+    let listed = Engine::at(host.path("run/docker.sock")).ask("GET", "/v1.51/images/json", None);
+    let images: Value = serde_json::from_str(&listed.text()).expect("JSON");
+    let counts: Vec<&Value> = images
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|row| &row["Containers"])
+        .collect();
+    assert_eq!(counts, [&json!(1), &json!(1)], "{images}");
     // Nothing takes the fallback away, nor its image.
     host.ok(&["system", "prune", "--all", "--force"]);
     let collected = host.kakoi(&["system", "gc", "--free", "1PiB", "--named"]);

@@ -1,8 +1,8 @@
 //! `kakoi rm`: remove containers.
 
-use crate::client::{Client, ClientError, Target};
+use crate::client::{Client, Target};
 use crate::each::{self, Chosen, Told};
-use crate::failure::{ENGINE, Failure};
+use crate::failure::Failure;
 
 /// The arguments of `kakoi rm`.
 #[derive(clap::Args, Debug)]
@@ -21,15 +21,6 @@ pub struct Arguments {
     time: Option<i64>,
     #[command(flatten)]
     chosen: Chosen,
-}
-
-/// Podman's: 1 where it does not exist, 2 where it runs.
-fn status_of(error: &ClientError) -> u8 {
-    match error.status() {
-        Some(404) => 1,
-        Some(409) => 2,
-        _ => ENGINE,
-    }
 }
 
 /// Removes containers.
@@ -56,5 +47,5 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
             Err(error) => Err(error),
         }
     };
-    each::run(&names, request, status_of).await
+    each::run(&names, request, each::removal_status).await
 }

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::client::{Client, ClientError, Target};
+use crate::client::{Client, Target};
 use crate::each::{self, Told};
-use crate::failure::{ENGINE, Failure};
+use crate::failure::Failure;
 use crate::listing::items;
 
 /// The arguments of `kakoi rmi`.
@@ -25,15 +25,6 @@ pub struct Arguments {
     /// Names or ids of images
     #[arg(value_name = "IMAGE", required_unless_present = "all")]
     names: Vec<String>,
-}
-
-/// Podman's: 1 where it does not exist, 2 where it is in use.
-fn status_of(error: &ClientError) -> u8 {
-    match error.status() {
-        Some(404) => 1,
-        Some(409) => 2,
-        _ => ENGINE,
-    }
 }
 
 /// Removes images.
@@ -59,7 +50,7 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<u8, Failure> {
             Err(error) => Err(error),
         }
     };
-    each::run(&names, request, status_of).await
+    each::run(&names, request, each::removal_status).await
 }
 
 /// What was removed, a line each.

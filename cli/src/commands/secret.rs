@@ -10,7 +10,7 @@ use super::{exists, inspect};
 use crate::client::{Client, ClientError, Target};
 use crate::create::read_labels;
 use crate::each::{self, Told};
-use crate::failure::{ENGINE, Failure};
+use crate::failure::Failure;
 use crate::listing::{Column, Format, Listing, items};
 use crate::output;
 
@@ -188,15 +188,6 @@ async fn list(arguments: ListArguments, client: &Client) -> Result<u8, Failure> 
     Ok(0)
 }
 
-/// As for volumes: 1 where it does not exist, 2 where it is in use.
-fn status_of(error: &ClientError) -> u8 {
-    match error.status() {
-        Some(404) => 1,
-        Some(409) => 2,
-        _ => ENGINE,
-    }
-}
-
 async fn remove(arguments: RemoveArguments, client: &Client) -> Result<u8, Failure> {
     let mut names = arguments.names;
     if arguments.all {
@@ -213,5 +204,5 @@ async fn remove(arguments: RemoveArguments, client: &Client) -> Result<u8, Failu
         Err(error) if arguments.ignore && error.is_not_found() => Ok(Told::Nothing),
         Err(error) => Err(error),
     };
-    each::run(&names, request, status_of).await
+    each::run(&names, request, each::removal_status).await
 }

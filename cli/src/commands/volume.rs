@@ -13,7 +13,7 @@ use super::{exists, inspect, prune};
 use crate::client::{Client, ClientError, Target, empty_body};
 use crate::create::read_labels;
 use crate::each::{self, Told};
-use crate::failure::{ENGINE, Failure};
+use crate::failure::Failure;
 use crate::listing::{Column, Format, Listing, filters, items};
 use crate::output;
 use crate::progress::Upload;
@@ -226,15 +226,6 @@ async fn list(arguments: ListArguments, client: &Client) -> Result<u8, Failure> 
     Ok(0)
 }
 
-/// Podman's: 1 where it does not exist, 2 where it is in use.
-fn status_of(error: &ClientError) -> u8 {
-    match error.status() {
-        Some(404) => 1,
-        Some(409) => 2,
-        _ => ENGINE,
-    }
-}
-
 async fn remove(arguments: RemoveArguments, client: &Client) -> Result<u8, Failure> {
     if arguments.all {
         let target =
@@ -255,5 +246,5 @@ async fn remove(arguments: RemoveArguments, client: &Client) -> Result<u8, Failu
             Err(error) => Err(error),
         }
     };
-    each::run(&arguments.names, request, status_of).await
+    each::run(&arguments.names, request, each::removal_status).await
 }

@@ -180,9 +180,7 @@ impl Proxy {
     pub fn start(reservation: &Reservation, target: SocketAddr) -> Result<Self, PortError> {
         let (address, protocol) = (reservation.address, reservation.protocol);
         let (sender, targets) = watch::channel(target);
-        let adopt = || -> io::Result<Option<JoinHandle<()>>> {
-            let socket = reservation.socket.try_clone()?;
-            socket.set_nonblocking(true)?;
+        Self::answering(reservation, Some(sender), |socket| {
             Ok(match protocol {
                 Protocol::Tcp => {
                     let listener = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
@@ -197,17 +195,6 @@ impl Proxy {
                     None
                 }
             })
-        };
-        let task = adopt().map_err(|source| PortError::Serve {
-            address,
-            protocol,
-            source,
-        })?;
-        Ok(Self {
-            address,
-            protocol,
-            target: Some(sender),
-            task,
         })
     }
 
@@ -215,15 +202,26 @@ impl Proxy {
     /// client answers only now, would wait for ever, and whoever is refused tries again. Starts on the current tokio runtime. There is nothing to
     /// refuse in UDP.
     pub fn refuse(reservation: &Reservation) -> Result<Self, PortError> {
-        let (address, protocol) = (reservation.address, reservation.protocol);
-        let adopt = || -> io::Result<Option<JoinHandle<()>>> {
+        let protocol = reservation.protocol;
+        Self::answering(reservation, None, |socket| {
             if protocol == Protocol::Udp {
                 return Ok(None);
             }
-            let socket = reservation.socket.try_clone()?;
-            socket.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
             Ok(Some(tokio::spawn(proxy::refuse_connections(listener))))
+        })
+    }
+
+    fn answering(
+        reservation: &Reservation,
+        target: Option<watch::Sender<SocketAddr>>,
+        begin: impl FnOnce(Socket) -> io::Result<Option<JoinHandle<()>>>,
+    ) -> Result<Self, PortError> {
+        let (address, protocol) = (reservation.address, reservation.protocol);
+        let adopt = || {
+            let socket = reservation.socket.try_clone()?;
+            socket.set_nonblocking(true)?;
+            begin(socket)
         };
         let task = adopt().map_err(|source| PortError::Serve {
             address,
@@ -233,7 +231,7 @@ impl Proxy {
         Ok(Self {
             address,
             protocol,
-            target: None,
+            target,
             task,
         })
     }

@@ -31,35 +31,32 @@ use crate::life::create::image_refusal;
 use crate::plan::merge;
 use crate::policy::Door;
 use crate::refusal::{Answer, Refusal, chain};
-use crate::supervise;
 
 /// Chunks of an archive between the socket and the store.
 const CHUNKS_MAX: usize = 8;
 /// Bytes between two lines of progress.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
-/// Who uses an image.
-pub fn uses(engine: &Engine, image: &Digest) -> Vec<Use> {
-    let id = image.to_string();
-    let of_apps = engine.apps.all().into_iter().flat_map(|(name, state)| {
-        let used = supervise::images(&state).filter(|(image, _)| *image == id);
-        let uses: Vec<Use> = used
-            .map(|(_, running)| Use {
-                container: format!("app {name}"),
-                running,
-            })
-            .collect();
-        uses
-    });
-    let of_containers = engine.containers.all().into_iter().filter_map(|container| {
+/// The containers of an image.
+fn containers_of(engine: &Engine, id: &str) -> impl Iterator<Item = Use> {
+    engine.containers.all().into_iter().filter_map(move |container| {
         let shared = container.shared();
         (shared.record.image_id == id).then(|| Use {
             container: container.id.clone(),
             running: shared.phase.is_up(),
         })
+    })
+}
+
+/// Who uses an image: containers first, and apps, whose versions may be without one.
+pub fn uses(engine: &Engine, image: &Digest) -> Vec<Use> {
+    let id = image.to_string();
+    let apps = engine.apps.using_image(&id).into_iter();
+    let of_apps = apps.map(|(name, running)| Use {
+        container: format!("app {name}"),
+        running,
     });
-    // Whoever is told why an image stays is told of a container first.
-    of_containers.chain(of_apps).collect()
+    containers_of(engine, &id).chain(of_apps).collect()
 }
 
 /// Gives up images that were removed by force while a stopped container used them, once that container is gone.
@@ -154,7 +151,7 @@ pub fn select(engine: &Engine, filters: &Filters) -> Answer<Vec<ImageSummary>> {
             image
                 .repo_tags
                 .retain(|name| filters.any("reference", |pattern| reference_fits(name, pattern)));
-            let count = uses(engine, &image.id).len();
+            let count = containers_of(engine, &image.id.to_string()).count();
             summary(image, i64::try_from(count).unwrap_or(i64::MAX))
         })
         .collect())

@@ -80,6 +80,18 @@ impl Apps {
         states.collect()
     }
 
+    /// Apps one of whose versions is of an image, whether its container is there or not, and whether it is the one that runs.
+    pub fn using_image(&self, id: &str) -> Vec<(String, bool)> {
+        let rows = self.rows();
+        let using = rows.iter().filter_map(|(name, row)| {
+            let state = row.state.borrow();
+            let is_of = |release: &Option<Release>| release.as_ref().is_some_and(|it| it.image_id == id);
+            let runs = is_of(&state.current);
+            (runs || is_of(&state.candidate) || is_of(&state.previous)).then(|| (name.clone(), runs))
+        });
+        using.collect()
+    }
+
     /// One app.
     pub fn find(&self, name: &str) -> Answer<Standing> {
         Ok(self.row(name)?.state)
@@ -274,16 +286,6 @@ pub async fn forget(engine: &Arc<Engine>, name: &str) -> Answer<bool> {
     }
     graves::put(&root, name, None).map_err(failed)?;
     Ok(true)
-}
-
-/// Ids of the images of an app's versions, those among them whose container is not there.
-pub fn images(state: &State) -> impl Iterator<Item = (&str, bool)> {
-    let stopped = [&state.candidate, &state.previous].into_iter().flatten();
-    let running = state
-        .current
-        .iter()
-        .map(|release| (release.image_id.as_str(), true));
-    running.chain(stopped.map(|release| (release.image_id.as_str(), false)))
 }
 
 /// What can be known before the image is here.
